@@ -1,0 +1,103 @@
+//! The metadata memory, dealt out part by part: the one place where raw memory becomes typed.
+//!
+//! Parts are dealt in the order of [`crate::layout`], each from a multiple of 128 bytes, and
+//! live as long as the memory does. All but the leaves are written when they are dealt; a leaf
+//! is written by whoever first claims its block (see `tree`), so that starting up costs nothing
+//! for each frame.
+//!
+//! Under `cfg(loom)`, whose atomics can't be laid over bytes, the parts come from the heap, and
+//! leaves are filled with ones: what is read before it is written gives frames out that do not
+//! exist, and models notice.
+
+use core::marker::PhantomData;
+
+use crate::node::Node;
+
+/// Each part of the metadata starts at a multiple of this many bytes.
+pub const PART_ALIGN: usize = 128;
+
+/// Bytes that `count` values of `T` take, padded to the start of the next part.
+pub const fn part<T>(count: usize) -> usize {
+    (count * size_of::<T>()).next_multiple_of(PART_ALIGN)
+}
+
+/// A piece of memory, dealt out from its start.
+#[derive(Debug)]
+pub struct Arena<'m> {
+    #[cfg_attr(loom, allow(dead_code, reason = "models take their parts from the heap"))]
+    next: *mut u8,
+    left: usize,
+    memory: PhantomData<&'m mut [u64]>,
+}
+
+impl<'m> Arena<'m> {
+    /// An arena over `bytes` bytes at `start`.
+    ///
+    /// # Safety
+    /// For all of `'m` the memory is valid for reads and writes, belongs to the arena alone, and
+    /// holds bytes (any, but not uninitialised ones in the sense of the language: memory that
+    /// firmware or a bootloader hands over does). `start` is aligned to 128.
+    pub unsafe fn new(start: *mut u8, bytes: usize) -> Self {
+        debug_assert!(start.addr().is_multiple_of(PART_ALIGN));
+        Self { next: start, left: bytes, memory: PhantomData }
+    }
+
+    /// Deals `count` values, each made by `make` from its index.
+    ///
+    /// # Panics
+    /// If the arena is too small: a bug in `layout`.
+    pub fn deal<T>(&mut self, count: usize, mut make: impl FnMut(usize) -> T) -> &'m [T] {
+        let part = self.cut::<T>(count);
+        for index in 0..count {
+            // SAFETY: `cut` gave room for `count` values of `T`, aligned, to this call alone.
+            unsafe { part.add(index).write(make(index)) };
+        }
+        // SAFETY: all `count` values were just written, and nobody else has the part for `'m`.
+        unsafe { core::slice::from_raw_parts(part, count) }
+    }
+
+    /// Deals all values of an iterator, in its order.
+    ///
+    /// # Panics
+    /// As [`Arena::deal`].
+    pub fn deal_all<T>(&mut self, values: impl Iterator<Item = T> + Clone) -> &'m [T] {
+        let count = values.clone().count();
+        let mut values = values;
+        self.deal(count, |_| values.next().expect("a clone yields as many values"))
+    }
+
+    /// Deals `count` nodes with whatever the memory holds.
+    ///
+    /// # Panics
+    /// If the arena is too small: a bug in `layout`.
+    pub fn deal_unwritten(&mut self, count: usize) -> &'m [Node] {
+        if cfg!(loom) {
+            return self.deal(count, |_| Node::new(crate::geometry::FULL));
+        }
+        let part = self.cut::<Node>(count);
+        // SAFETY: `cut` gave room for `count` nodes, aligned, to this call alone; any bytes are
+        // a valid `Node`, and the memory holds bytes as `new` was promised.
+        unsafe { core::slice::from_raw_parts(part, count) }
+    }
+
+    #[cfg(not(loom))]
+    fn cut<T>(&mut self, count: usize) -> *mut T {
+        const { assert!(PART_ALIGN.is_multiple_of(align_of::<T>())) };
+        let bytes = part::<T>(count);
+        assert!(bytes <= self.left, "the layout is smaller than its parts");
+        let part = self.next;
+        // SAFETY: within the memory that `new` was given, as just asserted.
+        self.next = unsafe { part.add(bytes) };
+        self.left -= bytes;
+        part.cast()
+    }
+
+    #[cfg(loom)]
+    fn cut<T>(&mut self, count: usize) -> *mut T {
+        extern crate std;
+        self.left = self.left.saturating_sub(1);
+        let part: std::boxed::Box<[core::mem::MaybeUninit<T>]> =
+            std::boxed::Box::new_uninit_slice(count);
+        std::boxed::Box::leak(part).as_mut_ptr().cast()
+    }
+}

@@ -1,0 +1,152 @@
+//! The page cache: up to 64 free frames of one aligned 64-frame group, as two words.
+//!
+//! It is Go's `pageCache` (`runtime/mpagecache.go`), with its answers: the lowest frame first,
+//! the lowest run that is long enough, and beside each free frame whether its contents are known
+//! to be zero (Go's `scav`). Plain data: it knows no atomics and no tree; moving it moves the
+//! right to its frames.
+
+use crate::bits::{extract, lowest_run, mask};
+use crate::frame::{FrameNumber, FrameRange};
+use crate::geometry::WORD_BITS;
+
+/// Up to 64 free frames of one aligned group; their owner.
+#[must_use = "frames in a cache that is dropped are lost; flush it"]
+#[derive(PartialEq, Eq, Debug)]
+pub struct PageCache {
+    base: FrameNumber,
+    free: u64,
+    known_zero: u64,
+}
+
+/// What a page cache gave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CachedRun {
+    /// The frames.
+    pub frames: FrameRange,
+    /// Which of them are known to hold zeros: bit `i` for the `i`-th frame.
+    pub known_zero: u64,
+}
+
+impl PageCache {
+    /// A cache that holds nothing.
+    pub const EMPTY: Self = Self { base: FrameNumber::new(0), free: 0, known_zero: 0 };
+
+    /// A cache of the frames `base + i` for each set bit `i` of `free`; those with a bit in
+    /// `known_zero` too are known to hold zeros.
+    ///
+    /// # Safety
+    /// Invents the ownership of these frames: nobody else may own them.
+    ///
+    /// # Panics
+    /// If `base` is no multiple of 64, or `known_zero` has a bit that `free` has not.
+    pub const unsafe fn from_parts(base: FrameNumber, free: u64, known_zero: u64) -> Self {
+        assert!(base.get().is_multiple_of(WORD_BITS), "a page cache at an unaligned frame");
+        assert!(known_zero & !free == 0, "a frame is known to be zero but not free");
+        Self { base, free, known_zero }
+    }
+
+    /// What the allocator makes its answers with.
+    #[inline]
+    pub(crate) const fn owned(base: FrameNumber, free: u64, known_zero: u64) -> Self {
+        debug_assert!(base.get().is_multiple_of(WORD_BITS) && known_zero & !free == 0);
+        Self { base, free, known_zero }
+    }
+
+    /// The first frame of its group.
+    #[inline]
+    #[must_use]
+    pub const fn base(&self) -> FrameNumber {
+        self.base
+    }
+
+    /// Its frames: bit `i` for frame `base + i`.
+    #[inline]
+    #[must_use]
+    pub const fn free(&self) -> u64 {
+        self.free
+    }
+
+    /// Those that are known to hold zeros.
+    #[inline]
+    #[must_use]
+    pub const fn known_zero(&self) -> u64 {
+        self.known_zero
+    }
+
+    /// Whether it holds nothing.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.free == 0
+    }
+
+    /// Takes the lowest frame. A handful of instructions, no atomics.
+    #[inline]
+    pub fn alloc(&mut self) -> Option<CachedRun> {
+        if self.free == 0 {
+            return None;
+        }
+        let bit = self.free.trailing_zeros();
+        self.free &= self.free - 1;
+        let known_zero = self.known_zero >> bit & 1;
+        self.known_zero &= self.free;
+        Some(self.run(bit, 1, known_zero))
+    }
+
+    /// Takes the lowest run of `n` frames; `None` if there is none, or if `n` is 0 or above 64.
+    /// Six steps at most, no atomics.
+    #[inline]
+    pub fn alloc_n(&mut self, n: u32) -> Option<CachedRun> {
+        let bit = lowest_run(self.free, n)?;
+        let known_zero = extract(self.known_zero, bit, n);
+        self.free &= !mask(bit, n);
+        self.known_zero &= self.free;
+        Some(self.run(bit, n, known_zero))
+    }
+
+    /// Takes everything out, for whoever will put it into a tree.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Self {
+        core::mem::replace(self, Self::EMPTY)
+    }
+
+    fn run(&self, bit: u32, n: u32, known_zero: u64) -> CachedRun {
+        let start = self.base.get() + u64::from(bit);
+        let [start, end] = [start, start + u64::from(n)].map(FrameNumber::trusted);
+        CachedRun { frames: FrameRange::trusted(start, end), known_zero }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn full() -> PageCache {
+        PageCache::owned(FrameNumber::new(640), u64::MAX, 0xff00)
+    }
+
+    #[test]
+    fn the_lowest_frame_first_with_its_known_zero_bit() {
+        let mut cache = full();
+        for frame in 640..704 {
+            let run = cache.alloc().expect("64 frames");
+            assert_eq!(run.frames, FrameRange::from_numbers(frame, frame + 1));
+            assert_eq!(run.known_zero, u64::from((648..656).contains(&frame)));
+        }
+        assert_eq!(cache.alloc(), None);
+        assert!(cache.is_empty());
+        assert_eq!(cache.known_zero(), 0);
+    }
+
+    #[test]
+    fn runs_are_lowest_first_and_exact() {
+        let mut cache = full();
+        assert_eq!(cache.alloc_n(0), None);
+        assert_eq!(cache.alloc_n(65), None);
+        let run = cache.alloc_n(10).expect("a run of 10");
+        assert_eq!((run.frames, run.known_zero), (FrameRange::from_numbers(640, 650), 0b11 << 8));
+        assert_eq!(cache.alloc_n(55), None);
+        assert_eq!(cache.alloc_n(54).map(|run| run.frames.len()), Some(54));
+        assert!(cache.is_empty());
+    }
+}

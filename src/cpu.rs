@@ -1,0 +1,33 @@
+//! What the kernel promises about its CPUs.
+
+use crate::frame::CpuId;
+
+/// How the pool learns on which CPU it runs: the one promise that it asks of a kernel.
+///
+/// # Safety
+/// While [`with_current`](Cpus::with_current) runs its closure with a [`CpuId`], no other CPU
+/// (and no other thread that was scheduled on the same CPU meanwhile) runs a closure with the
+/// same id. Interrupts and NMIs on the same CPU may: they end before the interrupted closure
+/// goes on, which is all that the pool needs. In a kernel that never moves a thread between
+/// CPUs while it is in kernel mode, reading the CPU's number is enough; otherwise disable
+/// preemption around the closure.
+///
+/// If the promise is broken, two CPUs can take the same frame from one cache, and both will
+/// write to it. Nothing in the library itself becomes undefined: its words are atomic.
+///
+/// An id that is not below the number of CPUs given at initialisation is allowed: such a CPU
+/// has no cache and works on the shared tree.
+pub unsafe trait Cpus {
+    /// Runs `work` on the current CPU, pinned to it, and tells it which one that is.
+    fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R;
+
+    /// Asks another CPU to call [`FramePool::drain`](crate::FramePool::drain) soon, or does
+    /// nothing: that CPU also drains by itself when it next uses the pool.
+    ///
+    /// Called by an allocation that found nothing, for each CPU whose cache holds frames,
+    /// outside of [`with_current`](Cpus::with_current). A kernel may send an interrupt and
+    /// return at once, or wait until it was handled: then the allocation finds all frames.
+    fn request_drain(&self, cpu: CpuId) {
+        let _ = cpu;
+    }
+}

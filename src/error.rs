@@ -1,0 +1,125 @@
+//! What can go wrong between a caller and the allocator. Each error carries the numbers and says
+//! what was found; none of them loses or doubles a frame.
+
+use core::fmt;
+
+use crate::frame::FrameNumber;
+
+/// A free that was refused, with the frame that it was refused for.
+///
+/// Nothing was changed for that frame: it is recorded as often as before, so it can't be handed
+/// out twice because of this call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FreeError {
+    /// The frame.
+    pub frame: FrameNumber,
+    /// What was found there.
+    pub found: Found,
+}
+
+/// What a refused free found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Found {
+    /// The frame is free already: a double free.
+    Free,
+    /// The frame is part of a 2 MiB block that is free as a whole: a double free.
+    FreeBlock,
+    /// The frame is part of a GiB that is free as a whole: a double free.
+    FreeGiant,
+    /// The frame sits in this CPU's page cache: a double free.
+    Cached,
+    /// The frame is free, which only the flush of this CPU's cache could see: another CPU had
+    /// freed it between the free into the cache and the flush. If this is not the frame that
+    /// the call was about, then the call itself succeeded.
+    FreeAtFlush,
+    /// No memory, or memory that was reserved: the allocator never had this frame.
+    Unmanaged,
+    /// The number is no multiple of the size that is freed.
+    Misaligned {
+        /// Frames of the size that is freed.
+        frames: u64,
+    },
+    /// Some of the frames of this block are free already.
+    PartlyFree {
+        /// How many of them.
+        free: u64,
+    },
+    /// The pool has not been initialised.
+    NotInitialised,
+}
+
+impl fmt::Display for FreeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let frame = self.frame;
+        match self.found {
+            Found::Free => write!(f, "double free: {frame} is free already"),
+            Found::FreeBlock => {
+                write!(f, "double free: {frame} lies in a 2 MiB block that is free as a whole")
+            }
+            Found::FreeGiant => {
+                write!(f, "double free: {frame} lies in a GiB that is free as a whole")
+            }
+            Found::Cached => write!(f, "double free: {frame} sits in this CPU's page cache"),
+            Found::FreeAtFlush => {
+                write!(f, "double free, found when a page cache was flushed: {frame} was free")
+            }
+            Found::Unmanaged => write!(
+                f,
+                "foreign frame: {frame} is not managed here (no memory, or reserved at boot)"
+            ),
+            Found::Misaligned { frames } => {
+                write!(f, "{frame} is not aligned to the {frames} frames that were to be freed")
+            }
+            Found::PartlyFree { free } => {
+                write!(f, "double free: {free} frames of the block at {frame} are free already")
+            }
+            Found::NotInitialised => {
+                write!(f, "{frame} freed before the pool was initialised; call `init` first")
+            }
+        }
+    }
+}
+
+impl core::error::Error for FreeError {}
+
+/// A request that got no frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum AllocError {
+    /// Nothing was free in the shared tree at some instant during the call.
+    OutOfMemory {
+        /// Free frames that sat in other CPUs' page caches at the end of the call.
+        cached_elsewhere: u64,
+    },
+    /// The pool has not been initialised.
+    NotInitialised,
+}
+
+impl fmt::Display for AllocError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfMemory { cached_elsewhere: 0 } => f.write_str("out of memory: 0 free"),
+            Self::OutOfMemory { cached_elsewhere } => write!(
+                f,
+                "out of memory: {cached_elsewhere} free frames sit in other CPUs' page caches \
+                 and come back when those CPUs next use the pool"
+            ),
+            Self::NotInitialised => f.write_str("the pool is not initialised; call `init` first"),
+        }
+    }
+}
+
+impl core::error::Error for AllocError {}
+
+/// The shared tree had nothing to give.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutOfMemory;
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("out of memory: nothing of that size is free in the shared tree")
+    }
+}
+
+impl core::error::Error for OutOfMemory {}

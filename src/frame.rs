@@ -1,0 +1,222 @@
+//! Names and owners: [`FrameNumber`] names a frame, [`FrameRange`] names a run of them, and
+//! [`Frame`] is the right to use one.
+//!
+//! A number is not an owner. Names are `Copy` and mean nothing by themselves; a `Frame` comes
+//! out of an allocator, moves, and goes back into it. Inventing one from a number is `unsafe`.
+
+use core::fmt;
+
+use crate::geometry::{FRAME_LIMIT, FRAME_SIZE};
+
+/// The number of a physical frame: its physical address divided by 4 KiB.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct FrameNumber(u64);
+
+impl FrameNumber {
+    /// The frame with this number. 2^40 itself names no frame, but may end a range.
+    ///
+    /// # Panics
+    /// If `number` is above 2^40: no x86-64 machine has physical addresses over 52 bits.
+    #[inline]
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        assert!(number <= FRAME_LIMIT, "a frame number above 2^40");
+        Self(number)
+    }
+
+    /// A number that the tree has computed.
+    #[inline]
+    pub(crate) const fn trusted(number: u64) -> Self {
+        debug_assert!(number <= FRAME_LIMIT);
+        Self(number)
+    }
+
+    /// The frame that holds the byte at this physical address, or `None` at 2^52 or above.
+    #[inline]
+    #[must_use]
+    pub const fn containing(address: u64) -> Option<Self> {
+        let number = address / FRAME_SIZE;
+        if number < FRAME_LIMIT { Some(Self(number)) } else { None }
+    }
+
+    /// The number.
+    #[inline]
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The physical address of the frame's first byte.
+    #[inline]
+    #[must_use]
+    pub const fn start_address(self) -> u64 {
+        self.0 * FRAME_SIZE
+    }
+}
+
+impl fmt::Debug for FrameNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "frame {:#x}", self.0)
+    }
+}
+
+impl fmt::Display for FrameNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "frame {:#x} (address {:#x})", self.0, self.start_address())
+    }
+}
+
+/// A run of frame numbers, half open: `start` is in it, `end` is not.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FrameRange {
+    start: FrameNumber,
+    end: FrameNumber,
+}
+
+impl FrameRange {
+    /// The frames from `start` up to, and without, `end`.
+    ///
+    /// # Panics
+    /// If `end` lies below `start`.
+    #[inline]
+    #[must_use]
+    pub const fn new(start: FrameNumber, end: FrameNumber) -> Self {
+        assert!(start.0 <= end.0, "a frame range that ends before it starts");
+        Self { start, end }
+    }
+
+    /// A range that the tree has computed.
+    #[inline]
+    pub(crate) const fn trusted(start: FrameNumber, end: FrameNumber) -> Self {
+        debug_assert!(start.0 <= end.0);
+        Self { start, end }
+    }
+
+    /// The frames `start..end`, given as numbers.
+    ///
+    /// # Panics
+    /// If `end` lies below `start` or above 2^40.
+    #[inline]
+    #[must_use]
+    pub const fn from_numbers(start: u64, end: u64) -> Self {
+        Self::new(FrameNumber::new(start), FrameNumber::new(end))
+    }
+
+    /// The first frame.
+    #[inline]
+    #[must_use]
+    pub const fn start(self) -> FrameNumber {
+        self.start
+    }
+
+    /// The first frame behind the range.
+    #[inline]
+    #[must_use]
+    pub const fn end(self) -> FrameNumber {
+        self.end
+    }
+
+    /// How many frames.
+    #[inline]
+    #[must_use]
+    pub const fn len(self) -> u64 {
+        self.end.0 - self.start.0
+    }
+
+    /// Whether there is no frame in it.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.start.0 == self.end.0
+    }
+
+    /// Whether `frame` is one of them.
+    #[inline]
+    #[must_use]
+    pub const fn contains(self, frame: FrameNumber) -> bool {
+        self.start.0 <= frame.0 && frame.0 < self.end.0
+    }
+}
+
+impl fmt::Debug for FrameRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "frames {:#x}..{:#x}", self.start.0, self.end.0)
+    }
+}
+
+/// The right to use one physical frame. It can't be copied; give it back with `free`.
+///
+/// Dropping it loses the frame until the next boot: no destructor can know which allocator it
+/// came from.
+#[must_use = "a frame that is not given back is lost"]
+#[derive(PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Frame(FrameNumber);
+
+impl Frame {
+    /// Invents the ownership of a frame.
+    ///
+    /// # Safety
+    /// Nobody else may own or use this frame, now or until it is given back. Freeing a frame
+    /// that is free already, or was never handed out, is found by the allocator (see
+    /// `FreeError`); freeing one that another owner still uses is not.
+    #[inline]
+    pub const unsafe fn from_number(number: FrameNumber) -> Self {
+        Self(number)
+    }
+
+    /// What the allocators of this crate make their answers with.
+    #[inline]
+    pub(crate) const fn owned(number: FrameNumber) -> Self {
+        Self(number)
+    }
+
+    /// Which frame it is.
+    #[inline]
+    #[must_use]
+    pub const fn number(&self) -> FrameNumber {
+        self.0
+    }
+
+    /// The physical address of its first byte.
+    #[inline]
+    #[must_use]
+    pub const fn start_address(&self) -> u64 {
+        self.0.start_address()
+    }
+
+    /// Gives the ownership up and keeps the name; [`Frame::from_number`] is the way back.
+    #[inline]
+    #[must_use]
+    pub const fn into_number(self) -> FrameNumber {
+        self.0
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "owned {:?}", self.0)
+    }
+}
+
+/// The number of a CPU: the index of its slot in the pool, counted from 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct CpuId(usize);
+
+impl CpuId {
+    /// CPU number `index`.
+    #[inline]
+    #[must_use]
+    pub const fn new(index: usize) -> Self {
+        Self(index)
+    }
+
+    /// The index.
+    #[inline]
+    #[must_use]
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}

@@ -1,0 +1,134 @@
+//! The layout of the metadata: what the tree keeps, how much of it a map needs, and where each
+//! part lies in one piece of memory.
+//!
+//! ```text
+//! clusters   one line for 64 giants: free giants, and two hints for each
+//! giants     a few lines for each GiB that has managed frames
+//! info       what never changes about each of them
+//! spans      runs of neighbouring giants: from a physical GiB to its place above
+//! ranges     the managed frames, as the map gave them
+//! journals   two lines for each CPU, and two for all
+//! slots      a few lines for each CPU: its page cache
+//! leaves     one line for each 2 MiB block: its frames, 1 = free
+//! zeroes     one line for each 2 MiB block: which of its free frames are known to be zero
+//! ```
+//!
+//! Everything is in proportion to the memory that exists: a giant keeps leaves only for the
+//! blocks from its first to its last managed one, and a hole of whole GiBs costs nothing. Two
+//! bits a frame for full GiBs, and less than a hundredth more.
+//!
+//! The size is known before a byte is taken ([`Layout::bytes`]), from the map alone.
+
+use core::fmt;
+
+use crate::arena::part;
+use crate::directory::{GiantInfo, Span, giants, spans};
+use crate::frame::FrameRange;
+use crate::geometry::{FRAME_SIZE, WORD_BITS};
+use crate::journal::Journal;
+use crate::map::MemoryMap;
+use crate::node::Node;
+use crate::root::{Cluster, Giant};
+use crate::slot::Slot;
+
+/// How much metadata a memory map needs, and of what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    pub(crate) cpus: usize,
+    pub(crate) giants: usize,
+    pub(crate) spans: usize,
+    pub(crate) ranges: usize,
+    pub(crate) leaves: usize,
+    managed: u64,
+}
+
+/// Why no layout can be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum LayoutError {
+    /// There is not one usable frame in the map.
+    NothingUsable,
+    /// A pool for no CPU.
+    NoCpus,
+}
+
+impl fmt::Display for LayoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NothingUsable => {
+                f.write_str("the memory map has no usable frame left after the reservations")
+            }
+            Self::NoCpus => f.write_str("a pool for 0 CPUs; pass at least 1"),
+        }
+    }
+}
+
+impl core::error::Error for LayoutError {}
+
+impl Layout {
+    /// The layout for the usable frames of `map` and this many CPUs.
+    ///
+    /// Costs a few passes over the map: its entries and its GiBs.
+    ///
+    /// # Errors
+    /// If nothing is usable, or `cpus` is 0.
+    pub fn new(map: &MemoryMap<'_>, cpus: usize) -> Result<Self, LayoutError> {
+        if cpus == 0 {
+            return Err(LayoutError::NoCpus);
+        }
+        Self::of_ranges(map.usable(), cpus)
+    }
+
+    /// The layout for these frames (ascending, disjoint, not adjacent).
+    pub(crate) fn of_ranges(
+        ranges: impl Iterator<Item = FrameRange> + Clone,
+        cpus: usize,
+    ) -> Result<Self, LayoutError> {
+        let managed = ranges.clone().map(FrameRange::len).sum();
+        if managed == 0 {
+            return Err(LayoutError::NothingUsable);
+        }
+        Ok(Self {
+            cpus,
+            giants: giants(ranges.clone()).count(),
+            spans: spans(giants(ranges.clone())).count(),
+            ranges: ranges.clone().count(),
+            leaves: giants(ranges).map(|giant| giant.leaves()).sum(),
+            managed,
+        })
+    }
+
+    /// Bytes of metadata, to be aligned to 128.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        part::<Cluster>(self.clusters())
+            + part::<Giant>(self.giants)
+            + part::<GiantInfo>(self.giants)
+            + part::<Span>(self.spans)
+            + part::<FrameRange>(self.ranges)
+            + part::<Journal>(self.journals())
+            + part::<Slot>(self.cpus)
+            + 2 * part::<Node>(self.leaves)
+    }
+
+    /// Frames of metadata: the bytes, rounded up.
+    #[must_use]
+    pub const fn frames(&self) -> u64 {
+        (self.bytes() as u64).div_ceil(FRAME_SIZE)
+    }
+
+    /// Usable frames of the map that it was made for.
+    #[must_use]
+    pub const fn managed_frames(&self) -> u64 {
+        self.managed
+    }
+
+    pub(crate) const fn clusters(&self) -> usize {
+        self.giants.div_ceil(WORD_BITS as usize)
+    }
+
+    /// One for each CPU, and one that all share.
+    pub(crate) const fn journals(&self) -> usize {
+        self.cpus + 1
+    }
+}

@@ -1,0 +1,36 @@
+//! frametree: a lock-free physical page-frame allocator.
+#![no_std]
+#![deny(missing_docs)]
+
+mod arena;
+#[doc(hidden)]
+pub mod bits;
+mod cache;
+mod cpu;
+mod directory;
+mod error;
+mod frame;
+mod geometry;
+mod journal;
+mod layout;
+mod map;
+mod node;
+mod pool;
+mod root;
+mod slot;
+mod stats;
+mod sync;
+mod tree;
+#[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
+mod x86;
+
+pub use cache::{CachedRun, PageCache};
+pub use cpu::Cpus;
+pub use error::{AllocError, Found, FreeError, OutOfMemory};
+pub use frame::{CpuId, Frame, FrameNumber, FrameRange};
+pub use geometry::FRAME_SIZE;
+pub use layout::{Layout, LayoutError};
+pub use map::{MapEntry, MapError, MemoryMap, MemoryRegion, RegionKind};
+pub use pool::{FramePool, InitError, Metadata, Setup};
+pub use stats::Stats;
+pub use tree::{BlockUse, Broken, FrameTree, FreeCount};

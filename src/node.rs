@@ -1,0 +1,190 @@
+//! A node: 512 bits in one cache line, 1 = free, shared by all CPUs.
+//!
+//! Every state change is one atomic step on one word, and says which transition it made; what
+//! follows from the transition (announce, merge) is the tree's business. A node does not know
+//! which level it stands on, nor whether it is the truth or a hint.
+
+use crate::geometry::{FULL, NODE_BITS, NODE_WORDS, WORD_BITS};
+use crate::sync::{Ordering, Word};
+
+/// 512 bits, one cache line.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Node {
+    words: [Word; NODE_WORDS],
+}
+
+/// The transition that giving bits made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Given {
+    /// Bits that were set already.
+    pub overlap: u64,
+    /// Whether the word went from nothing to something.
+    pub edge: Edge,
+    /// Whether the word is full now.
+    pub fill: Fill,
+}
+
+/// Whether a word was empty before bits were given to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Edge {
+    /// It was: whoever made this step announces it.
+    FromEmpty,
+    /// It held something: whoever put that there announces, or has announced, it.
+    Within,
+}
+
+/// Whether a word is full after bits were given to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fill {
+    /// All bits are set.
+    Full,
+    /// Some are missing.
+    Partial,
+}
+
+/// Which word of a node a bit lies in, and its mask there.
+#[inline]
+pub const fn word_and_mask(bit: usize) -> (usize, u64) {
+    (bit / WORD_BITS as usize, 1 << (bit as u64 % WORD_BITS))
+}
+
+/// Gives `mask` to a word of truth: one read-modify-write.
+#[inline]
+pub fn give(word: &Word, mask: u64) -> Given {
+    // ORDERING: Release pairs with the Acquire of whoever takes these bits: what their last
+    // owner wrote (frame contents, known-zero bits, node contents) is seen by the next. Acquire
+    // makes the announcement that may follow come after everything that emptied the word.
+    let old = word.fetch_or(mask, Ordering::AcqRel);
+    Given {
+        overlap: old & mask,
+        edge: if old == 0 { Edge::FromEmpty } else { Edge::Within },
+        fill: if old | mask == FULL { Fill::Full } else { Fill::Partial },
+    }
+}
+
+/// Takes everything that a word of truth holds; `None` if it held nothing. At most one
+/// read-modify-write, none if it reads empty.
+#[inline]
+pub fn take_all(word: &Word) -> Option<u64> {
+    // ORDERING: the swap decides what is taken. Acquire is for who reads nothing here: if a merge
+    // emptied the word, its `begun` is seen before "out of memory" is said (see `journal`).
+    if word.load(Ordering::Acquire) == 0 {
+        return None;
+    }
+    // ORDERING: Acquire pairs with the Release in `give` and with the announcement of a split:
+    // contents and known-zero bits come with the frames. Release: a retirer whose re-check
+    // reads this zero must also see what this CPU did before.
+    match word.swap(0, Ordering::AcqRel) {
+        0 => None,
+        bits => Some(bits),
+    }
+}
+
+/// Takes one bit of a word of truth, if it is there: one read-modify-write.
+#[inline]
+pub fn take_bit(word: &Word, mask: u64) -> Result<(), ()> {
+    // ORDERING: as in `take_all`.
+    let old = word.fetch_and(!mask, Ordering::AcqRel);
+    if old & mask == 0 { Err(()) } else { Ok(()) }
+}
+
+impl Node {
+    /// A node whose words are all `value`.
+    pub fn new(value: u64) -> Self {
+        Self { words: core::array::from_fn(|_| Word::new(value)) }
+    }
+
+    /// Word `index`.
+    #[inline]
+    pub fn word(&self, index: usize) -> &Word {
+        &self.words[index]
+    }
+
+    /// All words, lowest first.
+    #[inline]
+    pub fn words(&self) -> impl Iterator<Item = &Word> {
+        self.words.iter()
+    }
+
+    /// The word that bit `bit` lies in, and its mask there.
+    #[inline]
+    pub fn at(&self, bit: usize) -> (&Word, u64) {
+        let (word, mask) = word_and_mask(bit);
+        (&self.words[word], mask)
+    }
+
+    /// Whether bit `bit` reads set.
+    #[inline]
+    pub fn is_set(&self, bit: usize, ordering: Ordering) -> bool {
+        let (word, mask) = self.at(bit);
+        word.load(ordering) & mask != 0
+    }
+
+    /// Whether every word reads `value`.
+    #[inline]
+    pub fn all(&self, value: u64, ordering: Ordering) -> bool {
+        self.words.iter().all(|word| word.load(ordering) == value)
+    }
+
+    /// How many bits read set. A statistic: nothing hangs on it.
+    pub fn count(&self) -> u64 {
+        // ORDERING: a statistic.
+        self.words.iter().map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
+    }
+
+    /// Writes every word as the node's exclusive owner; plain stores. The owner publishes them
+    /// with its next read-modify-write that hands the node's bits out.
+    #[inline]
+    pub fn fill(&self, value: u64) {
+        for word in &self.words {
+            // ORDERING: exclusive; published by the Release of the step that follows.
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes all 512 bits if all are there: one compare-exchange a word. On a conflict what was
+    /// taken is given back, and the number of words that were given back is the error: they went
+    /// from empty to full once more, so the caller has to announce them again if there are any.
+    pub fn take_full(&self) -> Result<(), usize> {
+        for (taken, word) in self.words.iter().enumerate() {
+            // ORDERING: as in `take_all`; a failure reads nothing through the word.
+            if word.compare_exchange(FULL, 0, Ordering::AcqRel).is_err() {
+                for back in &self.words[..taken] {
+                    give(back, FULL);
+                }
+                return Err(taken);
+            }
+        }
+        Ok(())
+    }
+}
+
+const _: () = assert!(cfg!(loom) || size_of::<Node>() * 8 == NODE_BITS as usize);
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn giving_says_which_transition_it_made() {
+        let word = Word::new(0);
+        let first = give(&word, 0b110);
+        assert_eq!(first, Given { overlap: 0, edge: Edge::FromEmpty, fill: Fill::Partial });
+        let second = give(&word, 0b011);
+        assert_eq!(second, Given { overlap: 0b010, edge: Edge::Within, fill: Fill::Partial });
+        let third = give(&word, !0b111);
+        assert_eq!(third, Given { overlap: 0, edge: Edge::Within, fill: Fill::Full });
+    }
+
+    #[test]
+    fn a_conflict_gives_everything_back() {
+        let node = Node::new(FULL);
+        node.word(3).store(FULL - 1, Ordering::Relaxed);
+        assert_eq!(node.take_full(), Err(3));
+        assert_eq!(node.count(), 511);
+        node.word(3).store(FULL, Ordering::Relaxed);
+        assert_eq!(node.take_full(), Ok(()));
+        assert_eq!(node.count(), 0);
+    }
+}

@@ -1,0 +1,364 @@
+//! The pool: the shared tree and a slot for each CPU, in one `static`.
+//!
+//! It is built before main, initialised once from the memory map, and from then on used from
+//! any context. What it decides itself is little: which slot, what an interrupt does that finds
+//! the slot busy (the tree), and what happens when the tree has nothing (ask the other CPUs to
+//! drain, and look once more).
+
+use core::fmt;
+
+use spin::Once;
+
+use crate::arena::{Arena, PART_ALIGN};
+use crate::cpu::Cpus;
+use crate::error::{AllocError, Found, FreeError, OutOfMemory};
+use crate::frame::{CpuId, Frame, FrameRange};
+use crate::geometry::FRAME_SIZE;
+use crate::journal::Counter;
+use crate::layout::{Layout, LayoutError};
+use crate::map::{MapError, MemoryMap};
+use crate::slot::{Slot, Turn};
+use crate::stats::Stats;
+use crate::tree::{Broken, FrameTree};
+
+/// A frame allocator for all CPUs of a machine; lives in a `static`.
+///
+/// | operation | atomic read-modify-writes |
+/// |---|---|
+/// | [`alloc`](Self::alloc), [`free`](Self::free) from and to this CPU's cache | 0 |
+/// | an allocation that refills, from a partly used block | 1, for up to 64 frames |
+/// | the same, when the block was used up | up to 8 more, for up to 512 frames |
+/// | a free that flushes | 1, for up to 64 frames; 2 if the group had no free frame |
+/// | a flush that completes a 2 MiB block | 10 more, for 512 frames |
+///
+/// Any of these may run in an interrupt or NMI, also inside another of these on the same CPU: it
+/// then works on the shared tree, without a cache, and waits for nobody.
+///
+/// # Out of reach
+/// Each CPU's cache holds at most 128 free frames (two groups of 64) that other CPUs can't take.
+/// An allocation that finds nothing asks for them ([`Cpus::request_drain`]); after that none is
+/// out of reach if the hook waits, and otherwise those of CPUs that have not used the pool yet.
+///
+/// # What is detected
+/// Freeing a frame that is free in the tree or in this CPU's own cache, that was reserved, or
+/// that is no memory, is an error, also in release builds. Not detected: freeing a frame that
+/// sits in *another* CPU's cache, or in this CPU's cache from an interrupt inside the allocator.
+/// If that other CPU still holds it when it flushes, the flush reports it
+/// ([`Found::FreeAtFlush`]); if it has handed it out again, the frame has two owners.
+#[derive(Debug)]
+pub struct FramePool<C> {
+    cpus: C,
+    shared: Once<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    tree: FrameTree<'static>,
+    slots: &'static [Slot],
+}
+
+/// How a pool is to be initialised.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Setup {
+    cpus: usize,
+    metadata_below: u64,
+}
+
+impl Setup {
+    /// For this many CPUs; the metadata is taken from the highest usable memory.
+    #[must_use]
+    pub const fn new(cpus: usize) -> Self {
+        Self { cpus, metadata_below: u64::MAX }
+    }
+
+    /// The metadata must lie below this physical address: where the kernel has mapped memory.
+    #[must_use]
+    pub const fn metadata_below(self, address: u64) -> Self {
+        Self { metadata_below: address, ..self }
+    }
+}
+
+/// What an initialised pool took, and what it manages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Metadata {
+    /// The frames that the metadata lies in; empty if the caller gave the memory.
+    pub frames: FrameRange,
+    /// Bytes of metadata.
+    pub bytes: usize,
+    /// Frames that the pool manages: usable, without the metadata.
+    pub managed_frames: u64,
+}
+
+/// Why a pool could not be initialised. The pool is as it was before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum InitError {
+    /// It was initialised before.
+    AlreadyInitialised,
+    /// The map has nothing to manage, or there is no CPU.
+    Layout(LayoutError),
+    /// The map has no room for the metadata.
+    Map(MapError),
+    /// The memory given is too small.
+    StorageTooSmall {
+        /// Bytes that are needed, with alignment to 128.
+        needed: usize,
+        /// Bytes that were given.
+        given: usize,
+    },
+    /// The kernel's mapping gave a pointer that is not aligned to 128.
+    Misaligned {
+        /// The address.
+        address: usize,
+    },
+}
+
+impl fmt::Display for InitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AlreadyInitialised => f.write_str("the pool was initialised before"),
+            Self::Layout(error) => error.fmt(f),
+            Self::Map(error) => error.fmt(f),
+            Self::StorageTooSmall { needed, given } => {
+                write!(f, "the metadata needs {needed} bytes, {given} were given")
+            }
+            Self::Misaligned { address } => {
+                write!(f, "the metadata is mapped at {address:#x}, not at a multiple of 128")
+            }
+        }
+    }
+}
+
+impl core::error::Error for InitError {}
+
+impl<C> FramePool<C> {
+    /// A pool that has no memory yet.
+    pub const fn new(cpus: C) -> Self {
+        Self { cpus, shared: Once::new() }
+    }
+
+    /// Takes over the usable frames of `map`, after carving the metadata from it.
+    ///
+    /// `to_virtual` translates the metadata's physical address to a pointer. Costs in entries
+    /// and GiBs of the map, not in frames.
+    ///
+    /// # Errors
+    /// See [`InitError`]; the pool is as before then. So is the map, unless the mapping was
+    /// misaligned or carving left nothing usable: then the carved frames are gone from it.
+    ///
+    /// # Safety
+    /// The usable frames of `map` are memory that nobody else uses or will use. The pointer that
+    /// `to_virtual` returns is valid for reads and writes of the carved frames for ever, with
+    /// provenance over all of them (for a fixed offset mapping:
+    /// `core::ptr::with_exposed_provenance_mut`).
+    pub unsafe fn init(
+        &self,
+        map: &mut MemoryMap<'_>,
+        setup: Setup,
+        to_virtual: impl FnOnce(u64) -> *mut u8,
+    ) -> Result<Metadata, InitError> {
+        self.check_new()?;
+        let layout = Layout::new(map, setup.cpus).map_err(InitError::Layout)?;
+        // Carving may cut a range, and a span, in two: less than one more part each.
+        let bytes = layout.bytes() + 2 * PART_ALIGN;
+        let count = (bytes as u64).div_ceil(FRAME_SIZE);
+        let frames = map.carve(count, setup.metadata_below).map_err(InitError::Map)?;
+        let start = to_virtual(frames.start().start_address());
+        if !start.addr().is_multiple_of(PART_ALIGN) {
+            return Err(InitError::Misaligned { address: start.addr() });
+        }
+        let rest = Layout::new(map, setup.cpus).map_err(InitError::Layout)?;
+        let (needed, given) = (rest.bytes(), (frames.len() * FRAME_SIZE) as usize);
+        if needed > given {
+            return Err(InitError::StorageTooSmall { needed, given });
+        }
+        // SAFETY: the caller vouches for the pointer; the frames were just carved out, so they
+        // are nobody else's.
+        let arena = unsafe { Arena::new(start, needed) };
+        self.build(arena, map, rest, frames)
+    }
+
+    /// As [`FramePool::init`], with the metadata in memory that the caller gives, of
+    /// [`Layout::bytes`] and 128 more for alignment.
+    ///
+    /// # Errors
+    /// See [`InitError`].
+    ///
+    /// # Safety
+    /// The usable frames of `map` are memory that nobody else uses or will use.
+    pub unsafe fn init_in(
+        &self,
+        map: &MemoryMap<'_>,
+        cpus: usize,
+        storage: &'static mut [u64],
+    ) -> Result<Metadata, InitError> {
+        self.check_new()?;
+        let layout = Layout::new(map, cpus).map_err(InitError::Layout)?;
+        let given = size_of_val(storage);
+        let start = storage.as_mut_ptr().cast::<u8>();
+        let skip = start.align_offset(PART_ALIGN);
+        let needed = layout.bytes().saturating_add(skip);
+        if needed > given {
+            return Err(InitError::StorageTooSmall { needed, given });
+        }
+        // SAFETY: `skip + bytes` lies within `storage`, which is ours alone for ever.
+        let arena = unsafe { Arena::new(start.add(skip), layout.bytes()) };
+        self.build(arena, map, layout, FrameRange::from_numbers(0, 0))
+    }
+
+    fn check_new(&self) -> Result<(), InitError> {
+        if self.shared.is_completed() { Err(InitError::AlreadyInitialised) } else { Ok(()) }
+    }
+
+    fn build(
+        &self,
+        mut arena: Arena<'static>,
+        map: &MemoryMap<'_>,
+        layout: Layout,
+        frames: FrameRange,
+    ) -> Result<Metadata, InitError> {
+        let mut is_first = false;
+        self.shared.call_once(|| {
+            is_first = true;
+            let tree = FrameTree::new(&mut arena, &layout, map.usable());
+            let slots = arena.deal(layout.cpus, |_| Slot::new());
+            Shared { tree, slots }
+        });
+        let metadata =
+            Metadata { frames, bytes: layout.bytes(), managed_frames: layout.managed_frames() };
+        if is_first { Ok(metadata) } else { Err(InitError::AlreadyInitialised) }
+    }
+
+    /// The shared tree, or `None` before initialisation.
+    pub fn tree(&self) -> Option<&FrameTree<'static>> {
+        self.shared.get().map(|shared| &shared.tree)
+    }
+
+    /// Gives back what the slot of a CPU holds that does not run any more.
+    ///
+    /// # Errors
+    /// A double free that only this flush could see; everything is drained all the same.
+    ///
+    /// # Safety
+    /// No CPU uses this slot during the call: it is offline, or waits for this call.
+    pub unsafe fn drain_offline(&self, cpu: CpuId) -> Result<(), FreeError> {
+        self.shared.get().map_or(Ok(()), |shared| shared.drain(cpu))
+    }
+
+    /// What the pool has done, and what is free. See [`Stats`] for the costs.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.get().map_or_else(Stats::default, |shared| {
+            Stats::collect(&shared.tree, shared.slots.iter().map(Slot::cached).sum())
+        })
+    }
+
+    /// Checks every invariant of the tree and of the caches against it. Only meaningful at rest.
+    ///
+    /// # Errors
+    /// The first one that is broken.
+    pub fn verify(&self) -> Result<(), Broken> {
+        let Some(Shared { tree, slots }) = self.shared.get() else { return Ok(()) };
+        tree.verify()?;
+        match slots.iter().find_map(|slot| slot.overlap(tree)) {
+            Some(frame) => Err(Broken::CachedAndFree(frame)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<C: Cpus> FramePool<C> {
+    /// Takes a frame.
+    ///
+    /// # Errors
+    /// [`AllocError::OutOfMemory`] if nothing was free at some instant during the call, apart
+    /// from frames in other CPUs' caches, which it counts; [`AllocError::NotInitialised`].
+    #[inline]
+    pub fn alloc(&self) -> Result<Frame, AllocError> {
+        let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
+        match self.cpus.with_current(|cpu| shared.alloc(cpu)) {
+            Ok(frame) => Ok(frame),
+            Err(OutOfMemory) => self.alloc_after_drain(shared),
+        }
+    }
+
+    /// Gives a frame back, on any CPU.
+    ///
+    /// # Errors
+    /// If it is free already or was never this pool's; see "What is detected" above. Nothing
+    /// happens to the frame then. With [`Found::FreeAtFlush`] look at the error's frame.
+    #[inline]
+    pub fn free(&self, frame: Frame) -> Result<(), FreeError> {
+        let number = frame.into_number();
+        let Some(shared) = self.shared.get() else {
+            return Err(FreeError { frame: number, found: Found::NotInitialised });
+        };
+        self.cpus.with_current(|cpu| match shared.enter(cpu) {
+            Some(turn) => turn.free(number),
+            None => shared.tree.free_with(shared.nested(cpu), number),
+        })
+    }
+
+    /// Gives all frames in this CPU's cache back to the shared tree: when the CPU goes idle or
+    /// offline, or in the handler of a [`Cpus::request_drain`] interrupt. In an interrupt inside
+    /// the allocator it leaves a request, which the next use of the slot serves.
+    ///
+    /// # Errors
+    /// A double free that only this flush could see; everything is drained all the same.
+    pub fn drain(&self) -> Result<(), FreeError> {
+        let Some(shared) = self.shared.get() else { return Ok(()) };
+        self.cpus.with_current(|cpu| shared.drain(cpu))
+    }
+
+    #[cold]
+    fn alloc_after_drain(&self, shared: &Shared) -> Result<Frame, AllocError> {
+        let this = self.cpus.with_current(|cpu| cpu);
+        for (index, slot) in shared.slots.iter().enumerate() {
+            if index != this.get() && slot.cached() > 0 {
+                slot.request_drain();
+                self.cpus.request_drain(CpuId::new(index));
+            }
+        }
+        self.cpus.with_current(|cpu| shared.alloc(cpu)).map_err(|OutOfMemory| {
+            let others = shared.slots.iter().enumerate().filter(|(at, _)| *at != this.get());
+            AllocError::OutOfMemory { cached_elsewhere: others.map(|(_, slot)| slot.cached()).sum() }
+        })
+    }
+}
+
+impl Shared {
+    #[inline]
+    fn enter(&self, cpu: CpuId) -> Option<Turn<'_>> {
+        self.slots.get(cpu.get())?.enter(&self.tree, cpu.get())
+    }
+
+    #[inline]
+    fn alloc(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
+        match self.enter(cpu) {
+            Some(turn) => turn.alloc(),
+            None => self.tree.alloc_with(self.nested(cpu)),
+        }
+    }
+
+    fn drain(&self, cpu: CpuId) -> Result<(), FreeError> {
+        let Some(slot) = self.slots.get(cpu.get()) else { return Ok(()) };
+        match slot.enter(&self.tree, cpu.get()) {
+            Some(turn) => turn.drain(),
+            None => {
+                slot.request_drain();
+                Ok(())
+            }
+        }
+    }
+
+    /// The journal for a CPU without a slot, or an interrupt inside its slot's use.
+    #[cold]
+    fn nested(&self, cpu: CpuId) -> crate::journal::Writer<'_> {
+        if cpu.get() >= self.slots.len() {
+            return self.tree.shared_writer();
+        }
+        let writer = self.tree.nested_writer(cpu.get());
+        writer.add(Counter::Nested, 1);
+        writer
+    }
+}

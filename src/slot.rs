@@ -1,0 +1,386 @@
+//! A CPU's slot: its page cache with an allocation side and a free side.
+//!
+//! Each side holds frames of one 64-frame group. Allocations take from the one, frees go to
+//! whichever side's group they fall into; a free elsewhere flushes the free side and opens it
+//! for its own group. When the allocation side runs dry it trades places with the free side,
+//! and only when both are dry is the tree asked. So bursts and sequential frees cost one atomic
+//! read-modify-write for up to 64 frames, and a random free costs one.
+//!
+//! **Whose turn.** The slot is used under a plain busy flag. The kernel promises that no two
+//! CPUs use one slot at once (see [`crate::Cpus`]), so the only other user is an interrupt on
+//! the same CPU; it finds the flag set and goes to the tree. An interrupt between the look at
+//! the flag and its setting does no harm: it is finished before the interrupted code goes on.
+//!
+//! **Double frees.** Before a frame is taken back, three things are looked at: this side's bits,
+//! the frame's bit in the tree (one plain load, from a leaf that is at hand), and, only when the
+//! side holds nothing of the group, the block and the giant above: while it holds a frame, they
+//! can't become free as a whole.
+//!
+//! Both sides never hold frames of the same group: a side is opened for a group only when the
+//! other is open for another one or is dry, and refills happen only when both are dry.
+//!
+//! All words are atomic, written by the owner with plain stores, so that others can count.
+
+use bit_field::BitField;
+
+use crate::cache::PageCache;
+use crate::directory::{Block, Group, Place, bit_of};
+use crate::error::{Found, FreeError, OutOfMemory};
+use crate::frame::{Frame, FrameNumber};
+use crate::journal::{Counter, Writer};
+use crate::sync::{Ordering, Word, interrupt_fence};
+use crate::tree::{FrameTree, Home, LeafWord, Opening, refuse};
+
+/// One CPU's page cache. Two pairs of lines: the owner's, and one for requests to it.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub struct Slot {
+    busy: Word,
+    home: Word,
+    alloc_side: Side,
+    free_side: Side,
+    requests: Requests,
+}
+
+/// What others write: kept off the owner's lines.
+#[derive(Debug)]
+#[repr(C, align(128))]
+struct Requests {
+    drain: Word,
+}
+
+/// Frames of one group.
+#[derive(Debug)]
+#[repr(C)]
+struct Side {
+    /// The group's number, or [`Side::CLOSED`].
+    group: Word,
+    free: Word,
+    known_zero: Word,
+    managed: Word,
+    /// A [`LeafWord`].
+    leaf: Word,
+    /// A [`Place`], packed.
+    place: Word,
+}
+
+/// The right to use a slot until it is dropped.
+#[derive(Debug)]
+pub struct Turn<'s> {
+    slot: &'s Slot,
+    tree: &'s FrameTree<'static>,
+    cpu: usize,
+}
+
+impl Slot {
+    /// A slot that holds nothing.
+    pub fn new() -> Self {
+        Self {
+            busy: Word::new(0),
+            home: Word::new(0),
+            alloc_side: Side::new(),
+            free_side: Side::new(),
+            requests: Requests { drain: Word::new(0) },
+        }
+    }
+
+    /// Begins a use by CPU `cpu`, which owns this slot; `None` in an interrupt inside another
+    /// use. No atomic read-modify-write.
+    #[inline]
+    pub fn enter<'s>(&'s self, tree: &'s FrameTree<'static>, cpu: usize) -> Option<Turn<'s>> {
+        // ORDERING: only this CPU, and interrupts on it, touch the flag.
+        if self.busy.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        self.busy.store(1, Ordering::Relaxed);
+        interrupt_fence();
+        let turn = Turn { slot: self, tree, cpu };
+        // ORDERING: a request only; what it is about is not read through it.
+        if self.requests.drain.load(Ordering::Relaxed) != 0 {
+            turn.serve_request();
+        }
+        Some(turn)
+    }
+
+    /// Asks the owner to drain when it next uses the slot. Whether the request is new.
+    pub fn request_drain(&self) -> bool {
+        // ORDERING: a request only.
+        self.requests.drain.swap(1, Ordering::Relaxed) == 0
+    }
+
+    /// How many frames it holds. Anybody may ask; exact while the owner rests.
+    pub fn cached(&self) -> u64 {
+        [&self.alloc_side, &self.free_side].map(Side::count).iter().sum()
+    }
+
+    /// A frame that is both here and free in the tree: a broken invariant.
+    pub fn overlap(&self, tree: &FrameTree<'_>) -> Option<FrameNumber> {
+        [&self.alloc_side, &self.free_side].into_iter().find_map(|side| {
+            let free = get(&side.free);
+            let group = (free != 0).then(|| Group::new(get(&side.group)))?;
+            let both = free & tree.peek(group.first_frame())?.0;
+            (both != 0).then(|| group.frame(both.trailing_zeros()))
+        })
+    }
+}
+
+impl Drop for Turn<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        interrupt_fence();
+        // ORDERING: as in `enter`.
+        self.slot.busy.store(0, Ordering::Relaxed);
+    }
+}
+
+impl<'s> Turn<'s> {
+    /// Takes a frame: from the cache without an atomic read-modify-write, else by a refill.
+    #[inline]
+    pub fn alloc(&self) -> Result<Frame, OutOfMemory> {
+        match self.slot.alloc_side.alloc() {
+            Some(frame) => Ok(frame),
+            None => self.alloc_anew(),
+        }
+    }
+
+    #[inline(never)]
+    fn alloc_anew(&self) -> Result<Frame, OutOfMemory> {
+        let Slot { alloc_side, free_side, home, .. } = self.slot;
+        if get(&free_side.free) != 0 {
+            alloc_side.trade(free_side);
+        } else {
+            let mut at = Home::from_word(get(home));
+            let refill = self.tree.refill_near(self.writer(), &mut at);
+            put(home, at.to_word());
+            let cache = refill?;
+            let group = Group::of(cache.base());
+            // A refill comes from a managed group.
+            let opening = self.tree.open(group).map_err(|_| OutOfMemory)?;
+            alloc_side.open(self.tree, group, opening);
+            alloc_side.put(&cache);
+        }
+        alloc_side.alloc().ok_or(OutOfMemory)
+    }
+
+    /// Takes a frame back, after looking whether it can be.
+    #[inline]
+    pub fn free(&self, frame: FrameNumber) -> Result<(), FreeError> {
+        let Slot { alloc_side, free_side, .. } = self.slot;
+        let group = Group::of(frame);
+        let side = if alloc_side.is_open_for(group) {
+            alloc_side
+        } else if free_side.is_open_for(group) {
+            free_side
+        } else {
+            return self.free_elsewhere(frame, group);
+        };
+        side.take_back(self.tree, bit_of(frame)).map_err(|found| FreeError { frame, found })
+    }
+
+    /// Takes a frame back that falls into neither side's group.
+    #[inline(never)]
+    fn free_elsewhere(&self, frame: FrameNumber, group: Group) -> Result<(), FreeError> {
+        let opening = self.tree.open(group).map_err(|found| FreeError { frame, found })?;
+        let old = self.slot.free_side.close();
+        let side = &self.slot.free_side;
+        side.open(self.tree, group, opening);
+        let taken =
+            side.take_back(self.tree, bit_of(frame)).map_err(|found| FreeError { frame, found });
+        let flushed = self.flush(old);
+        taken.and(flushed)
+    }
+
+    /// Gives all cached frames back to the tree, and the home up.
+    pub fn drain(&self) -> Result<(), FreeError> {
+        let Slot { alloc_side, free_side, home, .. } = self.slot;
+        let first = self.flush(alloc_side.close());
+        let second = self.flush(free_side.close());
+        let mut at = Home::from_word(get(home));
+        self.tree.leave(&mut at);
+        put(home, at.to_word());
+        first.and(second)
+    }
+
+    #[cold]
+    fn serve_request(&self) {
+        // ORDERING: withdrawn before the work, so that a request during it is kept.
+        self.slot.requests.drain.swap(0, Ordering::Relaxed);
+        // A double free that only this flush could see is counted in the journal.
+        let _ = self.drain();
+    }
+
+    /// Gives what a side held to the tree.
+    fn flush(&self, held: Held) -> Result<(), FreeError> {
+        let Held { group, place, frames, known_zero } = held;
+        if frames == 0 {
+            return Ok(());
+        }
+        let writer = self.writer();
+        writer.add(Counter::Flushes, 1);
+        let overlap = self.tree.give(writer, place, frames, known_zero);
+        if overlap == 0 {
+            return Ok(());
+        }
+        writer.add(Counter::LateDoubleFrees, u64::from(overlap.count_ones()));
+        Err(refuse(group, overlap, Found::FreeAtFlush))
+    }
+
+    #[inline]
+    fn writer(&self) -> Writer<'s> {
+        self.tree.sole_writer(self.cpu)
+    }
+}
+
+/// What a closed side held.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    group: Group,
+    place: Place,
+    frames: u64,
+    known_zero: u64,
+}
+
+impl Side {
+    /// The group of a side that is open for none: no frame has this group.
+    const CLOSED: u64 = u64::MAX;
+
+    fn new() -> Self {
+        let [free, known_zero, managed, leaf, place] = core::array::from_fn(|_| Word::new(0));
+        Self { group: Word::new(Self::CLOSED), free, known_zero, managed, leaf, place }
+    }
+
+    #[inline]
+    fn is_open_for(&self, group: Group) -> bool {
+        get(&self.group) == group.number()
+    }
+
+    fn count(&self) -> u64 {
+        u64::from(get(&self.free).count_ones())
+    }
+
+    #[inline]
+    fn alloc(&self) -> Option<Frame> {
+        let free = get(&self.free);
+        if free == 0 {
+            return None;
+        }
+        let base = Group::new(get(&self.group)).first_frame();
+        let mut cache = PageCache::owned(base, free, get(&self.known_zero));
+        let run = cache.alloc()?;
+        self.put(&cache);
+        Some(Frame::owned(run.frames.start()))
+    }
+
+    /// Takes the frame of bit `bit` back, unless it is free already or foreign.
+    #[inline]
+    fn take_back(&self, tree: &FrameTree<'_>, bit: u64) -> Result<(), Found> {
+        let held = get(&self.free);
+        if held == 0 {
+            tree.check_above(self.place().block)?;
+        }
+        // ORDERING: exact at rest, as promised; no contents are read through it.
+        let in_tree = tree.leaf_word(self.leaf_word()).load(Ordering::Relaxed);
+        let obstacles = held | in_tree | !get(&self.managed);
+        if obstacles & bit != 0 {
+            return Err(self.why_refused(held, bit));
+        }
+        put(&self.free, held | bit);
+        Ok(())
+    }
+
+    #[cold]
+    fn why_refused(&self, held: u64, bit: u64) -> Found {
+        if get(&self.managed) & bit == 0 {
+            Found::Unmanaged
+        } else if held & bit != 0 {
+            Found::Cached
+        } else {
+            Found::Free
+        }
+    }
+
+    /// Opens a dry side for a group.
+    fn open(&self, tree: &FrameTree<'_>, group: Group, Opening { place, managed }: Opening) {
+        put(&self.group, group.number());
+        put(&self.managed, managed);
+        put(&self.leaf, tree.leaf_word_at(place).index() as u64);
+        let mut packed = 0;
+        packed
+            .set_bits(Self::WORD, place.word as u64)
+            .set_bits(Self::INDEX, place.block.index as u64)
+            .set_bits(Self::GIANT, place.block.giant as u64);
+        put(&self.place, packed);
+    }
+
+    /// Empties and closes it.
+    fn close(&self) -> Held {
+        let held = Held {
+            group: Group::new(get(&self.group)),
+            place: self.place(),
+            frames: get(&self.free),
+            known_zero: get(&self.known_zero),
+        };
+        for word in [&self.free, &self.known_zero] {
+            put(word, 0);
+        }
+        put(&self.group, Self::CLOSED);
+        held
+    }
+
+    const WORD: core::ops::Range<usize> = 0..8;
+    const INDEX: core::ops::Range<usize> = 8..24;
+    const GIANT: core::ops::Range<usize> = 24..64;
+
+    fn place(&self) -> Place {
+        let packed = get(&self.place);
+        Place {
+            block: Block {
+                giant: packed.get_bits(Self::GIANT) as usize,
+                index: packed.get_bits(Self::INDEX) as usize,
+            },
+            word: packed.get_bits(Self::WORD) as usize,
+        }
+    }
+
+    #[inline]
+    fn leaf_word(&self) -> LeafWord {
+        LeafWord::new(get(&self.leaf) as usize)
+    }
+
+    #[inline]
+    fn put(&self, cache: &PageCache) {
+        put(&self.free, cache.free());
+        put(&self.known_zero, cache.known_zero());
+    }
+
+    /// Exchanges what the two sides hold.
+    fn trade(&self, other: &Self) {
+        let pairs = [
+            (&self.group, &other.group),
+            (&self.free, &other.free),
+            (&self.known_zero, &other.known_zero),
+            (&self.managed, &other.managed),
+            (&self.leaf, &other.leaf),
+            (&self.place, &other.place),
+        ];
+        for (one, another) in pairs {
+            let kept = get(one);
+            put(one, get(another));
+            put(another, kept);
+        }
+    }
+}
+
+/// Reads a word of the own slot.
+#[inline]
+fn get(word: &Word) -> u64 {
+    // ORDERING: only the owner writes; others count.
+    word.load(Ordering::Relaxed)
+}
+
+/// Writes a word of the own slot.
+#[inline]
+fn put(word: &Word, value: u64) {
+    // ORDERING: as in `get`.
+    word.store(value, Ordering::Relaxed);
+}

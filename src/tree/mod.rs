@@ -1,0 +1,351 @@
+//! The shared tree: every free frame, recorded exactly once, at the coarsest level at which its
+//! whole block is free. No lock; any number of CPUs, and it knows none of them.
+//!
+//! ```text
+//! clusters   1 bit = 1 GiB     free as a whole?   hints: whole blocks inside, crumbs inside
+//!    |  split: 1 bit becomes 512           ^  merge: 512 bits become 1
+//! giants     1 bit = 2 MiB     free as a whole?   hint: crumbs inside
+//!    |  split                              ^  merge
+//! leaves     1 bit = 4 KiB     free?
+//! ```
+//!
+//! **Truth and hints.** Clearing a bit of truth by an atomic read-modify-write *is* the
+//! allocation, setting it *is* the free. Hints say where to look. A hint may be set over
+//! nothing; while a step is under way it may also be clear over something, and the journals
+//! tell (see [`crate::journal`]).
+//!
+//! **Leaves** are meaningful once their block is *ready*, and then hold no bit while the block
+//! is free or held as a whole. So a block may be claimed whole and freed frame by frame.
+//!
+//! The protocols, a file each: [`levels`] (split, merge, announce, retire), [`search`] (refill
+//! and allocation), [`free`] (flush, free, and what is refused). [`verify`] checks every
+//! invariant at rest.
+//!
+//! The shape is the radix tree of Go's `mpagealloc.go`, with counters and locks replaced by one
+//! bit per level and the page tables' radix of 512.
+
+mod free;
+mod init;
+mod levels;
+mod search;
+mod verify;
+
+pub use verify::Broken;
+
+pub(crate) use free::{Opening, refuse};
+pub(crate) use search::Home;
+
+use crate::cache::PageCache;
+use crate::directory::{Block, Directory, Group, Place};
+use crate::error::{FreeError, OutOfMemory};
+use crate::frame::{Frame, FrameNumber};
+use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_BLOCKS, NODE_WORDS};
+use crate::journal::{Counter, Journal, Writer};
+use crate::node::Node;
+use crate::root::{Cluster, Giant, cluster_and_mask};
+use crate::sync::{Ordering, Word};
+
+/// The shared tree of free frames. See the source's header for its structure.
+///
+/// All methods may be called by any number of CPUs at once, and in interrupts and NMIs, also
+/// when those interrupt one of these methods; none ever waits for a lock.
+///
+/// | operation | atomic read-modify-writes, alone on the tree |
+/// |---|---|
+/// | [`refill`](Self::refill) from a partly used block | 1 |
+/// | [`refill`](Self::refill) that splits a block | 4: claim, announce, and 2 in the shared journal |
+/// | [`flush`](Self::flush), [`free`](Self::free) | 1, and 1 more if the word was empty |
+/// | a flush that completes a block | 8 to claim it, 1 to free it, 1 to retire its hint |
+/// | [`alloc_block`](Self::alloc_block), [`free_block`](Self::free_block) | 1 each |
+///
+/// To these come, for callers without a CPU (all methods here; a [`FramePool`](crate::FramePool)
+/// has plain counters for each CPU instead), those of the shared journal: 1 for each counter,
+/// and 2 around each step that moves frames.
+#[derive(Debug)]
+pub struct FrameTree<'m> {
+    directory: Directory<'m>,
+    clusters: &'m [Cluster],
+    giants: &'m [Giant],
+    leaves: &'m [Node],
+    zeroes: &'m [Node],
+    journals: &'m [Journal],
+    managed: u64,
+}
+
+/// The index of a group's word of truth among all leaves' words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub(crate) struct LeafWord(usize);
+
+impl LeafWord {
+    /// Word number `index`.
+    #[inline]
+    pub(crate) const fn new(index: usize) -> Self {
+        Self(index)
+    }
+
+    /// Its number.
+    #[inline]
+    pub(crate) const fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// How full a 2 MiB block is; see [`FrameTree::blocks`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockUse {
+    /// The block's first frame.
+    pub first: FrameNumber,
+    /// Frames of it that the tree manages.
+    pub managed: u64,
+    /// Frames of it that are free in the tree.
+    pub free: u64,
+}
+
+/// Free memory in the shared tree, by the size that it could be taken in.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FreeCount {
+    /// Free frames, whatever they are part of.
+    pub frames: u64,
+    /// Free whole 2 MiB blocks, also those in free giants.
+    pub blocks: u64,
+    /// Free whole GiBs.
+    pub giants: u64,
+}
+
+impl FrameTree<'_> {
+    /// Takes the lowest free frame.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`] if nothing was free in the tree at some instant during the call; exact
+    /// unless another CPU stood still inside a split, merge, free or flush during a thousand
+    /// looks: what that CPU moves (at most a GiB) can be missed.
+    pub fn alloc(&self) -> Result<Frame, OutOfMemory> {
+        self.alloc_with(self.shared_writer())
+    }
+
+    /// Gives a frame back.
+    ///
+    /// # Errors
+    /// If the frame is free already or was never managed; see [`FreeError`].
+    pub fn free(&self, frame: Frame) -> Result<(), FreeError> {
+        self.free_with(self.shared_writer(), frame.into_number())
+    }
+
+    /// Takes all free frames of the lowest group of 64 that has any.
+    ///
+    /// # Errors
+    /// As [`FrameTree::alloc`].
+    pub fn refill(&self) -> Result<PageCache, OutOfMemory> {
+        self.refill_with(self.shared_writer())
+    }
+
+    /// Gives a cache's frames back and empties it.
+    ///
+    /// # Errors
+    /// If some of them are free already or were never managed; the error names the lowest, all
+    /// others are back.
+    pub fn flush(&self, cache: &mut PageCache) -> Result<(), FreeError> {
+        self.flush_with(self.shared_writer(), cache.take())
+    }
+
+    /// Takes the lowest 2 MiB block that is free as a whole and returns its first frame.
+    ///
+    /// # Errors
+    /// As [`FrameTree::alloc`].
+    pub fn alloc_block(&self) -> Result<Frame, OutOfMemory> {
+        self.alloc_block_with(self.shared_writer())
+    }
+
+    /// Gives back a 2 MiB block, named by its first frame, that was taken as a whole.
+    ///
+    /// # Errors
+    /// If it is misaligned, free or partly free already, or not managed in full.
+    pub fn free_block(&self, first: Frame) -> Result<(), FreeError> {
+        self.free_block_with(self.shared_writer(), first.into_number())
+    }
+
+    /// Takes the lowest GiB that is free as a whole and returns its first frame.
+    ///
+    /// The first time for each GiB this writes its 64 KiB of leaves.
+    ///
+    /// # Errors
+    /// As [`FrameTree::alloc`].
+    pub fn alloc_giant(&self) -> Result<Frame, OutOfMemory> {
+        self.alloc_giant_with(self.shared_writer())
+    }
+
+    /// Gives back a GiB, named by its first frame, that was taken as a whole.
+    ///
+    /// # Errors
+    /// If it is misaligned, free or partly free already, or not managed in full.
+    pub fn free_giant(&self, first: Frame) -> Result<(), FreeError> {
+        self.free_giant_with(self.shared_writer(), first.into_number())
+    }
+
+    /// How many frames the tree manages, free or not.
+    #[must_use]
+    pub fn managed_frames(&self) -> u64 {
+        self.managed
+    }
+
+    /// Free frames, by what the journals say was taken and returned: exact at rest, and costs
+    /// one line for each CPU.
+    #[must_use]
+    pub fn free_frames(&self) -> u64 {
+        let returned = self.sum(Counter::Returned);
+        self.managed.wrapping_add(returned).wrapping_sub(self.sum(Counter::Taken))
+    }
+
+    /// Free frames, blocks and giants, counted bit by bit: costs a look at all leaves.
+    #[must_use]
+    pub fn count_free(&self) -> FreeCount {
+        let (blocks, giants) = self.free_whole();
+        let frames = (0..self.giants.len())
+            .flat_map(|giant| self.blocks_of(giant))
+            .map(|block| self.free_in(block))
+            .sum();
+        FreeCount { frames, blocks, giants }
+    }
+
+    /// Free whole blocks, also those in free giants, and free giants.
+    pub(crate) fn free_whole(&self) -> (u64, u64) {
+        (0..self.giants.len()).fold((0, 0), |(blocks, giants), index| {
+            if self.is_giant_free(index) {
+                (blocks + GIANT_BLOCKS, giants + 1)
+            } else {
+                (blocks + self.giants[index].blocks.count(), giants)
+            }
+        })
+    }
+
+    /// Every block with managed frames, ascending, and how full it is: for pictures.
+    pub fn blocks(&self) -> impl Iterator<Item = BlockUse> + '_ {
+        (0..self.giants.len()).flat_map(move |giant| {
+            self.blocks_of(giant).filter_map(move |block| {
+                let managed = self.directory.managed_frames(block);
+                let first = self.directory.first_frame(block);
+                (managed > 0).then(|| BlockUse { first, managed, free: self.free_in(block) })
+            })
+        })
+    }
+
+    /// The free frames of the 64-frame group that starts at `base`, and which of them are known
+    /// to be zero; `None` if the group is not managed. A look: it may have changed by the time
+    /// that it is returned.
+    #[must_use]
+    pub fn peek(&self, base: FrameNumber) -> Option<(u64, u64)> {
+        let group = Group::of(base);
+        let place = self.directory.locate(group)?;
+        let block = place.block;
+        let managed = self.directory.managed(group, block);
+        if managed == 0 {
+            return None;
+        }
+        // ORDERING: a look, as the doc says.
+        let relaxed = Ordering::Relaxed;
+        let (cluster, mask) = self.cluster(block.giant);
+        let giant = &self.giants[block.giant];
+        let whole = |is_zero| Some((FULL, if is_zero { FULL } else { 0 }));
+        if cluster.free.load(relaxed) & mask != 0 {
+            return whole(cluster.zero.load(relaxed) & mask != 0);
+        }
+        if giant.blocks.is_set(block.index, relaxed) {
+            return whole(giant.zero.is_set(block.index, relaxed));
+        }
+        // ORDERING: Acquire pairs with the Release in `write_leaf`.
+        if !giant.ready.is_set(block.index, Ordering::Acquire) {
+            return Some((0, 0));
+        }
+        let free = self.leaf(block).word(place.word).load(relaxed);
+        Some((free, self.zero_node(block).word(place.word).load(relaxed) & free))
+    }
+
+    /// The sum of a counter over all journals.
+    pub(crate) fn sum(&self, counter: Counter) -> u64 {
+        self.journals.iter().fold(0, |sum, journal| sum.wrapping_add(journal.count(counter)))
+    }
+
+    /// For callers without a CPU.
+    #[inline]
+    pub(crate) fn shared_writer(&self) -> Writer<'_> {
+        Writer::shared(&self.journals[Journal::SHARED])
+    }
+
+    /// For the one user of slot `cpu`.
+    #[inline]
+    pub(crate) fn sole_writer(&self, cpu: usize) -> Writer<'_> {
+        Writer::sole(&self.journals[Journal::SHARED + 1 + cpu])
+    }
+
+    /// For an interrupt inside an operation of slot `cpu`.
+    #[inline]
+    pub(crate) fn nested_writer(&self, cpu: usize) -> Writer<'_> {
+        Writer::nested(&self.journals[Journal::SHARED], Journal::SHARED + 1 + cpu)
+    }
+
+    #[inline]
+    fn cluster(&self, giant: usize) -> (&Cluster, u64) {
+        let (index, mask) = cluster_and_mask(giant);
+        (&self.clusters[index], mask)
+    }
+
+    #[inline]
+    fn leaf(&self, block: Block) -> &Node {
+        &self.leaves[self.directory.leaf(block)]
+    }
+
+    #[inline]
+    fn zero_node(&self, block: Block) -> &Node {
+        &self.zeroes[self.directory.leaf(block)]
+    }
+
+    /// The word of truth of a group.
+    #[inline]
+    pub(crate) fn leaf_word(&self, at: LeafWord) -> &Word {
+        self.leaves[at.index() / NODE_WORDS].word(at.index() % NODE_WORDS)
+    }
+
+    /// Where the word of truth of a group lies.
+    #[inline]
+    pub(crate) fn leaf_word_at(&self, Place { block, word }: Place) -> LeafWord {
+        LeafWord::new(self.directory.leaf(block) * NODE_WORDS + word)
+    }
+
+    #[inline]
+    fn is_giant_free(&self, giant: usize) -> bool {
+        let (cluster, mask) = self.cluster(giant);
+        // ORDERING: a look; whoever claims decides.
+        cluster.free.load(Ordering::Acquire) & mask != 0
+    }
+
+    fn blocks_of(&self, giant: usize) -> impl Iterator<Item = Block> + use<> {
+        let (first, end) = self.directory.giant(giant).hull();
+        (first..end).map(move |index| Block { giant, index })
+    }
+
+    /// Free frames of a block, read level by level.
+    fn free_in(&self, block: Block) -> u64 {
+        let giant = &self.giants[block.giant];
+        // ORDERING: a statistic.
+        let whole =
+            self.is_giant_free(block.giant) || giant.blocks.is_set(block.index, Ordering::Relaxed);
+        if whole {
+            BLOCK_FRAMES
+        } else if giant.ready.is_set(block.index, Ordering::Acquire) {
+            self.leaf(block).count()
+        } else {
+            0
+        }
+    }
+}
+
+impl PageCache {
+    /// Gives the cache's frames back to the tree and empties it: [`FrameTree::flush`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn flush(&mut self, tree: &FrameTree<'_>) -> Result<(), FreeError> {
+        tree.flush(self)
+    }
+}

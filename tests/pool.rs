@@ -1,0 +1,173 @@
+//! The pool on one thread: what it hands out, what it refuses, and that it loses nothing.
+#![cfg(not(loom))]
+
+mod support;
+
+use std::collections::HashSet;
+
+use frametree::{AllocError, Frame, FrameNumber, Found, FramePool};
+use support::{BLOCK, GIANT, Threads, pool};
+
+/// A map with crumbs at both ends, a hole in a block, a hole of GiBs, and two whole GiBs.
+const RAGGED: &[(u64, u64)] = &[
+    (1, 100),
+    (103, 700),
+    (3 * BLOCK, 5 * BLOCK + 17),
+    (4 * GIANT - 5, 2 * GIANT + 12),
+    (1000 * GIANT + 77, 3 * BLOCK),
+];
+
+fn total(frames: &[(u64, u64)]) -> u64 {
+    frames.iter().map(|(_, count)| count).sum()
+}
+
+fn alloc_all(pool: &FramePool<Threads>) -> Vec<Frame> {
+    std::iter::from_fn(|| pool.alloc().ok()).collect()
+}
+
+fn frame(number: u64) -> Frame {
+    // SAFETY: the tests use no memory; this is how they free what they should not.
+    unsafe { Frame::from_number(FrameNumber::new(number)) }
+}
+
+#[test]
+fn every_frame_comes_out_once_and_goes_back() {
+    let pool = pool(Threads, 1, RAGGED);
+    let first = pool.stats();
+    assert_eq!(first.free_frames, total(RAGGED));
+    assert_eq!(first.free_giants, 2);
+    pool.verify().expect("a sound tree");
+    for order in [0, 1, 2] {
+        let mut frames = alloc_all(pool);
+        assert_eq!(frames.len() as u64, total(RAGGED));
+        assert_eq!(pool.alloc(), Err(AllocError::OutOfMemory { cached_elsewhere: 0 }));
+        let distinct: HashSet<_> = frames.iter().map(Frame::number).collect();
+        assert_eq!(distinct.len(), frames.len());
+        for frame in &distinct {
+            let inside = |&(start, count): &(u64, u64)| (start..start + count).contains(&frame.get());
+            assert!(RAGGED.iter().any(inside), "{frame} is not in the map");
+        }
+        pool.verify().expect("a sound tree when everything is taken");
+        match order {
+            0 => {}
+            1 => frames.reverse(),
+            _ => frames.sort_by_key(|frame| frame.number().get().wrapping_mul(0x9e37_79b9) % 65537),
+        }
+        for frame in frames {
+            pool.free(frame).expect("a free");
+        }
+        pool.drain().expect("a drain");
+        pool.verify().expect("a sound tree");
+        let stats = pool.stats();
+        assert_eq!(
+            (stats.free_frames, stats.free_blocks, stats.free_giants, stats.cached_frames),
+            (first.free_frames, first.free_blocks, first.free_giants, 0)
+        );
+    }
+}
+
+#[test]
+fn double_frees_are_found_wherever_the_frame_is() {
+    let pool = pool(Threads, 2, &[(0, 2 * GIANT + 10)]);
+    let refused = |number, found| {
+        let error = pool.free(frame(number)).expect_err("a double free");
+        assert_eq!((error.frame.get(), error.found), (number, found), "{error}");
+    };
+    refused(GIANT + 5, Found::FreeGiant);
+    let one = pool.alloc().expect("a frame").into_number().get();
+    assert_eq!(one, 0);
+    refused(63, Found::Cached);
+    refused(64, Found::Free);
+    refused(BLOCK, Found::FreeBlock);
+    refused(2 * GIANT + 9, Found::Free);
+    pool.free(frame(one)).expect("the only free that is due");
+    refused(one, Found::Cached);
+    pool.drain().expect("a drain");
+    refused(one, Found::FreeGiant);
+    // Through the other CPU's cache, and through the tree.
+    Threads::become_cpu(1);
+    refused(one, Found::FreeGiant);
+    Threads::become_cpu(0);
+    pool.verify().expect("nothing was recorded twice");
+    assert_eq!(alloc_all(pool).len() as u64, 2 * GIANT + 10);
+}
+
+#[test]
+fn foreign_frames_are_refused() {
+    let pool = pool(Threads, 1, &[(10, 20), (40, 700), (7 * GIANT, 8)]);
+    for number in [0, 9, 30, 39, 740, 1023, GIANT, 7 * GIANT - 1, 7 * GIANT + 8, 1 << 39] {
+        let error = pool.free(frame(number)).expect_err("a foreign frame");
+        assert_eq!((error.frame.get(), error.found), (number, Found::Unmanaged));
+    }
+    // Also within a group that the cache is open for.
+    let one = pool.alloc().expect("a frame");
+    assert_eq!(one.number().get(), 10);
+    assert_eq!(pool.free(frame(9)).expect_err("foreign").found, Found::Unmanaged);
+    pool.free(one).expect("a free");
+}
+
+#[test]
+fn a_block_taken_whole_may_be_freed_frame_by_frame() {
+    let pool = pool(Threads, 1, &[(0, 2 * GIANT)]);
+    let tree = pool.tree().expect("initialised");
+    let block = tree.alloc_block().expect("a block").into_number().get();
+    let giant = tree.alloc_giant().expect("a GiB").into_number().get();
+    assert_eq!((block, giant), (0, GIANT));
+    assert_eq!(tree.free_block(frame(0)), Ok(()));
+    assert_eq!(tree.free_block(frame(0)).expect_err("twice").found, Found::FreeGiant);
+    let block = tree.alloc_block().expect("a block").into_number().get();
+    for number in block..block + BLOCK {
+        pool.free(frame(number)).expect("a part of a block");
+    }
+    for number in giant..giant + GIANT {
+        pool.free(frame(number)).expect("a part of a GiB");
+    }
+    pool.drain().expect("a drain");
+    assert_eq!(tree.count_free().giants, 2);
+    pool.verify().expect("a sound tree");
+    let error = tree.free_block(frame(1)).expect_err("misaligned");
+    assert_eq!(error.found, Found::Misaligned { frames: BLOCK });
+}
+
+#[test]
+fn the_pool_says_so_when_it_is_not_ready_or_ready_twice() {
+    let pool = FramePool::new(Threads);
+    assert_eq!(pool.alloc(), Err(AllocError::NotInitialised));
+    assert_eq!(pool.free(frame(1)).expect_err("no pool").found, Found::NotInitialised);
+    let pool = support::pool(Threads, 1, &[(0, 64)]);
+    support::with_map(&[(0, 64)], |map| {
+        // SAFETY: the memory is not real, nobody uses it.
+        let again = unsafe { pool.init_in(map, 1, vec![0; 4096].leak()) };
+        assert_eq!(again, Err(frametree::InitError::AlreadyInitialised));
+    });
+}
+
+#[test]
+fn every_second_frame_free_and_all_of_them_found() {
+    let pool = pool(Threads, 1, &[(0, GIANT)]);
+    let frames = alloc_all(pool);
+    let (kept, freed): (Vec<_>, Vec<_>) =
+        frames.into_iter().partition(|frame| frame.number().get() % 2 == 0);
+    let count = freed.len();
+    for frame in freed {
+        pool.free(frame).expect("a free");
+    }
+    assert_eq!(alloc_all(pool).len(), count);
+    drop(kept);
+}
+
+#[test]
+fn what_another_cpu_has_cached_comes_back_on_request() {
+    let pool = pool(Threads, 2, &[(0, 640)]);
+    let one = pool.alloc().expect("a frame");
+    Threads::become_cpu(1);
+    let rest = alloc_all(pool).len();
+    assert_eq!(rest, 640 - 64);
+    assert_eq!(pool.alloc(), Err(AllocError::OutOfMemory { cached_elsewhere: 63 }));
+    // CPU 0 sees the request on its next use; a hook that waits would have found them at once.
+    Threads::become_cpu(0);
+    pool.free(one).expect("a free");
+    assert_eq!(pool.stats().cached_frames, 1);
+    Threads::become_cpu(1);
+    assert_eq!(alloc_all(pool).len(), 63);
+}
