@@ -56,14 +56,13 @@ impl<'m> Arena<'m> {
         unsafe { core::slice::from_raw_parts(part, count) }
     }
 
-    /// Deals all values of an iterator, in its order.
+    /// Deals the first `count` values of an iterator.
     ///
     /// # Panics
-    /// As [`Arena::deal`].
-    pub fn deal_all<T>(&mut self, values: impl Iterator<Item = T> + Clone) -> &'m [T] {
-        let count = values.clone().count();
+    /// As [`Arena::deal`], and if there are fewer values.
+    pub fn deal_all<T>(&mut self, count: usize, values: impl Iterator<Item = T>) -> &'m [T] {
         let mut values = values;
-        self.deal(count, |_| values.next().expect("a clone yields as many values"))
+        self.deal(count, |_| values.next().expect("the map changed since its layout was made"))
     }
 
     /// Deals `count` nodes with whatever the memory holds.

@@ -126,7 +126,7 @@ pub fn touched_and_filled(frames: FrameRange) -> ((usize, usize), (usize, usize)
 /// The giants that `ranges` (ascending, disjoint) touch, ascending.
 pub fn giants(
     ranges: impl Iterator<Item = FrameRange> + Clone,
-) -> impl Iterator<Item = GiantInfo> + Clone {
+) -> impl Iterator<Item = GiantInfo> {
     let mut pieces = pieces(ranges).peekable();
     let mut leaves = 0usize;
     core::iter::from_fn(move || {
@@ -136,7 +136,11 @@ pub fn giants(
         while let Some((_, frames)) = pieces.next_if(|(giant, _)| *giant == number) {
             let (touched, filled) = touched_and_filled(frames);
             info.hull.1 = touched.1;
-            set_bits(&mut info.full, filled);
+            if frames.len() == GIANT_FRAMES {
+                info.full = [FULL; NODE_WORDS];
+            } else {
+                set_bits(&mut info.full, filled);
+            }
         }
         info.first_leaf = leaves.wrapping_sub(info.hull.0);
         leaves += info.leaves();
@@ -157,19 +161,40 @@ pub fn mask_between(start: usize, end: usize, base: usize) -> u64 {
     if from < to { mask((from - base) as u32, (to - from) as u32) } else { 0 }
 }
 
-/// The spans that the giants form.
-pub fn spans(
-    giants: impl Iterator<Item = GiantInfo> + Clone,
-) -> impl Iterator<Item = Span> + Clone {
-    let mut giants = giants.enumerate().peekable();
+/// The spans that giants with these numbers form.
+pub fn spans(numbers: impl Iterator<Item = u64>) -> impl Iterator<Item = Span> {
+    let mut numbers = numbers.enumerate().peekable();
     core::iter::from_fn(move || {
-        let (index, info) = giants.next()?;
-        let mut span = Span { first: info.number, count: 1, index };
-        while giants.next_if(|(_, next)| next.number == span.first + span.count).is_some() {
+        let (index, first) = numbers.next()?;
+        let mut span = Span { first, count: 1, index };
+        while numbers.next_if(|(_, next)| *next == span.first + span.count).is_some() {
             span.count += 1;
         }
         Some(span)
     })
+}
+
+/// How large a directory is, and how many leaves it leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Size {
+    pub giants: usize,
+    pub spans: usize,
+    pub ranges: usize,
+    pub leaves: usize,
+}
+
+impl Size {
+    /// The size for these ranges (ascending, disjoint): one pass over their GiBs.
+    pub fn of(ranges: impl Iterator<Item = FrameRange> + Clone) -> Self {
+        let mut size = Self { ranges: ranges.clone().count(), ..Self::default() };
+        let numbers = giants(ranges).map(|giant| {
+            size.giants += 1;
+            size.leaves += giant.leaves();
+            giant.number
+        });
+        let spans = spans(numbers).count();
+        Self { spans, ..size }
+    }
 }
 
 impl GiantInfo {
@@ -202,15 +227,18 @@ impl GiantInfo {
 
 impl<'m> Directory<'m> {
     /// Writes the directory of these ranges (ascending, disjoint) into the arena.
+    ///
+    /// # Panics
+    /// If there are fewer giants or ranges than counted.
     pub fn new(
         arena: &mut Arena<'m>,
+        size: Size,
         ranges: impl Iterator<Item = FrameRange> + Clone,
     ) -> Self {
-        Self {
-            info: arena.deal_all(giants(ranges.clone())),
-            spans: arena.deal_all(spans(giants(ranges.clone()))),
-            ranges: arena.deal_all(ranges),
-        }
+        let info = arena.deal_all(size.giants, giants(ranges.clone()));
+        let spans = spans(info.iter().map(GiantInfo::number));
+        let spans = arena.deal_all(size.spans, spans);
+        Self { spans, info, ranges: arena.deal_all(size.ranges, ranges) }
     }
 
     /// What never changes about the giant at `index`.

@@ -22,7 +22,7 @@
 use core::fmt;
 
 use crate::arena::part;
-use crate::directory::{GiantInfo, Span, giants, spans};
+use crate::directory::{GiantInfo, Size, Span};
 use crate::frame::FrameRange;
 use crate::geometry::{FRAME_SIZE, WORD_BITS};
 use crate::journal::Journal;
@@ -35,10 +35,7 @@ use crate::slot::Slot;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     pub(crate) cpus: usize,
-    pub(crate) giants: usize,
-    pub(crate) spans: usize,
-    pub(crate) ranges: usize,
-    pub(crate) leaves: usize,
+    pub(crate) size: Size,
     managed: u64,
 }
 
@@ -88,27 +85,20 @@ impl Layout {
         if managed == 0 {
             return Err(LayoutError::NothingUsable);
         }
-        Ok(Self {
-            cpus,
-            giants: giants(ranges.clone()).count(),
-            spans: spans(giants(ranges.clone())).count(),
-            ranges: ranges.clone().count(),
-            leaves: giants(ranges).map(|giant| giant.leaves()).sum(),
-            managed,
-        })
+        Ok(Self { cpus, size: Size::of(ranges), managed })
     }
 
     /// Bytes of metadata, to be aligned to 128.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         part::<Cluster>(self.clusters())
-            + part::<Giant>(self.giants)
-            + part::<GiantInfo>(self.giants)
-            + part::<Span>(self.spans)
-            + part::<FrameRange>(self.ranges)
+            + part::<Giant>(self.size.giants)
+            + part::<GiantInfo>(self.size.giants)
+            + part::<Span>(self.size.spans)
+            + part::<FrameRange>(self.size.ranges)
             + part::<Journal>(self.journals())
             + part::<Slot>(self.cpus)
-            + 2 * part::<Node>(self.leaves)
+            + 2 * part::<Node>(self.size.leaves)
     }
 
     /// Frames of metadata: the bytes, rounded up.
@@ -124,7 +114,7 @@ impl Layout {
     }
 
     pub(crate) const fn clusters(&self) -> usize {
-        self.giants.div_ceil(WORD_BITS as usize)
+        self.size.giants.div_ceil(WORD_BITS as usize)
     }
 
     /// One for each CPU, and one that all share.

@@ -12,9 +12,9 @@ use spin::Once;
 use crate::arena::{Arena, PART_ALIGN};
 use crate::cpu::Cpus;
 use crate::error::{AllocError, Found, FreeError, OutOfMemory};
-use crate::frame::{CpuId, Frame, FrameRange};
+use crate::frame::{CpuId, Frame, FrameNumber, FrameRange};
 use crate::geometry::FRAME_SIZE;
-use crate::journal::Counter;
+use crate::journal::{Counter, Writer};
 use crate::layout::{Layout, LayoutError};
 use crate::map::{MapError, MemoryMap};
 use crate::slot::{Slot, Turn};
@@ -294,8 +294,43 @@ impl<C: Cpus> FramePool<C> {
             return Err(FreeError { frame: number, found: Found::NotInitialised });
         };
         self.cpus.with_current(|cpu| match shared.enter(cpu) {
-            Some(turn) => turn.free(number),
-            None => shared.tree.free_with(shared.nested(cpu), number),
+            Some(turn) => turn.free(&shared.tree, cpu.get(), number),
+            None => shared.free_nested(cpu, number),
+        })
+    }
+
+    /// Takes a 2 MiB block and returns its first frame: one read-modify-write if its GiB is split
+    /// already. Blocks are not cached.
+    ///
+    /// # Errors
+    /// As [`FramePool::alloc`]; frames in caches can keep a block from being whole.
+    #[inline]
+    pub fn alloc_block(&self) -> Result<Frame, AllocError> {
+        let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
+        let taken = self.cpus.with_current(|cpu| match shared.enter(cpu) {
+            Some(_turn) => shared.tree.alloc_block_with(shared.tree.sole_writer(cpu.get())),
+            None => shared.tree.alloc_block_with(shared.nested(cpu)),
+        });
+        taken.map_err(|OutOfMemory| AllocError::OutOfMemory {
+            cached_elsewhere: shared.slots.iter().map(Slot::cached).sum(),
+        })
+    }
+
+    /// Gives back a 2 MiB block, named by its first frame, that was taken as a whole: one
+    /// read-modify-write.
+    ///
+    /// # Errors
+    /// As [`FrameTree::free_block`].
+    #[inline]
+    pub fn free_block(&self, first: Frame) -> Result<(), FreeError> {
+        let number = first.into_number();
+        let Some(shared) = self.shared.get() else {
+            return Err(FreeError { frame: number, found: Found::NotInitialised });
+        };
+        let tree = &shared.tree;
+        self.cpus.with_current(|cpu| match shared.enter(cpu) {
+            Some(_turn) => tree.free_block_with(tree.sole_writer(cpu.get()), number),
+            None => tree.free_block_with(shared.nested(cpu), number),
         })
     }
 
@@ -311,6 +346,7 @@ impl<C: Cpus> FramePool<C> {
     }
 
     #[cold]
+    #[inline(never)]
     fn alloc_after_drain(&self, shared: &Shared) -> Result<Frame, AllocError> {
         let this = self.cpus.with_current(|cpu| cpu);
         for (index, slot) in shared.slots.iter().enumerate() {
@@ -327,23 +363,35 @@ impl<C: Cpus> FramePool<C> {
 }
 
 impl Shared {
-    #[inline]
+    #[inline(always)]
     fn enter(&self, cpu: CpuId) -> Option<Turn<'_>> {
         self.slots.get(cpu.get())?.enter(&self.tree, cpu.get())
     }
 
-    #[inline]
+    #[inline(always)]
     fn alloc(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
         match self.enter(cpu) {
-            Some(turn) => turn.alloc(),
-            None => self.tree.alloc_with(self.nested(cpu)),
+            Some(turn) => turn.alloc(&self.tree, cpu.get()),
+            None => self.alloc_nested(cpu),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_nested(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
+        self.tree.alloc_with(self.nested(cpu))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_nested(&self, cpu: CpuId, frame: FrameNumber) -> Result<(), FreeError> {
+        self.tree.free_with(self.nested(cpu), frame)
     }
 
     fn drain(&self, cpu: CpuId) -> Result<(), FreeError> {
         let Some(slot) = self.slots.get(cpu.get()) else { return Ok(()) };
         match slot.enter(&self.tree, cpu.get()) {
-            Some(turn) => turn.drain(),
+            Some(turn) => turn.drain(&self.tree, cpu.get()),
             None => {
                 slot.request_drain();
                 Ok(())
@@ -352,8 +400,7 @@ impl Shared {
     }
 
     /// The journal for a CPU without a slot, or an interrupt inside its slot's use.
-    #[cold]
-    fn nested(&self, cpu: CpuId) -> crate::journal::Writer<'_> {
+    fn nested(&self, cpu: CpuId) -> Writer<'_> {
         if cpu.get() >= self.slots.len() {
             return self.tree.shared_writer();
         }

@@ -27,7 +27,7 @@ use crate::cache::PageCache;
 use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber};
-use crate::journal::{Counter, Writer};
+use crate::journal::Counter;
 use crate::sync::{Ordering, Word, interrupt_fence};
 use crate::tree::{FrameTree, Home, LeafWord, Opening, refuse};
 
@@ -57,19 +57,19 @@ struct Side {
     group: Word,
     free: Word,
     known_zero: Word,
-    managed: Word,
+    /// Frames of the group that are not managed.
+    foreign: Word,
     /// A [`LeafWord`].
     leaf: Word,
     /// A [`Place`], packed.
     place: Word,
 }
 
-/// The right to use a slot until it is dropped.
+/// The right to use a slot until it is dropped. One pointer, so that it stays in a register;
+/// tree and CPU number come as arguments.
 #[derive(Debug)]
 pub struct Turn<'s> {
     slot: &'s Slot,
-    tree: &'s FrameTree<'static>,
-    cpu: usize,
 }
 
 impl Slot {
@@ -86,18 +86,19 @@ impl Slot {
 
     /// Begins a use by CPU `cpu`, which owns this slot; `None` in an interrupt inside another
     /// use. No atomic read-modify-write.
-    #[inline]
-    pub fn enter<'s>(&'s self, tree: &'s FrameTree<'static>, cpu: usize) -> Option<Turn<'s>> {
+    #[inline(always)]
+    pub fn enter(&self, tree: &FrameTree<'_>, cpu: usize) -> Option<Turn<'_>> {
         // ORDERING: only this CPU, and interrupts on it, touch the flag.
         if self.busy.load(Ordering::Relaxed) != 0 {
             return None;
         }
+        // ORDERING: as above; the fence is all that an interrupt needs.
         self.busy.store(1, Ordering::Relaxed);
         interrupt_fence();
-        let turn = Turn { slot: self, tree, cpu };
+        let turn = Turn { slot: self };
         // ORDERING: a request only; what it is about is not read through it.
         if self.requests.drain.load(Ordering::Relaxed) != 0 {
-            turn.serve_request();
+            self.serve_request(tree, cpu);
         }
         Some(turn)
     }
@@ -133,38 +134,24 @@ impl Drop for Turn<'_> {
     }
 }
 
-impl<'s> Turn<'s> {
+impl Turn<'_> {
     /// Takes a frame: from the cache without an atomic read-modify-write, else by a refill.
-    #[inline]
-    pub fn alloc(&self) -> Result<Frame, OutOfMemory> {
+    #[inline(always)]
+    pub fn alloc(&self, tree: &FrameTree<'_>, cpu: usize) -> Result<Frame, OutOfMemory> {
         match self.slot.alloc_side.alloc() {
             Some(frame) => Ok(frame),
-            None => self.alloc_anew(),
+            None => self.slot.alloc_anew(tree, cpu),
         }
-    }
-
-    #[inline(never)]
-    fn alloc_anew(&self) -> Result<Frame, OutOfMemory> {
-        let Slot { alloc_side, free_side, home, .. } = self.slot;
-        if get(&free_side.free) != 0 {
-            alloc_side.trade(free_side);
-        } else {
-            let mut at = Home::from_word(get(home));
-            let refill = self.tree.refill_near(self.writer(), &mut at);
-            put(home, at.to_word());
-            let cache = refill?;
-            let group = Group::of(cache.base());
-            // A refill comes from a managed group.
-            let opening = self.tree.open(group).map_err(|_| OutOfMemory)?;
-            alloc_side.open(self.tree, group, opening);
-            alloc_side.put(&cache);
-        }
-        alloc_side.alloc().ok_or(OutOfMemory)
     }
 
     /// Takes a frame back, after looking whether it can be.
-    #[inline]
-    pub fn free(&self, frame: FrameNumber) -> Result<(), FreeError> {
+    #[inline(always)]
+    pub fn free(
+        &self,
+        tree: &FrameTree<'_>,
+        cpu: usize,
+        frame: FrameNumber,
+    ) -> Result<(), FreeError> {
         let Slot { alloc_side, free_side, .. } = self.slot;
         let group = Group::of(frame);
         let side = if alloc_side.is_open_for(group) {
@@ -172,62 +159,93 @@ impl<'s> Turn<'s> {
         } else if free_side.is_open_for(group) {
             free_side
         } else {
-            return self.free_elsewhere(frame, group);
+            return self.slot.free_elsewhere(tree, cpu, frame);
         };
-        side.take_back(self.tree, bit_of(frame)).map_err(|found| FreeError { frame, found })
+        let held = get(&side.free);
+        if held == 0 || side.obstacles(tree, held) & bit_of(frame) != 0 {
+            return side.take_back(tree, frame);
+        }
+        put(&side.free, held | bit_of(frame));
+        Ok(())
+    }
+
+    /// Gives all cached frames back to the tree, and the home up.
+    pub fn drain(&self, tree: &FrameTree<'_>, cpu: usize) -> Result<(), FreeError> {
+        self.slot.give_all(tree, cpu)
+    }
+}
+
+/// The slow paths, out of line: each is entered by the holder of the turn only.
+impl Slot {
+    #[inline(never)]
+    fn alloc_anew(&self, tree: &FrameTree<'_>, cpu: usize) -> Result<Frame, OutOfMemory> {
+        let Slot { alloc_side, free_side, home, .. } = self;
+        if get(&free_side.free) != 0 {
+            alloc_side.trade(free_side);
+        } else {
+            let mut at = Home::from_word(get(home));
+            let refill = tree.refill_near(tree.sole_writer(cpu), &mut at);
+            put(home, at.to_word());
+            let cache = refill?;
+            let group = Group::of(cache.base());
+            // A refill comes from a managed group.
+            let opening = tree.open(group).map_err(|_| OutOfMemory)?;
+            alloc_side.open(tree, group, opening);
+            alloc_side.put(&cache);
+        }
+        alloc_side.alloc().ok_or(OutOfMemory)
     }
 
     /// Takes a frame back that falls into neither side's group.
     #[inline(never)]
-    fn free_elsewhere(&self, frame: FrameNumber, group: Group) -> Result<(), FreeError> {
-        let opening = self.tree.open(group).map_err(|found| FreeError { frame, found })?;
-        let old = self.slot.free_side.close();
-        let side = &self.slot.free_side;
-        side.open(self.tree, group, opening);
-        let taken =
-            side.take_back(self.tree, bit_of(frame)).map_err(|found| FreeError { frame, found });
-        let flushed = self.flush(old);
-        taken.and(flushed)
+    fn free_elsewhere(
+        &self,
+        tree: &FrameTree<'_>,
+        cpu: usize,
+        frame: FrameNumber,
+    ) -> Result<(), FreeError> {
+        let group = Group::of(frame);
+        let opening = tree.open(group).map_err(|found| FreeError { frame, found })?;
+        let side = &self.free_side;
+        let old = side.close();
+        side.open(tree, group, opening);
+        let taken = side.take_back(tree, frame);
+        taken.and(self.flush(tree, cpu, old))
     }
 
     /// Gives all cached frames back to the tree, and the home up.
-    pub fn drain(&self) -> Result<(), FreeError> {
-        let Slot { alloc_side, free_side, home, .. } = self.slot;
-        let first = self.flush(alloc_side.close());
-        let second = self.flush(free_side.close());
+    fn give_all(&self, tree: &FrameTree<'_>, cpu: usize) -> Result<(), FreeError> {
+        let Slot { alloc_side, free_side, home, .. } = self;
+        let first = self.flush(tree, cpu, alloc_side.close());
+        let second = self.flush(tree, cpu, free_side.close());
         let mut at = Home::from_word(get(home));
-        self.tree.leave(&mut at);
+        tree.leave(&mut at);
         put(home, at.to_word());
         first.and(second)
     }
 
     #[cold]
-    fn serve_request(&self) {
+    fn serve_request(&self, tree: &FrameTree<'_>, cpu: usize) {
         // ORDERING: withdrawn before the work, so that a request during it is kept.
-        self.slot.requests.drain.swap(0, Ordering::Relaxed);
+        self.requests.drain.swap(0, Ordering::Relaxed);
         // A double free that only this flush could see is counted in the journal.
-        let _ = self.drain();
+        let _ = self.give_all(tree, cpu);
     }
 
     /// Gives what a side held to the tree.
-    fn flush(&self, held: Held) -> Result<(), FreeError> {
+    fn flush(&self, tree: &FrameTree<'_>, cpu: usize, held: Held) -> Result<(), FreeError> {
         let Held { group, place, frames, known_zero } = held;
         if frames == 0 {
             return Ok(());
         }
-        let writer = self.writer();
+        let writer = tree.sole_writer(cpu);
         writer.add(Counter::Flushes, 1);
-        let overlap = self.tree.give(writer, place, frames, known_zero);
+        let overlap = tree.give(writer, place, frames, known_zero);
         if overlap == 0 {
             return Ok(());
         }
         writer.add(Counter::LateDoubleFrees, u64::from(overlap.count_ones()));
         Err(refuse(group, overlap, Found::FreeAtFlush))
-    }
-
-    #[inline]
-    fn writer(&self) -> Writer<'s> {
-        self.tree.sole_writer(self.cpu)
     }
 }
 
@@ -245,8 +263,8 @@ impl Side {
     const CLOSED: u64 = u64::MAX;
 
     fn new() -> Self {
-        let [free, known_zero, managed, leaf, place] = core::array::from_fn(|_| Word::new(0));
-        Self { group: Word::new(Self::CLOSED), free, known_zero, managed, leaf, place }
+        let [free, known_zero, foreign, leaf, place] = core::array::from_fn(|_| Word::new(0));
+        Self { group: Word::new(Self::CLOSED), free, known_zero, foreign, leaf, place }
     }
 
     #[inline]
@@ -258,7 +276,7 @@ impl Side {
         u64::from(get(&self.free).count_ones())
     }
 
-    #[inline]
+    #[inline(always)]
     fn alloc(&self) -> Option<Frame> {
         let free = get(&self.free);
         if free == 0 {
@@ -271,38 +289,39 @@ impl Side {
         Some(Frame::owned(run.frames.start()))
     }
 
-    /// Takes the frame of bit `bit` back, unless it is free already or foreign.
-    #[inline]
-    fn take_back(&self, tree: &FrameTree<'_>, bit: u64) -> Result<(), Found> {
-        let held = get(&self.free);
-        if held == 0 {
-            tree.check_above(self.place().block)?;
-        }
+    /// Frames of the group that can't be taken back: held here, free in the tree, or foreign.
+    #[inline(always)]
+    fn obstacles(&self, tree: &FrameTree<'_>, held: u64) -> u64 {
         // ORDERING: exact at rest, as promised; no contents are read through it.
         let in_tree = tree.leaf_word(self.leaf_word()).load(Ordering::Relaxed);
-        let obstacles = held | in_tree | !get(&self.managed);
-        if obstacles & bit != 0 {
-            return Err(self.why_refused(held, bit));
+        held | in_tree | get(&self.foreign)
+    }
+
+    /// Takes a frame of the side's group back, unless it is free already or foreign.
+    #[inline(never)]
+    fn take_back(&self, tree: &FrameTree<'_>, frame: FrameNumber) -> Result<(), FreeError> {
+        let (held, bit) = (get(&self.free), bit_of(frame));
+        let refused = |found| Err(FreeError { frame, found });
+        if get(&self.foreign) & bit != 0 {
+            return refused(Found::Unmanaged);
+        }
+        if held & bit != 0 {
+            return refused(Found::Cached);
+        }
+        if held == 0 && let Err(found) = tree.check_above(self.place().block) {
+            return refused(found);
+        }
+        if self.obstacles(tree, held) & bit != 0 {
+            return refused(Found::Free);
         }
         put(&self.free, held | bit);
         Ok(())
     }
 
-    #[cold]
-    fn why_refused(&self, held: u64, bit: u64) -> Found {
-        if get(&self.managed) & bit == 0 {
-            Found::Unmanaged
-        } else if held & bit != 0 {
-            Found::Cached
-        } else {
-            Found::Free
-        }
-    }
-
     /// Opens a dry side for a group.
     fn open(&self, tree: &FrameTree<'_>, group: Group, Opening { place, managed }: Opening) {
         put(&self.group, group.number());
-        put(&self.managed, managed);
+        put(&self.foreign, !managed);
         put(&self.leaf, tree.leaf_word_at(place).index() as u64);
         let mut packed = 0;
         packed
@@ -359,7 +378,7 @@ impl Side {
             (&self.group, &other.group),
             (&self.free, &other.free),
             (&self.known_zero, &other.known_zero),
-            (&self.managed, &other.managed),
+            (&self.foreign, &other.foreign),
             (&self.leaf, &other.leaf),
             (&self.place, &other.place),
         ];

@@ -21,12 +21,12 @@ impl<'m> FrameTree<'m> {
         ranges: impl Iterator<Item = FrameRange> + Clone,
     ) -> Self {
         let tree = Self {
-            directory: Directory::new(arena, ranges.clone()),
+            directory: Directory::new(arena, layout.size, ranges.clone()),
             clusters: arena.deal(layout.clusters(), |_| Cluster::new()),
-            giants: arena.deal(layout.giants, |_| Giant::new()),
+            giants: arena.deal(layout.size.giants, |_| Giant::new()),
             journals: arena.deal(layout.journals(), |_| Journal::new()),
-            leaves: arena.deal_unwritten(layout.leaves),
-            zeroes: arena.deal_unwritten(layout.leaves),
+            leaves: arena.deal_unwritten(layout.size.leaves),
+            zeroes: arena.deal_unwritten(layout.size.leaves),
             managed: layout.managed_frames(),
         };
         let mut giant = 0;
