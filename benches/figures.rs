@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
+use cpu_time::ThreadTime;
+
 use frametree::{CpuId, Cpus, Frame, FrameNumber, FramePool, Layout, MemoryMap};
 use support::{BLOCK, GIANT, Threads};
 
@@ -57,7 +59,7 @@ fn print_rows(rows: &[Row]) {
 
 /// Nanoseconds for each of `count` things that `work` does.
 fn time(count: u64, work: impl FnOnce()) -> f64 {
-    let start = Instant::now();
+    let start = ThreadTime::now();
     work();
     start.elapsed().as_nanos() as f64 / count as f64
 }
@@ -145,16 +147,15 @@ fn one_thread() -> Vec<Row> {
 }
 
 fn block_pairs(pool: &FramePool<Threads>) -> f64 {
-    let tree = pool.tree().expect("initialised");
     // One block stays out, so that the GiB does not merge and split each time.
-    let kept = tree.alloc_block().expect("a block");
+    let kept = pool.alloc_block().expect("a block");
     let figure = time(100_000, || {
         for _ in 0..100_000 {
-            let block = black_box(tree).alloc_block().expect("a block");
-            black_box(tree).free_block(block).expect("a free");
+            let block = black_box(pool).alloc_block().expect("a block");
+            black_box(pool).free_block(block).expect("a free");
         }
     });
-    tree.free_block(kept).expect("a free");
+    pool.free_block(kept).expect("a free");
     figure
 }
 

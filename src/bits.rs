@@ -28,11 +28,7 @@ pub const fn lowest_run(word: u64, n: u32) -> Option<u32> {
         starts &= starts >> step;
         vouched += step;
     }
-    if starts == 0 {
-        None
-    } else {
-        Some(starts.trailing_zeros())
-    }
+    if starts == 0 { None } else { Some(starts.trailing_zeros()) }
 }
 
 /// A word with the `len` bits from bit `start` on set. Bits that would lie above bit 63 are cut.
@@ -51,11 +47,7 @@ pub const fn mask(start: u32, len: u32) -> u64 {
 #[must_use]
 pub fn extract(word: u64, start: u32, len: u32) -> u64 {
     let end = start.saturating_add(len).min(u64::BITS);
-    if start >= end {
-        0
-    } else {
-        word.get_bits(start as usize..end as usize)
-    }
+    if start >= end { 0 } else { word.get_bits(start as usize..end as usize) }
 }
 
 /// The numbers of the set bits of `word`, lowest first.
@@ -98,10 +90,7 @@ mod tests {
     }
 
     fn naive_mask(start: u32, len: u32) -> u64 {
-        (0..64)
-            .filter(|&i| i >= start && i - start < len)
-            .map(|i| 1 << i)
-            .sum()
+        (0..64).filter(|&i| i >= start && i - start < len).map(|i| 1 << i).sum()
     }
 
     /// Words made of a few intervals, set or cut out: random words have no run above some
@@ -116,11 +105,7 @@ mod tests {
     }
 
     fn any_word() -> impl Strategy<Value = u64> {
-        prop_oneof![
-            any::<u64>(),
-            interval_word(),
-            interval_word().prop_map(|word| !word)
-        ]
+        prop_oneof![any::<u64>(), interval_word(), interval_word().prop_map(|word| !word)]
     }
 
     #[test]

@@ -124,9 +124,7 @@ pub fn touched_and_filled(frames: FrameRange) -> ((usize, usize), (usize, usize)
 }
 
 /// The giants that `ranges` (ascending, disjoint) touch, ascending.
-pub fn giants(
-    ranges: impl Iterator<Item = FrameRange> + Clone,
-) -> impl Iterator<Item = GiantInfo> {
+pub fn giants(ranges: impl Iterator<Item = FrameRange> + Clone) -> impl Iterator<Item = GiantInfo> {
     let mut pieces = pieces(ranges).peekable();
     let mut leaves = 0usize;
     core::iter::from_fn(move || {
@@ -278,13 +276,13 @@ impl<'m> Directory<'m> {
     fn managed_at_an_edge(&self, group: Group) -> u64 {
         let base = group.first_frame().get();
         let first = self.ranges.partition_point(|range| range.end().get() <= base);
-        self.ranges[first..]
-            .iter()
-            .take_while(|range| range.start().get() < base + WORD_BITS)
-            .fold(0, |managed, range| {
+        self.ranges[first..].iter().take_while(|range| range.start().get() < base + WORD_BITS).fold(
+            0,
+            |managed, range| {
                 let (start, end) = (range.start().get() as usize, range.end().get() as usize);
                 managed | mask_between(start, end, base as usize)
-            })
+            },
+        )
     }
 
     /// The leaf of a block that has managed frames.

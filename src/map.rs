@@ -118,11 +118,7 @@ impl MapEntry {
     }
 
     fn edge(self) -> Edge {
-        if self.0.get_bit(2) {
-            Edge::End
-        } else {
-            Edge::Begin
-        }
+        if self.0.get_bit(2) { Edge::End } else { Edge::Begin }
     }
 
     fn edge_address(self) -> u64 {
@@ -172,11 +168,7 @@ impl fmt::Display for MapError {
                 "the memory map needs a buffer of {needed} cells and has one of {capacity}: \
                  give it at least {needed}"
             ),
-            Self::NoRoom {
-                wanted,
-                largest,
-                below,
-            } => write!(
+            Self::NoRoom { wanted, largest, below } => write!(
                 f,
                 "no usable run of {wanted} frames ends at or below address {below:#x}, the \
                  longest has {largest}: ask for fewer frames or allow a higher address"
@@ -227,12 +219,7 @@ impl<'b> MemoryMap<'b> {
     ) -> Result<Self, MapError> {
         let capacity = buffer.len();
         let mut needed = 0;
-        for MemoryRegion {
-            start,
-            length,
-            kind,
-        } in entries
-        {
+        for MemoryRegion { start, length, kind } in entries {
             let end = start.saturating_add(length).min(PHYSICAL_LIMIT);
             if start >= end {
                 continue;
@@ -243,15 +230,11 @@ impl<'b> MemoryMap<'b> {
             }
             needed += 2;
         }
-        let edges = buffer
-            .get_mut(..needed)
-            .ok_or(MapError::BufferTooSmall { needed, capacity })?;
+        let edges =
+            buffer.get_mut(..needed).ok_or(MapError::BufferTooSmall { needed, capacity })?;
         edges.sort_unstable();
         let used = Sweep::run(edges);
-        Ok(Self {
-            cells: buffer,
-            used,
-        })
+        Ok(Self { cells: buffer, used })
     }
 
     /// How many cells are enough for a map of that many entries. Count each later
@@ -265,27 +248,22 @@ impl<'b> MemoryMap<'b> {
     pub fn regions(
         &self,
     ) -> impl DoubleEndedIterator<Item = (FrameRange, RegionKind)> + Clone + '_ {
-        self.steps()
-            .windows(2)
-            .filter(|pair| pair[0].kind() <= RegionKind::Reclaimable)
-            .map(|pair| {
+        self.steps().windows(2).filter(|pair| pair[0].kind() <= RegionKind::Reclaimable).map(
+            |pair| {
                 let range = FrameRange::from_numbers(pair[0].step_frame(), pair[1].step_frame());
                 (range, pair[0].kind())
-            })
+            },
+        )
     }
 
     /// The usable ranges, ascending.
     pub fn usable(&self) -> impl DoubleEndedIterator<Item = FrameRange> + Clone + '_ {
-        self.regions()
-            .filter(|(_, kind)| *kind == RegionKind::Usable)
-            .map(|(range, _)| range)
+        self.regions().filter(|(_, kind)| *kind == RegionKind::Usable).map(|(range, _)| range)
     }
 
     /// The reclaimable ranges, ascending.
     pub fn reclaimable(&self) -> impl DoubleEndedIterator<Item = FrameRange> + Clone + '_ {
-        self.regions()
-            .filter(|(_, kind)| *kind == RegionKind::Reclaimable)
-            .map(|(range, _)| range)
+        self.regions().filter(|(_, kind)| *kind == RegionKind::Reclaimable).map(|(range, _)| range)
     }
 
     /// How many frames are usable. Takes a step for each range.
@@ -307,10 +285,7 @@ impl<'b> MemoryMap<'b> {
             return Ok(0);
         }
         let before = self.usable_frames();
-        self.take(FrameRange::from_numbers(
-            start / FRAME_SIZE,
-            end.div_ceil(FRAME_SIZE),
-        ))?;
+        self.take(FrameRange::from_numbers(start / FRAME_SIZE, end.div_ceil(FRAME_SIZE)))?;
         Ok(before - self.usable_frames())
     }
 
@@ -329,17 +304,10 @@ impl<'b> MemoryMap<'b> {
             let end = run.end().get().min(limit);
             FrameRange::from_numbers(run.start().get().min(end), end)
         };
-        let room = self
-            .usable()
-            .map(under_limit)
-            .rfind(|run| run.len() >= frames);
+        let room = self.usable().map(under_limit).rfind(|run| run.len() >= frames);
         let Some(run) = room else {
             let largest = self.usable().map(under_limit).map(FrameRange::len).max();
-            return Err(MapError::NoRoom {
-                wanted: frames,
-                largest: largest.unwrap_or(0),
-                below,
-            });
+            return Err(MapError::NoRoom { wanted: frames, largest: largest.unwrap_or(0), below });
         };
         let end = run.end().get();
         let taken = FrameRange::from_numbers(end - frames, end);
@@ -356,12 +324,8 @@ impl<'b> MemoryMap<'b> {
     /// above.
     fn take(&mut self, range: FrameRange) -> Result<(), MapError> {
         let (start, end) = (range.start().get(), range.end().get());
-        let first = self
-            .steps()
-            .partition_point(|step| step.step_frame() < start);
-        let last = self
-            .steps()
-            .partition_point(|step| step.step_frame() <= end);
+        let first = self.steps().partition_point(|step| step.step_frame() < start);
+        let last = self.steps().partition_point(|step| step.step_frame() <= end);
         let below = kind_after(&self.cells[..first]);
         let above = kind_after(&self.cells[..last]);
         let down = (below != RegionKind::Reserved)
@@ -375,10 +339,7 @@ impl<'b> MemoryMap<'b> {
             return Err(MapError::BufferTooSmall { needed, capacity });
         }
         self.cells.copy_within(last..self.used, kept);
-        for (cell, step) in self.cells[first..]
-            .iter_mut()
-            .zip(down.into_iter().chain(up))
-        {
+        for (cell, step) in self.cells[first..].iter_mut().zip(down.into_iter().chain(up)) {
             *cell = step;
         }
         self.used = needed;
@@ -394,9 +355,7 @@ impl fmt::Debug for MemoryMap<'_> {
 
 /// The kind of the frames behind the last of these steps.
 fn kind_after(steps: &[MapEntry]) -> RegionKind {
-    steps
-        .last()
-        .map_or(RegionKind::Reserved, |step| step.kind())
+    steps.last().map_or(RegionKind::Reserved, |step| step.kind())
 }
 
 /// How many entries of each kind lie over a byte.
@@ -416,9 +375,7 @@ impl Coverage {
     /// The most restrictive kind over the byte; reserved where there is none at all.
     fn kind(&self) -> RegionKind {
         let most_restrictive = self.0.iter().rposition(|count| *count != 0);
-        most_restrictive.map_or(RegionKind::Reserved, |index| {
-            RegionKind::from_index(index as u64)
-        })
+        most_restrictive.map_or(RegionKind::Reserved, |index| RegionKind::from_index(index as u64))
     }
 }
 
@@ -437,13 +394,8 @@ struct Sweep<'c> {
 impl<'c> Sweep<'c> {
     /// Turns sorted edges into steps, and returns how many cells hold them.
     fn run(cells: &'c mut [MapEntry]) -> usize {
-        let mut sweep = Self {
-            cells,
-            written: 0,
-            read: 0,
-            frame: 0,
-            frame_kind: RegionKind::Usable,
-        };
+        let mut sweep =
+            Self { cells, written: 0, read: 0, frame: 0, frame_kind: RegionKind::Usable };
         let mut coverage = Coverage::default();
         let mut position = 0;
         while let Some(&edge) = sweep.cells.get(sweep.read) {
@@ -493,18 +445,11 @@ impl<'c> Sweep<'c> {
     /// most; if there are two or more, they owe at most the two steps at the frame's ends. All
     /// of them are read before the sweep leaves the upper frame, which is when it comes here.
     fn step(&mut self, frame: u64, kind: RegionKind) {
-        let kind = if kind <= RegionKind::Reclaimable {
-            kind
-        } else {
-            RegionKind::Reserved
-        };
+        let kind = if kind <= RegionKind::Reclaimable { kind } else { RegionKind::Reserved };
         if kind == kind_after(&self.cells[..self.written]) {
             return;
         }
-        debug_assert!(
-            self.written < self.read,
-            "a step would overwrite an edge not yet read"
-        );
+        debug_assert!(self.written < self.read, "a step would overwrite an edge not yet read");
         self.cells[self.written] = MapEntry::from_step(frame, kind);
         self.written += 1;
     }

@@ -9,7 +9,8 @@ use crate::sync::{Ordering, Word};
 
 /// 512 bits, one cache line.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[cfg_attr(not(loom), repr(C, align(64)))]
+#[cfg_attr(loom, repr(C))]
 pub struct Node {
     words: [Word; NODE_WORDS],
 }
@@ -93,6 +94,14 @@ impl Node {
     /// A node whose words are all `value`.
     pub fn new(value: u64) -> Self {
         Self { words: core::array::from_fn(|_| Word::new(value)) }
+    }
+
+    /// The words of all of these nodes, in one row.
+    pub fn flatten(nodes: &[Self]) -> &[Word] {
+        const { assert!(size_of::<Self>() == NODE_WORDS * size_of::<Word>()) };
+        // SAFETY: a node is `repr(C)` and exactly its words, as just asserted, so the nodes'
+        // memory is a row of words; the lifetime is kept.
+        unsafe { core::slice::from_raw_parts(nodes.as_ptr().cast(), nodes.len() * NODE_WORDS) }
     }
 
     /// Word `index`.

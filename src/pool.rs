@@ -357,7 +357,9 @@ impl<C: Cpus> FramePool<C> {
         }
         self.cpus.with_current(|cpu| shared.alloc(cpu)).map_err(|OutOfMemory| {
             let others = shared.slots.iter().enumerate().filter(|(at, _)| *at != this.get());
-            AllocError::OutOfMemory { cached_elsewhere: others.map(|(_, slot)| slot.cached()).sum() }
+            AllocError::OutOfMemory {
+                cached_elsewhere: others.map(|(_, slot)| slot.cached()).sum(),
+            }
         })
     }
 }

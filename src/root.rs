@@ -11,8 +11,6 @@ use crate::sync::Word;
 pub struct Cluster {
     /// Truth: giants that are free as a whole.
     pub free: Word,
-    /// Truth, for free giants: all of their frames are known to be zero.
-    pub zero: Word,
     /// Hint: giants with a block that is free as a whole.
     pub whole: Word,
     /// Hint: giants with a block of which some frames are free.
@@ -27,8 +25,8 @@ pub struct Cluster {
 pub struct Giant {
     /// Truth: blocks that are free as a whole. All zero while the giant itself is free.
     pub blocks: Node,
-    /// Truth for free blocks: all frames are known to be zero. For split blocks a hint: some of
-    /// the free frames are, so the block's zero node is worth a look.
+    /// Hint: some of the block's free frames are known to be zero, so its zero node is worth a
+    /// look. Also in free blocks and free giants: merging changes nothing about it.
     pub zero: Node,
     /// Hint: blocks of which some frames are free.
     pub partial: Node,
@@ -42,8 +40,8 @@ pub struct Giant {
 impl Cluster {
     /// Nothing free.
     pub fn new() -> Self {
-        let [free, zero, whole, partial, adopted] = core::array::from_fn(|_| Word::new(0));
-        Self { free, zero, whole, partial, adopted }
+        let [free, whole, partial, adopted] = core::array::from_fn(|_| Word::new(0));
+        Self { free, whole, partial, adopted }
     }
 }
 
@@ -60,4 +58,3 @@ impl Giant {
 pub const fn cluster_and_mask(giant: usize) -> (usize, u64) {
     (giant / WORD_BITS as usize, 1 << (giant as u64 % WORD_BITS))
 }
-

@@ -56,6 +56,7 @@ struct Side {
     /// The group's number, or [`Side::CLOSED`].
     group: Word,
     free: Word,
+    /// Frames that were known to be zero when they came here, and have not been freed since.
     known_zero: Word,
     /// Frames of the group that are not managed.
     foreign: Word,
@@ -154,19 +155,15 @@ impl Turn<'_> {
     ) -> Result<(), FreeError> {
         let Slot { alloc_side, free_side, .. } = self.slot;
         let group = Group::of(frame);
-        let side = if alloc_side.is_open_for(group) {
-            alloc_side
+        // Each side with code of its own: a load from the address form that the last store used
+        // is free on recent CPUs, and several cycles otherwise.
+        if alloc_side.is_open_for(group) {
+            alloc_side.take_back(tree, frame)
         } else if free_side.is_open_for(group) {
-            free_side
+            free_side.take_back(tree, frame)
         } else {
-            return self.slot.free_elsewhere(tree, cpu, frame);
-        };
-        let held = get(&side.free);
-        if held == 0 || side.obstacles(tree, held) & bit_of(frame) != 0 {
-            return side.take_back(tree, frame);
+            self.slot.free_elsewhere(tree, cpu, frame)
         }
-        put(&side.free, held | bit_of(frame));
-        Ok(())
     }
 
     /// Gives all cached frames back to the tree, and the home up.
@@ -276,30 +273,42 @@ impl Side {
         u64::from(get(&self.free).count_ones())
     }
 
+    /// Takes the lowest frame. What is known of its contents stays on record until its free.
     #[inline(always)]
     fn alloc(&self) -> Option<Frame> {
         let free = get(&self.free);
         if free == 0 {
             return None;
         }
-        let base = Group::new(get(&self.group)).first_frame();
-        let mut cache = PageCache::owned(base, free, get(&self.known_zero));
-        let run = cache.alloc()?;
-        self.put(&cache);
-        Some(Frame::owned(run.frames.start()))
+        put(&self.free, free & (free - 1));
+        let group = Group::new(get(&self.group));
+        Some(Frame::owned(group.frame(free.trailing_zeros())))
     }
 
-    /// Frames of the group that can't be taken back: held here, free in the tree, or foreign.
+    /// Frames of the group that can't simply be taken back: held here, free in the tree, foreign,
+    /// or on record as known to be zero.
     #[inline(always)]
     fn obstacles(&self, tree: &FrameTree<'_>, held: u64) -> u64 {
         // ORDERING: exact at rest, as promised; no contents are read through it.
         let in_tree = tree.leaf_word(self.leaf_word()).load(Ordering::Relaxed);
-        held | in_tree | get(&self.foreign)
+        held | in_tree | get(&self.foreign) | get(&self.known_zero)
     }
 
     /// Takes a frame of the side's group back, unless it is free already or foreign.
-    #[inline(never)]
+    #[inline(always)]
     fn take_back(&self, tree: &FrameTree<'_>, frame: FrameNumber) -> Result<(), FreeError> {
+        let held = get(&self.free);
+        if held == 0 || self.obstacles(tree, held) & bit_of(frame) != 0 {
+            return self.take_back_slowly(tree, frame);
+        }
+        put(&self.free, held | bit_of(frame));
+        Ok(())
+    }
+
+    /// The same for the first frame of a dry side, for one that was known to be zero, and for
+    /// what will be refused.
+    #[inline(never)]
+    fn take_back_slowly(&self, tree: &FrameTree<'_>, frame: FrameNumber) -> Result<(), FreeError> {
         let (held, bit) = (get(&self.free), bit_of(frame));
         let refused = |found| Err(FreeError { frame, found });
         if get(&self.foreign) & bit != 0 {
@@ -308,9 +317,13 @@ impl Side {
         if held & bit != 0 {
             return refused(Found::Cached);
         }
-        if held == 0 && let Err(found) = tree.check_above(self.place().block) {
+        if held == 0
+            && let Err(found) = tree.check_above(self.place().block)
+        {
             return refused(found);
         }
+        // From here on nothing is known of its contents.
+        put(&self.known_zero, get(&self.known_zero) & !bit);
         if self.obstacles(tree, held) & bit != 0 {
             return refused(Found::Free);
         }
@@ -337,7 +350,7 @@ impl Side {
             group: Group::new(get(&self.group)),
             place: self.place(),
             frames: get(&self.free),
-            known_zero: get(&self.known_zero),
+            known_zero: get(&self.known_zero) & get(&self.free),
         };
         for word in [&self.free, &self.known_zero] {
             put(word, 0);

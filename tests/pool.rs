@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::HashSet;
 
-use frametree::{AllocError, Frame, FrameNumber, Found, FramePool};
+use frametree::{AllocError, Found, Frame, FrameNumber, FramePool};
 use support::{BLOCK, GIANT, Threads, pool};
 
 /// A map with crumbs at both ends, a hole in a block, a hole of GiBs, and two whole GiBs.
@@ -44,7 +44,8 @@ fn every_frame_comes_out_once_and_goes_back() {
         let distinct: HashSet<_> = frames.iter().map(Frame::number).collect();
         assert_eq!(distinct.len(), frames.len());
         for frame in &distinct {
-            let inside = |&(start, count): &(u64, u64)| (start..start + count).contains(&frame.get());
+            let inside =
+                |&(start, count): &(u64, u64)| (start..start + count).contains(&frame.get());
             assert!(RAGGED.iter().any(inside), "{frame} is not in the map");
         }
         pool.verify().expect("a sound tree when everything is taken");

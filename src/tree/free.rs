@@ -67,11 +67,7 @@ impl FrameTree<'_> {
     }
 
     /// [`FrameTree::flush`], in this writer's journal.
-    pub(crate) fn flush_with(
-        &self,
-        writer: Writer<'_>,
-        cache: PageCache,
-    ) -> Result<(), FreeError> {
+    pub(crate) fn flush_with(&self, writer: Writer<'_>, cache: PageCache) -> Result<(), FreeError> {
         if cache.is_empty() {
             return Ok(());
         }
@@ -152,8 +148,9 @@ impl FrameTree<'_> {
             return Err(FreeError { frame: first, found: Found::Unmanaged });
         }
         self.check_above(block).map_err(|found| FreeError { frame: first, found })?;
-        let free = self.leaf(block).count();
-        if free != 0 {
+        // ORDERING: a look for bugs of the caller; exact at rest.
+        if !self.leaf(block).all(0, Ordering::Relaxed) {
+            let free = self.leaf(block).count();
             return Err(FreeError { frame: first, found: Found::PartlyFree { free } });
         }
         let _step = writer.begin();

@@ -3,13 +3,12 @@
 
 use super::FrameTree;
 use crate::arena::Arena;
-use crate::directory::{
-    Block, Directory, mask_between, pieces, touched_and_filled,
-};
+use crate::directory::{Block, Directory, mask_between, pieces, touched_and_filled};
 use crate::frame::FrameRange;
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::Journal;
 use crate::layout::Layout;
+use crate::node::Node;
 use crate::root::{Cluster, Giant};
 use crate::sync::{Ordering, Word};
 
@@ -20,12 +19,14 @@ impl<'m> FrameTree<'m> {
         layout: &Layout,
         ranges: impl Iterator<Item = FrameRange> + Clone,
     ) -> Self {
+        let leaves = arena.deal_unwritten(layout.size.leaves);
         let tree = Self {
             directory: Directory::new(arena, layout.size, ranges.clone()),
             clusters: arena.deal(layout.clusters(), |_| Cluster::new()),
             giants: arena.deal(layout.size.giants, |_| Giant::new()),
             journals: arena.deal(layout.journals(), |_| Journal::new()),
-            leaves: arena.deal_unwritten(layout.size.leaves),
+            leaves,
+            leaf_words: Node::flatten(leaves),
             zeroes: arena.deal_unwritten(layout.size.leaves),
             managed: layout.managed_frames(),
         };

@@ -57,11 +57,16 @@ impl FrameTree<'_> {
         word.fetch_or(mask, Ordering::Release);
     }
 
-    /// Takes the known-zero bit of a block that the caller holds as a whole.
+    /// Forgets what is known to be zero in a block that the caller holds as a whole.
     #[inline]
-    pub(super) fn take_zero(&self, block: Block) -> bool {
+    pub(super) fn forget_zero(&self, block: Block) {
         let (word, mask) = self.giants[block.giant].zero.at(block.index);
-        take_zero_of(word, mask)
+        // ORDERING: all frames are this CPU's, and so is what is known of them.
+        if word.load(Ordering::Relaxed) & mask != 0 {
+            self.zero_node(block).fill(0);
+            // ORDERING: others change other bits; carried on by the block's own bit.
+            word.fetch_and(!mask, Ordering::Relaxed);
+        }
     }
 
     /// Claims a free block and hands its frames to its leaf, all but `kept` of word 0, which
@@ -79,7 +84,7 @@ impl FrameTree<'_> {
             return None;
         }
         self.make_ready(block);
-        let known_zero = self.hand_zero_down(block, kept);
+        let known_zero = self.take_zeroes(block, 0, kept);
         for (index, word) in self.leaf(block).words().enumerate() {
             let rest = if index == 0 { FULL & !kept } else { FULL };
             // ORDERING: Release pairs with the Acquire of a taker that comes by an older hint:
@@ -91,20 +96,6 @@ impl FrameTree<'_> {
         Some(PageCache::owned(self.directory.first_frame(block), kept, known_zero))
     }
 
-    /// Spreads a claimed block's known-zero bit over its frames; returns that of `kept`.
-    fn hand_zero_down(&self, block: Block, kept: u64) -> u64 {
-        let (word, mask) = self.giants[block.giant].zero.at(block.index);
-        // ORDERING: belongs to the block's holder.
-        if word.load(Ordering::Relaxed) & mask == 0 {
-            return 0;
-        }
-        let zeroes = self.zero_node(block);
-        zeroes.fill(FULL);
-        // ORDERING: published with the leaf's words.
-        zeroes.word(0).store(FULL & !kept, Ordering::Relaxed);
-        kept
-    }
-
     /// Claims a free giant and hands its blocks to the block level.
     pub(super) fn split_giant(&self, writer: Writer<'_>, giant: usize) {
         let (cluster, mask) = self.cluster(giant);
@@ -112,9 +103,6 @@ impl FrameTree<'_> {
         if take_bit(&cluster.free, mask).is_err() {
             writer.add(Counter::LostRaces, 1);
             return;
-        }
-        if take_zero_of(&cluster.zero, mask) {
-            self.giants[giant].zero.fill(FULL);
         }
         for word in self.giants[giant].blocks.words() {
             // ORDERING: as in `split_block`.
@@ -193,7 +181,7 @@ impl FrameTree<'_> {
         if !self.take_whole(writer, self.leaf(block), || self.announce(block)) {
             return;
         }
-        self.hand_zero_up(block);
+        self.lower_zero(block);
         let given = self.give_block(block);
         writer.add(Counter::Merges, 1);
         self.retire(writer, block);
@@ -208,14 +196,7 @@ impl FrameTree<'_> {
         if !self.take_whole(writer, blocks, || self.raise(giant, Hint::Whole)) {
             return;
         }
-        let zero = &self.giants[giant].zero;
         let (cluster, mask) = self.cluster(giant);
-        // ORDERING: all blocks are this CPU's, and so are their known-zero bits.
-        if zero.all(FULL, Ordering::Relaxed) {
-            // ORDERING: published by the giant's bit.
-            cluster.zero.fetch_or(mask, Ordering::Relaxed);
-        }
-        zero.fill(0);
         give(&cluster.free, mask);
         writer.add(Counter::Merges, 1);
         self.lower(writer, giant, Hint::Whole);
@@ -239,19 +220,15 @@ impl FrameTree<'_> {
         }
     }
 
-    /// Collects the known-zero bits of a block whose frames the caller holds.
-    fn hand_zero_up(&self, block: Block) {
+    /// Takes back the hint that frames of a block are known to be zero, if none is any more. The
+    /// caller holds the whole block.
+    fn lower_zero(&self, block: Block) {
         let (word, mask) = self.giants[block.giant].zero.at(block.index);
-        // ORDERING: all frames are this CPU's, and so are their known-zero bits.
-        if word.load(Ordering::Relaxed) & mask == 0 {
-            return;
-        }
-        let zeroes = self.zero_node(block);
-        // ORDERING: as above; published by the block's bit.
-        let all = zeroes.all(FULL, Ordering::Relaxed);
-        zeroes.fill(0);
-        if !all {
-            // ORDERING: as above.
+        // ORDERING: all frames are this CPU's, and so is what is known of them.
+        let is_stale = word.load(Ordering::Relaxed) & mask != 0
+            && self.zero_node(block).all(0, Ordering::Relaxed);
+        if is_stale {
+            // ORDERING: others change other bits; carried on by the block's own bit.
             word.fetch_and(!mask, Ordering::Relaxed);
         }
     }
@@ -280,15 +257,4 @@ impl FrameTree<'_> {
             Hint::Partial => (&cluster.partial, mask),
         }
     }
-}
-
-/// Takes a known-zero bit that belongs to the caller.
-pub(super) fn take_zero_of(word: &Word, mask: u64) -> bool {
-    // ORDERING: the bit belongs to the holder of what it speaks of.
-    if word.load(Ordering::Relaxed) & mask == 0 {
-        return false;
-    }
-    // ORDERING: others change other bits; carried on by the truth's own bit.
-    word.fetch_and(!mask, Ordering::Relaxed);
-    true
 }

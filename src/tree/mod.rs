@@ -67,6 +67,8 @@ pub struct FrameTree<'m> {
     clusters: &'m [Cluster],
     giants: &'m [Giant],
     leaves: &'m [Node],
+    /// The same, word by word: a page cache keeps the index of its group's word.
+    leaf_words: &'m [Word],
     zeroes: &'m [Node],
     journals: &'m [Journal],
     managed: u64,
@@ -246,19 +248,20 @@ impl FrameTree<'_> {
         let relaxed = Ordering::Relaxed;
         let (cluster, mask) = self.cluster(block.giant);
         let giant = &self.giants[block.giant];
-        let whole = |is_zero| Some((FULL, if is_zero { FULL } else { 0 }));
-        if cluster.free.load(relaxed) & mask != 0 {
-            return whole(cluster.zero.load(relaxed) & mask != 0);
-        }
-        if giant.blocks.is_set(block.index, relaxed) {
-            return whole(giant.zero.is_set(block.index, relaxed));
-        }
-        // ORDERING: Acquire pairs with the Release in `write_leaf`.
-        if !giant.ready.is_set(block.index, Ordering::Acquire) {
-            return Some((0, 0));
-        }
-        let free = self.leaf(block).word(place.word).load(relaxed);
-        Some((free, self.zero_node(block).word(place.word).load(relaxed) & free))
+        let is_whole =
+            cluster.free.load(relaxed) & mask != 0 || giant.blocks.is_set(block.index, relaxed);
+        let is_ready = giant.ready.is_set(block.index, relaxed);
+        let free = match (is_whole, is_ready) {
+            (true, _) => FULL,
+            (false, true) => self.leaf(block).word(place.word).load(relaxed),
+            (false, false) => 0,
+        };
+        let known_zero = if giant.zero.is_set(block.index, relaxed) {
+            self.zero_node(block).word(place.word).load(relaxed)
+        } else {
+            0
+        };
+        Some((free, known_zero & free))
     }
 
     /// The sum of a counter over all journals.
@@ -303,7 +306,7 @@ impl FrameTree<'_> {
     /// The word of truth of a group.
     #[inline]
     pub(crate) fn leaf_word(&self, at: LeafWord) -> &Word {
-        self.leaves[at.index() / NODE_WORDS].word(at.index() % NODE_WORDS)
+        &self.leaf_words[at.index()]
     }
 
     /// Where the word of truth of a group lies.

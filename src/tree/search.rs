@@ -22,7 +22,7 @@ use crate::cache::PageCache;
 use crate::directory::{Block, Group};
 use crate::error::OutOfMemory;
 use crate::frame::{Frame, FrameNumber};
-use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
+use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_BLOCKS, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Writer, standstill};
 use crate::node::{take_all, take_bit};
 use crate::root::Giant;
@@ -116,7 +116,7 @@ impl FrameTree<'_> {
     pub(crate) fn alloc_block_with(&self, writer: Writer<'_>) -> Result<Frame, OutOfMemory> {
         let block = self.prove(writer, || self.search_whole(writer))?;
         self.make_ready(block);
-        self.take_zero(block);
+        self.forget_zero(block);
         writer.add(Counter::Taken, BLOCK_FRAMES);
         Ok(Frame::owned(self.directory.first_frame(block)))
     }
@@ -125,8 +125,9 @@ impl FrameTree<'_> {
     pub(crate) fn alloc_giant_with(&self, writer: Writer<'_>) -> Result<Frame, OutOfMemory> {
         let giant = self.prove(writer, || self.search_giants())?;
         self.make_giant_ready(giant);
-        let (cluster, mask) = self.cluster(giant);
-        super::levels::take_zero_of(&cluster.zero, mask);
+        for index in 0..GIANT_BLOCKS as usize {
+            self.forget_zero(Block { giant, index });
+        }
         writer.add(Counter::Taken, GIANT_FRAMES);
         Ok(Frame::owned(self.directory.first_frame(Block { giant, index: 0 })))
     }
@@ -302,7 +303,7 @@ impl FrameTree<'_> {
 
     /// Takes the known-zero bits of frames that were just taken.
     #[inline]
-    fn take_zeroes(&self, block: Block, word: usize, bits: u64) -> u64 {
+    pub(super) fn take_zeroes(&self, block: Block, word: usize, bits: u64) -> u64 {
         // ORDERING: set before the frames were given; the taking acquired it.
         if !self.giants[block.giant].zero.is_set(block.index, Ordering::Relaxed) {
             return 0;

@@ -38,6 +38,8 @@ pub enum Broken {
     PartialNotRaised(FrameNumber),
     /// A giant with free blocks, which its cluster does not tell of.
     WholeNotRaised(FrameNumber),
+    /// A group with frames that are known to be zero, in a block that does not say so.
+    ZeroNotHinted(FrameNumber),
     /// A group with frames that are known to be zero, but are not free.
     ZeroNotFree(FrameNumber),
     /// A frame that is in a page cache and free in the tree.
@@ -63,6 +65,7 @@ impl fmt::Display for Broken {
             Self::FramesNotAnnounced(at) => ("no hint tells of the free frames in the block", at),
             Self::PartialNotRaised(at) => ("no hint tells of partly used blocks in the GiB", at),
             Self::WholeNotRaised(at) => ("no hint tells of free blocks in the GiB", at),
+            Self::ZeroNotHinted(at) => ("frames are known to be zero, unhinted, in the group", at),
             Self::ZeroNotFree(at) => ("frames are known to be zero but not free, in the group", at),
             Self::CachedAndFree(at) => ("a page cache holds a frame that is also free", at),
             Self::Count { counted, accounted } => {
@@ -133,7 +136,11 @@ impl FrameTree<'_> {
         let zero = self.zero_node(block).word(word).load(Ordering::Acquire);
         let managed = self.directory.managed(group, block);
         require(free & !managed == 0, Broken::NotManaged(at))?;
-        require(zero & !free == 0, Broken::ZeroNotFree(at))
+        let is_free_above = self.check_above(block).is_err();
+        require(is_free_above || zero & !free == 0, Broken::ZeroNotFree(at))?;
+        // ORDERING: as above.
+        let hinted = self.giants[block.giant].zero.is_set(block.index, Ordering::Acquire);
+        require(hinted || zero == 0, Broken::ZeroNotHinted(at))
     }
 
     fn hints(&self, giant: usize, hint: Hint) -> bool {

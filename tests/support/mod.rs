@@ -4,9 +4,7 @@
 
 use std::cell::Cell;
 
-use frametree::{
-    CpuId, Cpus, FramePool, Layout, MapEntry, MemoryMap, MemoryRegion, RegionKind,
-};
+use frametree::{CpuId, Cpus, FramePool, Layout, MapEntry, MemoryMap, MemoryRegion, RegionKind};
 
 std::thread_local! {
     static CPU: Cell<usize> = const { Cell::new(0) };
@@ -25,7 +23,7 @@ impl Threads {
 
 // SAFETY: each test gives every CPU number to one thread at a time.
 unsafe impl Cpus for Threads {
-    #[inline]
+    #[inline(always)]
     fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R {
         work(CpuId::new(CPU.get()))
     }

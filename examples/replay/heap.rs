@@ -1,0 +1,173 @@
+//! A heap in a recorded state, on the real library: chunks are mapped 2 MiB blocks, first all of
+//! it is taken, then what should be free goes back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use frametree::{
+    CpuId, Cpus, Frame, FrameNumber, FramePool, FrameTree, Layout, MapEntry, MemoryMap,
+    MemoryRegion, PageCache, RegionKind,
+};
+
+use crate::script::{Bits, CHUNK_PAGES, Chunks, Failure, HeapState, compare, differs};
+
+/// Where page 0 of the recordings lies. Not frame 0, so that no answer is right by accident; a
+/// multiple of 1 GiB, so that chunks are blocks and lie in giants as they would from 0.
+const BASE_FRAME: u64 = 3 << 18;
+/// Page numbers end here: at the end of the physical address space.
+const PAGE_LIMIT: u64 = (1 << 40) - BASE_FRAME;
+/// Pages of a group, which a page cache is filled from.
+pub const GROUP_PAGES: u64 = 64;
+
+/// The frame that a recorded page is played as.
+pub fn frame_of(page: u64) -> Result<FrameNumber, Failure> {
+    if page >= PAGE_LIMIT {
+        return Err(Failure::Unreadable(format!("page {page} is above every address")));
+    }
+    Ok(FrameNumber::new(BASE_FRAME + page))
+}
+
+/// The recorded page that a frame is played as. A frame below page 0 shows up as a huge number,
+/// which is no recorded answer.
+pub fn page_of(frame: FrameNumber) -> u64 {
+    frame.get().wrapping_sub(BASE_FRAME)
+}
+
+/// CPUs of a machine with one thread; the number says as which of them it is running.
+pub struct OneThread(Arc<AtomicUsize>);
+
+// SAFETY: all CPUs are one thread, for a heap is never shared with another: nobody can use a slot
+// while someone else does. (`OneThread` is `Sync` because a pool asks for that; `Heap` is made,
+// used and dropped within one call of the player.)
+unsafe impl Cpus for OneThread {
+    fn with_current<R>(&self, f: impl FnOnce(CpuId) -> R) -> R {
+        // ORDERING: one thread only.
+        f(CpuId::new(self.0.load(Ordering::Relaxed)))
+    }
+}
+
+/// A heap of mapped chunks.
+pub struct Heap {
+    pool: FramePool<OneThread>,
+    current: Arc<AtomicUsize>,
+    chunks: Vec<u64>,
+}
+
+impl Heap {
+    /// A heap of these chunks, all free, for so many CPUs.
+    pub fn all_free(chunks: &[u64], cpus: usize) -> Result<Self, Failure> {
+        let region = |chunk: &u64| {
+            let start = frame_of(chunk * CHUNK_PAGES)?.start_address();
+            let length = CHUNK_PAGES * frametree::FRAME_SIZE;
+            Ok(MemoryRegion { start, length, kind: RegionKind::Usable })
+        };
+        let regions = chunks.iter().map(region).collect::<Result<Vec<_>, Failure>>()?;
+        let mut buffer = vec![MapEntry::EMPTY; MemoryMap::entries_needed(regions.len())];
+        let map = MemoryMap::normalise(regions, &mut buffer).map_err(unusable)?;
+        let layout = Layout::new(&map, cpus).map_err(unusable)?;
+        let storage = vec![0; (layout.bytes() + 127) / 8].leak();
+        let current = Arc::new(AtomicUsize::new(0));
+        let pool = FramePool::new(OneThread(Arc::clone(&current)));
+        // SAFETY: the frames of this heap are only numbers: nobody uses the memory behind them.
+        unsafe { pool.init_in(&map, cpus, storage) }.map_err(unusable)?;
+        Ok(Self { pool, current, chunks: chunks.to_vec() })
+    }
+
+    /// A heap in a recorded state.
+    pub fn in_state(state: &HeapState) -> Result<Self, Failure> {
+        let chunks: Vec<u64> = state.free.keys().copied().collect();
+        let heap = Self::all_free(&chunks, 1)?;
+        let groups: Vec<_> = std::iter::from_fn(|| heap.tree().refill().ok()).collect();
+        for group in groups {
+            let page = page_of(group.base());
+            let (chunk, word) = (page / CHUNK_PAGES, (page % CHUNK_PAGES / GROUP_PAGES) as usize);
+            let bits = |of: &Chunks<Bits>| of.get(&chunk).map_or(0, |bits| bits.0[word]);
+            let free = group.free() & bits(&state.free);
+            // SAFETY: these frames are a part of `group`, which is not used any more; its other
+            // frames stay taken.
+            let mut back =
+                unsafe { PageCache::from_parts(group.base(), free, bits(&state.zero) & free) };
+            back.flush(heap.tree()).map_err(unusable)?;
+        }
+        heap.check("the heap to start with", Some(&state.free), None, None)?;
+        Ok(heap)
+    }
+
+    pub fn pool(&self) -> &FramePool<OneThread> {
+        &self.pool
+    }
+
+    /// From now on this thread is that CPU.
+    pub fn become_cpu(&self, cpu: usize) {
+        // ORDERING: one thread only.
+        self.current.store(cpu, Ordering::Relaxed);
+    }
+
+    pub fn tree(&self) -> &FrameTree<'static> {
+        self.pool.tree().expect("initialised in the constructor")
+    }
+
+    /// Gives a run of pages within one group back.
+    pub fn free_in_group(&self, page: u64, pages: u64) -> Result<(), Failure> {
+        let (base, bit) = (page / GROUP_PAGES * GROUP_PAGES, page % GROUP_PAGES);
+        if pages == 0 || bit + pages > GROUP_PAGES {
+            let why = format!("{pages} pages at {page} are no run in one group");
+            return Err(Failure::Unreadable(why));
+        }
+        let base = frame_of(base)?;
+        let freed = if pages == 1 {
+            // SAFETY: recorded as allocated, and these frames are only numbers. A wrong record
+            // gives an error.
+            self.tree().free(unsafe { Frame::from_number(frame_of(page)?) })
+        } else {
+            let free = u64::MAX >> (GROUP_PAGES - pages) << bit;
+            // SAFETY: as above.
+            unsafe { PageCache::from_parts(base, free, 0) }.flush(self.tree())
+        };
+        freed.or_else(|error| differs(format!("free({page}, {pages}): {error}")))
+    }
+
+    /// What is free in a chunk, and what of it is known to be zero, as the tree says it.
+    pub fn read(&self, chunk: u64) -> Result<(Bits, Bits), Failure> {
+        let (mut free, mut zero) = (Bits::default(), Bits::default());
+        for word in 0..8 {
+            let page = chunk * CHUNK_PAGES + word * GROUP_PAGES;
+            let group = self.tree().peek(frame_of(page)?);
+            let Some(group) = group else {
+                return differs(format!("chunk {chunk} is not mapped"));
+            };
+            (free.0[word as usize], zero.0[word as usize]) = group;
+        }
+        Ok((free, zero))
+    }
+
+    /// The state of every chunk, to compare with another time.
+    pub fn read_all(&self) -> Result<Vec<(Bits, Bits)>, Failure> {
+        self.chunks.iter().map(|chunk| self.read(*chunk)).collect()
+    }
+
+    /// Compares with a recorded state, as far as it is given, and with the tree's own rules.
+    pub fn check(
+        &self,
+        when: &str,
+        free: Option<&Chunks<Bits>>,
+        zero: Option<&Chunks<Bits>>,
+        summaries: Option<&Chunks<[u64; 3]>>,
+    ) -> Result<(), Failure> {
+        for (chunk, expected) in free.into_iter().flatten() {
+            compare(format!("{when}: free in chunk {chunk}"), &self.read(*chunk)?.0, expected)?;
+        }
+        for (chunk, expected) in zero.into_iter().flatten() {
+            compare(format!("{when}: zero in chunk {chunk}"), &self.read(*chunk)?.1, expected)?;
+        }
+        for (chunk, expected) in summaries.into_iter().flatten() {
+            let summary = self.read(*chunk)?.0.summary();
+            compare(format!("{when}: free runs of chunk {chunk}"), &summary, expected)?;
+        }
+        self.pool.verify().or_else(|broken| differs(format!("{when}: {broken}")))
+    }
+}
+
+fn unusable(error: impl std::fmt::Display) -> Failure {
+    Failure::Unreadable(format!("no heap can be built of it: {error}"))
+}
