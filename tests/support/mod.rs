@@ -3,8 +3,12 @@
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
-use frametree::{CpuId, Cpus, FramePool, Layout, MapEntry, MemoryMap, MemoryRegion, RegionKind};
+use frametree::{
+    CpuId, Cpus, Frame, FrameNumber, FramePool, Layout, MapEntry, MemoryMap, MemoryRegion,
+    RegionKind,
+};
 
 std::thread_local! {
     static CPU: Cell<usize> = const { Cell::new(0) };
@@ -62,3 +66,136 @@ pub fn pool<C: Cpus>(with: C, cpus: usize, frames: &[(u64, u64)]) -> &'static Fr
 pub const BLOCK: u64 = 512;
 /// GiBs in frames.
 pub const GIANT: u64 = 512 * 512;
+
+/// Who owns which frame, as the callers see it: each frame has one owner, or none.
+pub struct Owners(Vec<AtomicU8>);
+
+impl Owners {
+    /// Nobody owns any of the frames below `end`.
+    pub fn new(end: u64) -> Self {
+        Self((0..end).map(|_| AtomicU8::new(0)).collect())
+    }
+
+    /// `who` (not 0) got `count` frames from `first` on: nobody may own one.
+    pub fn take(&self, who: usize, first: u64, count: u64) {
+        self.pass(0, who as u8, first, count).expect("frames that nobody owns");
+    }
+
+    /// `who` is about to give them back: they must all be theirs.
+    pub fn give(&self, who: usize, first: u64, count: u64) {
+        self.pass(who as u8, 0, first, count).expect("frames that this thread owns");
+    }
+
+    /// The same for those who must not panic.
+    pub fn pass(&self, from: u8, to: u8, first: u64, count: u64) -> Result<(), WrongOwner> {
+        for frame in first..first + count {
+            let owner = self.0[frame as usize].swap(to, Ordering::AcqRel);
+            if owner != from {
+                return Err(WrongOwner { frame, owner, from, to });
+            }
+        }
+        Ok(())
+    }
+
+    /// How many frames have an owner.
+    pub fn count(&self) -> usize {
+        self.0.iter().filter(|owner| owner.load(Ordering::Acquire) != 0).count()
+    }
+}
+
+/// A frame was to pass from one owner to another, but belonged to neither of the two, or to the
+/// second already. 0 is nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WrongOwner {
+    pub frame: u64,
+    pub owner: u8,
+    pub from: u8,
+    pub to: u8,
+}
+
+/// A frame by its number, for tests that keep numbers.
+pub fn frame(number: u64) -> Frame {
+    // SAFETY: the tests use no memory; they keep account of who owns which number.
+    unsafe { Frame::from_number(FrameNumber::new(number)) }
+}
+
+/// A small random number generator (xorshift64*): repeatable, and nothing that a signal handler
+/// could not use.
+pub struct Dice(u64);
+
+impl Dice {
+    /// The sequence number `seed`.
+    pub const fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// The next number below `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % end
+    }
+
+    /// Puts a list into random order.
+    pub fn shuffle<T>(&mut self, list: &mut [T]) {
+        for at in (1..list.len()).rev() {
+            list.swap(at, self.below(at as u64 + 1) as usize);
+        }
+    }
+}
+
+/// Threads that work together: they meet, and if one panics, none waits for it for ever.
+pub struct Crew {
+    size: usize,
+    arrived: AtomicUsize,
+    has_failed: AtomicBool,
+}
+
+impl Crew {
+    /// A crew of `size` threads.
+    pub const fn new(size: usize) -> Self {
+        Self { size, arrived: AtomicUsize::new(0), has_failed: AtomicBool::new(false) }
+    }
+
+    /// Runs `work` on all of them at once, thread `i` as CPU `i`.
+    pub fn run<R: Send>(&self, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
+        let member = |cpu| {
+            let _alarm = Alarm(self);
+            Threads::become_cpu(cpu);
+            self.meet();
+            work(cpu)
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..self.size).map(|cpu| scope.spawn(move || member(cpu))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("a thread's work")).collect()
+        })
+    }
+
+    /// Waits until all are here.
+    pub fn meet(&self) {
+        let ticket = self.arrived.fetch_add(1, Ordering::AcqRel);
+        let all = (ticket / self.size + 1) * self.size;
+        while self.arrived.load(Ordering::Acquire) < all {
+            self.rest();
+        }
+    }
+
+    /// Lets others go on, in a loop that waits for them.
+    pub fn rest(&self) {
+        assert!(!self.has_failed.load(Ordering::Acquire), "another thread has failed");
+        std::thread::yield_now();
+    }
+}
+
+/// Tells the crew when its thread panics.
+struct Alarm<'c>(&'c Crew);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.has_failed.store(true, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+# The project's commands; `make` alone lists them. Each installs what it needs and lacks, if it
+# may (see tools/setup.sh), so that a machine with rustup and make is enough.
+
+# The machine that `make run` boots.
+CPUS ?= 4
+MEM ?= 512M
+# More for the runner, for example ARGS='--timeout 300'.
+ARGS ?=
+
+# A new shell knows cargo; the one that installed rustup may not yet.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+# Cargo divides its work among the CPUs itself, and would take `make -j` for a limit.
+unexport MAKEFLAGS
+
+# CI builds exactly what Cargo.lock says.
+LOCKED := $(if $(CI),--locked)
+TARGETS := $(or $(CARGO_TARGET_DIR),target)
+CLIPPY := cargo clippy --quiet $(LOCKED)
+DENY := -- -D warnings
+KERNEL_TARGET := x86_64-unknown-none
+OTHER_TARGETS := aarch64-unknown-none riscv64gc-unknown-none-elf
+# Everything under loom has flags of its own, so a directory of its own, or each build would
+# throw away the other's.
+LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg loom)"
+
+.DEFAULT_GOAL := help
+# In the order written, also under `make -j`: two cargos would only wait for each other.
+.NOTPARALLEL:
+.PHONY: help run test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
+.PHONY: lint-other lint-doc bench clean need-host need-boot need-lint
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: need-boot ## Boot the demo kernel in QEMU [CPUS=4 MEM=512M]
+	@test -d $(TARGETS)/kernel || echo "Building the kernel; the first time takes a minute."
+	@cargo run -q $(LOCKED) -p frametree-qemu -- --cpus $(CPUS) --mem $(MEM) $(ARGS)
+
+test: test-loom test-host ## Run every test: loom models, host tests, boots in QEMU, doc tests
+
+# The protocols, in every interleaving: src/models/, on the code of src/ itself.
+test-loom: need-host
+	$(LOOM) cargo test $(LOCKED) -p frametree --lib --release
+
+# All the rest, in one run, so that its closing lines are the last. A failure does not hide
+# the next one.
+test-host: need-boot
+	cargo test $(LOCKED) --workspace --features frametree/x86_64 --no-fail-fast
+
+lint: lint-format lint-host lint-loom lint-kernel lint-other lint-doc ## Check format, clippy on every target, documentation
+
+lint-format: need-lint
+	cargo fmt --all --check
+
+lint-host: need-lint
+	$(CLIPPY) --workspace --all-targets $(DENY)
+	$(CLIPPY) --workspace --all-targets --features frametree/x86_64 $(DENY)
+
+# The profile `test` brings the models in.
+lint-loom: need-lint
+	$(LOOM) $(CLIPPY) -p frametree --lib --profile test $(DENY)
+
+lint-kernel: need-lint
+	$(CLIPPY) --target $(KERNEL_TARGET) -p frametree $(DENY)
+	$(CLIPPY) --target $(KERNEL_TARGET) -p frametree --features x86_64 $(DENY)
+	$(CLIPPY) --target $(KERNEL_TARGET) -p kernel-demo $(DENY)
+
+# Built, not only checked: an atomic that a machine does not have shows in code generation.
+lint-other: $(addprefix lint-other-,$(OTHER_TARGETS))
+lint-other-%: need-lint
+	$(CLIPPY) --target $* -p frametree $(DENY)
+	cargo build --quiet $(LOCKED) --target $* -p frametree
+
+lint-doc: export RUSTDOCFLAGS := -D warnings
+lint-doc: need-lint
+	cargo doc --quiet $(LOCKED) --workspace --exclude kernel-demo --no-deps --features frametree/x86_64
+	cargo doc --quiet $(LOCKED) -p kernel-demo --lib --no-deps --target $(KERNEL_TARGET)
+
+bench: need-host ## Print the figures, medians on this machine
+	cargo bench $(LOCKED) -p frametree --bench figures
+
+clean: ## Remove everything that was built
+	cargo clean
+
+need-host:
+	@tools/setup.sh host
+need-boot:
+	@tools/setup.sh host kernel qemu
+need-lint:
+	@tools/setup.sh host lint

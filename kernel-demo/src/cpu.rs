@@ -1,0 +1,104 @@
+//! One CPU: its number, its segments, its emergency stack.
+//!
+//! Each CPU's `gs` base points at its own [`Cpu`], from its first line of Rust on. That is how
+//! code learns where it runs, in one instruction. **Invariant:** nothing in this kernel moves
+//! from one CPU to another: there are no threads and no preemption, and an interrupt handler
+//! returns on the CPU that it came to. So the answer stays true for as long as anybody holds it.
+
+use core::arch::asm;
+use core::cell::UnsafeCell;
+use core::ptr;
+use frametree::CpuId;
+use spin::Once;
+use x86_64::VirtAddr;
+use x86_64::instructions::tables::load_tss;
+use x86_64::registers::model_specific::GsBase;
+use x86_64::registers::segmentation::{CS, Segment};
+use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
+use x86_64::structures::tss::TaskStateSegment;
+
+/// The most CPUs that this kernel starts.
+pub const MAX_CPUS: usize = 64;
+/// The entry of the interrupt stack table that double faults use.
+pub const DOUBLE_FAULT_STACK: u16 = 0;
+const EMERGENCY_STACK_BYTES: usize = 8192;
+
+static CPUS: [Cpu; MAX_CPUS] = [const { Cpu::new() }; MAX_CPUS];
+
+/// What a CPU has for itself.
+#[repr(C)]
+pub struct Cpu {
+    /// This structure's own address: what `gs:0` reads.
+    this: UnsafeCell<*const Cpu>,
+    index: UnsafeCell<usize>,
+    tss: Once<TaskStateSegment>,
+    gdt: Once<GlobalDescriptorTable>,
+    emergency_stack: EmergencyStack,
+}
+
+#[repr(align(16))]
+struct EmergencyStack(UnsafeCell<[u8; EMERGENCY_STACK_BYTES]>);
+
+// SAFETY: The two cells are written once, by `enter`, before their CPU reads them through `gs`,
+// and nobody else reads them. The stack is touched by its CPU's hardware only.
+unsafe impl Sync for Cpu {}
+
+impl Cpu {
+    const fn new() -> Self {
+        Self {
+            this: UnsafeCell::new(ptr::null()),
+            index: UnsafeCell::new(0),
+            tss: Once::new(),
+            gdt: Once::new(),
+            emergency_stack: EmergencyStack(UnsafeCell::new([0; EMERGENCY_STACK_BYTES])),
+        }
+    }
+}
+
+/// Makes the CPU that runs this CPU number `index`: from here on [`current`] works on it.
+///
+/// # Safety
+/// Called once on each CPU, with a number of its own, before anything else.
+pub unsafe fn enter(index: usize) {
+    let cpu = &CPUS[index];
+    // SAFETY: By contract no CPU but this one uses this entry, and this one does not yet.
+    unsafe {
+        *cpu.this.get() = cpu;
+        *cpu.index.get() = index;
+    }
+    GsBase::write(VirtAddr::from_ptr(cpu));
+
+    let tss = cpu.tss.call_once(|| {
+        let stack = cpu.emergency_stack.0.get().cast::<u8>();
+        let mut tss = TaskStateSegment::new();
+        tss.interrupt_stack_table[usize::from(DOUBLE_FAULT_STACK)] =
+            VirtAddr::from_ptr(stack) + EMERGENCY_STACK_BYTES as u64;
+        tss
+    });
+    let mut selectors = None;
+    let gdt = cpu.gdt.call_once(|| {
+        let mut gdt = GlobalDescriptorTable::new();
+        let code = gdt.append(Descriptor::kernel_code_segment());
+        selectors = Some((code, gdt.append(Descriptor::tss_segment(tss))));
+        gdt
+    });
+    let (code, task) = selectors.expect("a CPU enters once");
+    gdt.load();
+    // SAFETY: Both selectors come from the table that was just loaded and that never goes away.
+    unsafe {
+        CS::set_reg(code);
+        load_tss(task);
+    }
+}
+
+/// The CPU that this runs on.
+pub fn current() -> CpuId {
+    let this: *const Cpu;
+    // SAFETY: `enter` pointed `gs` at this CPU's entry, whose first word is its own address. It
+    // never changes, so the read may be merged with others on this CPU.
+    unsafe {
+        asm!("mov {}, gs:[0]", out(reg) this, options(pure, nomem, nostack, preserves_flags))
+    };
+    // SAFETY: The address of a static; `index` was written by this CPU, once.
+    CpuId::new(unsafe { *(*this).index.get() })
+}

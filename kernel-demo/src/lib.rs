@@ -1,0 +1,129 @@
+//! frametree's demo kernel: it boots, gives the machine's real memory map to the allocator, has
+//! every CPU allocate and free from it at once, and reports what happened.
+//!
+//! One idea a file. From the ground up: boot (into 64-bit Rust), console and exit, clock, cpu and
+//! interrupts, apic, waiting; handoff and firmware (what the loader and ACPI say); memory (the pool),
+//! paging and heap on top of it; smp (all CPUs); exercises; picture and this file's report.
+//!
+//! On the host this crate is empty, so that `cargo test --workspace` works there.
+#![cfg(target_os = "none")]
+#![no_std]
+
+extern crate alloc;
+
+mod apic;
+mod boot;
+mod clock;
+mod console;
+mod cpu;
+mod exercises;
+mod exit;
+mod fault;
+mod firmware;
+mod handoff;
+mod heap;
+mod interrupts;
+mod memory;
+mod paging;
+mod picture;
+mod report;
+mod smp;
+mod text;
+mod waiting;
+
+use exit::Outcome;
+use firmware::Firmware;
+use frametree::{CpuId, MapEntry, MemoryMap};
+use handoff::Handoff;
+
+/// Entries of the loader's map that there is room for; one real board lists 312.
+const MAP_ENTRIES: usize = 1024;
+
+/// The first CPU's way into Rust, with what the boot loader left in `eax` and `ebx`.
+#[unsafe(no_mangle)]
+extern "C" fn kernel_main(magic: u32, information: u32) -> ! {
+    // SAFETY: The first call, on the first CPU.
+    unsafe { cpu::enter(0) };
+    console::init();
+    interrupts::load();
+    // SAFETY: boot.s hands the registers on, and nothing was written but the kernel's own data.
+    let handoff = unsafe { Handoff::receive(magic, information) };
+    let handoff = handoff.expect("neither a PVH nor a multiboot2 boot loader started this kernel");
+    println!("frametree's demo kernel, booted through {}\n", handoff.protocol());
+    fault::request(handoff.command_line());
+
+    // SAFETY: The address comes from the boot loader.
+    let firmware = handoff.acpi_root().and_then(|root| unsafe { Firmware::new(root) });
+    let firmware = firmware.expect("no ACPI tables");
+    if firmware.pm_timer_port().and_then(clock::calibrate).is_none() {
+        println!("no power management timer: times are guesses\n");
+    }
+    start_memory(&handoff, smp::present(&firmware));
+    start_cpus(&firmware);
+    let last = CpuId::new(smp::online() - 1);
+    smp::run(|cpu| {
+        if cpu == last {
+            fault::commit()
+        }
+    });
+    exercise();
+    exit::exit(Outcome::Success)
+}
+
+/// From the loader's map to a pool that has all memory that is free, and a direct map of it.
+fn start_memory(handoff: &Handoff, cpus: usize) {
+    static BUFFER: spin::Mutex<[MapEntry; MemoryMap::entries_needed(MAP_ENTRIES)]> =
+        spin::Mutex::new([MapEntry::EMPTY; MemoryMap::entries_needed(MAP_ENTRIES)]);
+    let mut buffer = BUFFER.lock();
+    report::map_as_it_came(handoff);
+    let entries = handoff.memory_map().map(|entry| entry.region());
+    let mut map = match MemoryMap::normalise(entries, &mut *buffer) {
+        Ok(map) => map,
+        Err(error) => panic!("the memory map: {error}"),
+    };
+    report::normalised(&map);
+    reserve(handoff, &mut map);
+
+    let usable = map.usable_frames();
+    // SAFETY: Everything that somebody uses was just reserved.
+    match unsafe { memory::init(&mut map, cpus) } {
+        Ok(metadata) => report::metadata(&metadata, usable),
+        Err(error) => panic!("the pool: {error}"),
+    }
+    report::direct_map(&paging::map_usable_memory(map.usable()));
+}
+
+/// Takes out of the map what lies in usable memory and is in use.
+fn reserve(handoff: &Handoff, map: &mut MemoryMap) {
+    println!("\nReserved");
+    handoff.reservations(|reservation| {
+        if reservation.length == 0 {
+            return;
+        }
+        match map.reserve(reservation.start, reservation.length) {
+            Ok(frames) => report::reservation(reservation, frames),
+            Err(error) => panic!("cannot reserve the {}: {error}", reservation.what),
+        }
+    });
+}
+
+fn start_cpus(firmware: &Firmware) {
+    apic::silence_pics();
+    // SAFETY: The only call on this CPU, and interrupts are still off.
+    unsafe { apic::init() };
+    apic::calibrate_timer();
+    report::first_cpu();
+    smp::start_others(firmware, report::next_cpu);
+    report::all_cpus();
+    x86_64::instructions::interrupts::enable();
+}
+
+fn exercise() {
+    let watch = clock::Stopwatch::start();
+    report::picture_legend();
+    exercises::stamp::run();
+    exercises::exhaust::run();
+    exercises::interrupt::run();
+    exercises::heap::run();
+    report::summary(watch.elapsed());
+}

@@ -1,0 +1,132 @@
+//! The pool: one static for the whole kernel, fed from the boot loader's map.
+//!
+//! Also the frames that the kernel keeps for itself, counted by what they are for. **Invariant:**
+//! managed frames = free ones + what the kernel keeps + what an exercise holds right now.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use frametree::{CpuId, Cpus, FramePool, InitError, MemoryMap, Metadata, Setup};
+use x86_64::instructions::interrupts;
+use x86_64::structures::paging::{FrameAllocator, PhysFrame, Size4KiB};
+
+use crate::cpu::{self, MAX_CPUS};
+use crate::interrupts::DRAIN;
+use crate::waiting::wait_for;
+use crate::{apic, paging, smp};
+
+/// Every frame of this machine.
+pub static POOL: FramePool<Pinned> = FramePool::new(Pinned);
+
+/// How the pool learns on which CPU it runs.
+pub struct Pinned;
+
+// SAFETY: Nothing in this kernel moves from one CPU to another (see cpu.rs), so `f` ends on the
+// CPU on which it began, and each CPU has a number of its own, from 0 up.
+unsafe impl Cpus for Pinned {
+    fn with_current<R>(&self, f: impl FnOnce(CpuId) -> R) -> R {
+        f(cpu::current())
+    }
+
+    /// Interrupts the other CPU and waits until it has drained its cache, so that nothing stays
+    /// out of reach. A caller that has interrupts off does not wait: two of them could wait for
+    /// each other.
+    fn request_drain(&self, cpu: CpuId) {
+        if cpu == cpu::current() || cpu.get() >= smp::online() {
+            return;
+        }
+        // ORDERING: Acquire pairs with the Release in `drain_on_request`.
+        let drains = || DRAINS[cpu.get()].load(Ordering::Acquire);
+        let before = drains();
+        apic::interrupt(cpu, DRAIN);
+        if interrupts::are_enabled() {
+            // Past the limit the allocation goes on without those frames.
+            let _ = wait_for(DRAIN_LIMIT, || drains() != before);
+        }
+    }
+}
+
+/// How long an allocation waits for another CPU's cache.
+const DRAIN_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often each CPU has drained its cache because another one asked.
+static DRAINS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+
+/// Gives this CPU's cached frames back, and ends the kernel if one of them was free already.
+pub fn drain() {
+    if let Err(error) = POOL.drain() {
+        panic!("CPU {}: {error}", cpu::current().get());
+    }
+}
+
+/// What the [`DRAIN`] interrupt does.
+pub fn drain_on_request() {
+    drain();
+    // ORDERING: Release: the frames are back for whoever sees the new count.
+    DRAINS[cpu::current().get()].fetch_add(1, Ordering::Release);
+}
+
+/// Drains requested by other CPUs so far.
+pub fn requested_drains() -> u64 {
+    // ORDERING: Relaxed; a statistic.
+    DRAINS.iter().map(|drains| drains.load(Ordering::Relaxed)).sum()
+}
+
+/// What the kernel keeps a frame for.
+#[derive(Clone, Copy)]
+pub enum Purpose {
+    /// A page table.
+    Table,
+    /// A CPU's stack.
+    Stack,
+    /// The heap.
+    Heap,
+}
+
+static KEPT: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+
+/// How many frames the kernel keeps for this purpose.
+pub fn kept(purpose: Purpose) -> u64 {
+    // ORDERING: Relaxed; a statistic, compared only when nothing is under way.
+    KEPT[purpose as usize].load(Ordering::Relaxed)
+}
+
+/// How many frames the kernel keeps in all.
+pub fn kept_in_all() -> u64 {
+    [Purpose::Table, Purpose::Stack, Purpose::Heap].map(kept).iter().sum()
+}
+
+/// The pool as `x86_64`'s mapper sees it, with the kernel's count.
+pub struct KernelFrames(pub Purpose);
+
+// SAFETY: Each frame is new from the pool, whose own implementation of this trait promises that
+// it is nobody else's.
+unsafe impl FrameAllocator<Size4KiB> for KernelFrames {
+    fn allocate_frame(&mut self) -> Option<PhysFrame> {
+        let frame = (&POOL).allocate_frame()?;
+        // ORDERING: Relaxed; a statistic.
+        KEPT[self.0 as usize].fetch_add(1, Ordering::Relaxed);
+        Some(frame)
+    }
+}
+
+/// Gives the pool what is left in the map. Its metadata goes where the early map reaches.
+///
+/// # Safety
+/// What the map calls usable is memory that nobody uses.
+pub unsafe fn init(map: &mut MemoryMap, cpus: usize) -> Result<Metadata, InitError> {
+    let setup = Setup::new(cpus).metadata_below(paging::EARLY_MAP_END);
+    // SAFETY: By contract, and the early map maps everything below its end, writable and forever.
+    unsafe { POOL.init(map, setup, paging::direct_map) }
+}
+
+const STACKS: u64 = 0xffff_c000_0000_0000;
+const STACK_PAGES: u64 = 16;
+
+/// Maps a stack for a CPU, a missing page below it, and returns its upper end.
+pub fn map_stack(cpu: usize) -> u64 {
+    let guard = STACKS + cpu as u64 * (STACK_PAGES + 1) * 4096;
+    for page in 1..=STACK_PAGES {
+        paging::map_page(guard + page * 4096, Purpose::Stack);
+    }
+    guard + (STACK_PAGES + 1) * 4096
+}

@@ -1,0 +1,122 @@
+//! Page tables: the direct map of all usable memory, and windows of pages one by one.
+//!
+//! boot.s maps the first 4 GiB at [`DIRECT_MAP`]. The rest of usable memory is mapped here, once
+//! the allocator runs, because the tables for it are frames from the allocator: `x86_64`'s own
+//! `map_to` takes them through frametree's `FrameAllocator`. **Invariant:** a table is a frame
+//! that the direct map reaches already, so memory is mapped upward and the allocator's metadata
+//! lies below 4 GiB.
+
+use core::fmt::Debug;
+use frametree::FrameRange;
+use raw_cpuid::CpuId as CpuFeatures;
+use spin::{Mutex, Once};
+use x86_64::registers::control::Cr3;
+use x86_64::structures::paging::{
+    FrameAllocator, Mapper, OffsetPageTable, Page, PageSize, PageTable, PageTableFlags, PhysFrame,
+    Size1GiB, Size2MiB, Size4KiB,
+};
+use x86_64::{PhysAddr, VirtAddr};
+
+use crate::memory::{KernelFrames, Purpose};
+
+/// Where the direct map begins: physical address `a` is at `DIRECT_MAP + a`.
+const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
+/// Where the early map of boot.s ends.
+pub const EARLY_MAP_END: u64 = 4 << 30;
+const DATA: PageTableFlags =
+    PageTableFlags::PRESENT.union(PageTableFlags::WRITABLE).union(PageTableFlags::NO_EXECUTE);
+
+static TABLES: Once<Mutex<OffsetPageTable<'static>>> = Once::new();
+
+/// Where the kernel sees this physical address.
+pub fn direct_map(physical: u64) -> *mut u8 {
+    core::ptr::with_exposed_provenance_mut((DIRECT_MAP + physical) as usize)
+}
+
+/// How many pages of each size the direct map took.
+#[derive(Default)]
+pub struct Mapped {
+    /// Pages of 1 GiB.
+    pub giant: u64,
+    /// Pages of 2 MiB.
+    pub large: u64,
+    /// Pages of 4 KiB.
+    pub small: u64,
+}
+
+/// Maps the usable memory that the early map does not reach. `frames` is the normalised map, as
+/// it was before anything was reserved or taken out of it.
+pub fn map_usable_memory(usable: impl Iterator<Item = FrameRange>) -> Mapped {
+    let giant_pages = CpuFeatures::new()
+        .get_extended_processor_and_feature_identifiers()
+        .is_some_and(|features| features.has_1gib_pages());
+    let mut mapped = Mapped::default();
+    for range in usable {
+        let mut at = range.start().start_address().max(EARLY_MAP_END);
+        let end = range.end().start_address();
+        while at < end {
+            let fits = |size| at.is_multiple_of(size) && end - at >= size;
+            if giant_pages && fits(Size1GiB::SIZE) {
+                map_direct::<Size1GiB>(at);
+                mapped.giant += 1;
+                at += Size1GiB::SIZE;
+            } else if fits(Size2MiB::SIZE) {
+                map_direct::<Size2MiB>(at);
+                mapped.large += 1;
+                at += Size2MiB::SIZE;
+            } else {
+                map_direct::<Size4KiB>(at);
+                mapped.small += 1;
+                at += Size4KiB::SIZE;
+            }
+        }
+    }
+    mapped
+}
+
+fn map_direct<S: PageSize + Debug>(physical: u64)
+where
+    OffsetPageTable<'static>: Mapper<S>,
+{
+    let page = Page::<S>::containing_address(VirtAddr::new(DIRECT_MAP + physical));
+    let frame = PhysFrame::containing_address(PhysAddr::new(physical));
+    // SAFETY: This place of the direct map belongs to this memory, which nobody uses yet.
+    unsafe { map(page, frame) };
+}
+
+/// Maps `frame` at `page`.
+///
+/// # Safety
+/// Nobody else uses the frame, or all users agree on it; nothing relies on the page being absent.
+unsafe fn map<S: PageSize + Debug>(page: Page<S>, frame: PhysFrame<S>)
+where
+    OffsetPageTable<'static>: Mapper<S>,
+{
+    let mut tables = tables().lock();
+    // SAFETY: By contract. The frames for tables come from the allocator and are nobody else's.
+    let result = unsafe { tables.map_to(page, frame, DATA, &mut KernelFrames(Purpose::Table)) };
+    match result {
+        // A page that was absent is in no CPU's cache of translations.
+        Ok(flush) => flush.ignore(),
+        Err(error) => panic!("cannot map {page:?}: {error:?}"),
+    }
+}
+
+fn tables() -> &'static Mutex<OffsetPageTable<'static>> {
+    TABLES.call_once(|| {
+        let root = direct_map(Cr3::read().0.start_address().as_u64()).cast::<PageTable>();
+        // SAFETY: The tables that boot.s made lie in the early map, and from here on only this
+        // lock's holder uses them.
+        let tables = unsafe { OffsetPageTable::new(&mut *root, VirtAddr::new(DIRECT_MAP)) };
+        Mutex::new(tables)
+    })
+}
+
+/// Maps a frame of its own at this address, in a part of the address space that is the kernel's
+/// own. It stays forever.
+pub fn map_page(address: u64, purpose: Purpose) {
+    let page = Page::<Size4KiB>::containing_address(VirtAddr::new(address));
+    let frame = KernelFrames(purpose).allocate_frame().expect("no frame left for the kernel");
+    // SAFETY: The frame is new and nobody else's.
+    unsafe { map(page, frame) };
+}

@@ -1,0 +1,124 @@
+//! What the kernel says about memory before and after the exercises. Every figure is read or
+//! measured at that moment.
+
+use core::time::Duration;
+use frametree::{FRAME_SIZE, MemoryMap, Metadata, RegionKind};
+
+use crate::handoff::{Handoff, Reservation};
+use crate::memory::{self, POOL, Purpose};
+use crate::paging::Mapped;
+use crate::picture::Scale;
+use crate::text::{Bytes, frames};
+use crate::{exercises, print, println, smp};
+
+/// The loader's map, entry by entry.
+pub fn map_as_it_came(handoff: &Handoff) {
+    println!("Memory map as it came: {} entries", handoff.memory_map().count());
+    for entry in handoff.memory_map() {
+        let (start, length) = (entry.start, entry.length);
+        let (size, unit) = Bytes(length).parts();
+        println!("  {start:#014x} + {length:#014x} {size:>5} {unit:<3}  {}", entry.meaning());
+    }
+}
+
+/// What became of it.
+pub fn normalised(map: &MemoryMap) {
+    println!("\nNormalised, in frames of {FRAME_SIZE} bytes");
+    for (range, kind) in map.regions() {
+        let kind = match kind {
+            RegionKind::Usable => "usable",
+            _ => "usable once the ACPI tables are read",
+        };
+        let (start, end) = (range.start().get(), range.end().get());
+        let (size, unit) = frames(range.len()).parts();
+        println!("  {start:#014x} ..{end:#014x} {size:>5} {unit:<3}  {kind}");
+    }
+}
+
+/// One reservation, and what it cost.
+pub fn reservation(reservation: Reservation, taken: u64) {
+    let Reservation { what, start, length } = reservation;
+    let (size, unit) = Bytes(length).parts();
+    println!("  {start:#014x} + {length:#014x} {size:>5} {unit:<3}  {what}: {taken} frames");
+}
+
+/// What the pool took for itself.
+pub fn metadata(metadata: &Metadata, usable: u64) {
+    let start = metadata.frames.start().start_address();
+    let (bytes, managed) = (metadata.bytes as u64, metadata.managed_frames);
+    let hundredths = bytes * 8 * 100 / managed;
+    println!("\nMetadata of the pool");
+    let (size, unit) = Bytes(bytes).parts();
+    println!(
+        "  {start:#014x} + {bytes:#014x} {size:>5} {unit:<3}  {} frames",
+        metadata.frames.len()
+    );
+    println!("  {}.{:02} bits for each managed frame", hundredths / 100, hundredths % 100);
+    println!("  frames managed: {managed} of {usable} usable ones, {}", frames(managed));
+}
+
+/// How the memory beyond the early map was mapped.
+pub fn direct_map(mapped: &Mapped) {
+    let Mapped { giant, large, small } = mapped;
+    println!("\nMapped above 4 GiB: {giant} pages of 1 GiB, {large} of 2 MiB, {small} of 4 KiB");
+    println!("  page tables for it from the pool: {}", memory::kept(Purpose::Table));
+}
+
+/// The CPU that booted.
+pub fn first_cpu() {
+    print!("\nCPUs: 0");
+}
+
+/// A CPU that came up.
+pub fn next_cpu(index: usize) {
+    print!(" {index}");
+}
+
+/// That these were all.
+pub fn all_cpus() {
+    let cpus = smp::online();
+    println!(" up, {cpus} in all; stacks take {} frames", memory::kept(Purpose::Stack));
+}
+
+/// How to read the pictures that follow.
+pub fn picture_legend() {
+    if let Some(tree) = POOL.tree() {
+        let Scale { blocks, per_cell } = Scale::of(tree);
+        println!(
+            "\nMemory is {blocks} blocks of 2 MiB. In the pictures a cell is {per_cell} of them,"
+        );
+        println!("from ' ' (all free) over ░ ▒ ▓ to █ (all in use).\n");
+    }
+}
+
+/// Where every frame is, and what it took.
+pub fn summary(elapsed: Duration) {
+    exercises::drain_all();
+    let (stats, (taken, given_back)) = (POOL.stats(), exercises::totals());
+    let kept = memory::kept_in_all();
+    println!("\nSummary after {:.1} s on {} CPUs", elapsed.as_secs_f32(), smp::online());
+    println!("  allocations {taken:>12}    frees  {given_back:>12}");
+    println!("  refills     {:>12}    flushes{:>12}", stats.refills, stats.flushes);
+    println!("  splits      {:>12}    merges {:>12}", stats.splits, stats.merges);
+    println!("  lost races  {:>12}    nested {:>12}", stats.lost_races, stats.nested);
+    println!(
+        "  drains      {:>12}    requested by CPUs that found nothing",
+        memory::requested_drains()
+    );
+    println!("  free        {:>12}    of them cached {}", stats.free_frames, stats.cached_frames);
+    println!(
+        "  kept        {kept:>12}    {} page tables, {} stacks, {} heap",
+        memory::kept(Purpose::Table),
+        memory::kept(Purpose::Stack),
+        memory::kept(Purpose::Heap),
+    );
+    let accounted = stats.free_frames + kept;
+    print!("  frames accounted for: {accounted} of {}", stats.managed_frames);
+    assert!(accounted == stats.managed_frames, "frames are missing");
+    println!(", all");
+    assert!(taken == given_back, "{taken} frames were taken and {given_back} given back");
+    if let Err(broken) = POOL.verify() {
+        panic!("the pool is broken: {broken}");
+    }
+    println!("  verify: every level of the tree and every cache is sound");
+}

@@ -1,0 +1,14 @@
+//! Boots frametree's demo kernel in QEMU and says how it ended.
+//!
+//! A boot succeeds only if the kernel itself says so, through QEMU's exit device. A panic, a CPU
+//! exception, a reset (the machine's answer to a triple fault) and silence beyond the time limit
+//! are failures, each with a name of its own.
+//!
+//! It never uses KVM, so that a boot is the same everywhere. It installs nothing: what is missing
+//! is an error that names the command to run.
+
+mod kernel;
+mod machine;
+
+pub use kernel::{BuildError, kernel};
+pub use machine::{Boot, BootError, Memory, MemoryError, Outcome, Report};

@@ -1,0 +1,148 @@
+//! The allocator in a kernel of its own: the demo kernel boots in QEMU on machines of many
+//! shapes and has to report success; and a kernel that fails has to be seen to fail, each way
+//! with an outcome of its own.
+#![cfg(not(loom))]
+
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use frametree_qemu::{Boot, Memory, Outcome, Report};
+
+/// Boots at once: each has several busy threads.
+const MACHINES: usize = 2;
+
+static FREE_MACHINES: (Mutex<usize>, Condvar) = (Mutex::new(MACHINES), Condvar::new());
+
+/// One of the machines that may run at once, until dropped.
+struct Turn;
+
+impl Turn {
+    fn wait() -> Self {
+        let (free, freed) = &FREE_MACHINES;
+        let mut free = freed.wait_while(free.lock().unwrap(), |free| *free == 0).unwrap();
+        *free -= 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let (free, freed) = &FREE_MACHINES;
+        // A boot that panicked held no lock; the count is right all the same.
+        *free.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += 1;
+        freed.notify_one();
+    }
+}
+
+fn run(boot: &Boot) -> Report {
+    let kernel = frametree_qemu::kernel().unwrap_or_else(|error| panic!("{error}"));
+    let _turn = Turn::wait();
+    boot.run(kernel, |_| ()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The number behind `label` in the kernel's output.
+fn figure(output: &str, label: &str) -> u64 {
+    let (_, rest) = output.split_once(label).unwrap_or_else(|| panic!("no {label:?}:\n{output}"));
+    let number = rest.split_whitespace().next().unwrap_or_default();
+    number.parse().unwrap_or_else(|_| panic!("{label:?} has {number:?} behind it:\n{output}"))
+}
+
+/// Boots, and checks what the kernel says about itself.
+fn boots(cpus: u32, memory: Memory) -> String {
+    let Report { outcome, output, .. } = run(&Boot::new(cpus, memory));
+    assert_eq!(outcome, Outcome::Success, "{outcome}:\n{output}");
+    let numbers: Vec<String> = (0..cpus).map(|cpu| cpu.to_string()).collect();
+    let up = format!("CPUs: {} up, {cpus} in all", numbers.join(" "));
+    assert!(output.contains(&up), "no {up:?}:\n{output}");
+
+    let managed = figure(&output, "frames managed: ");
+    assert!(managed > 0);
+    assert!(output.contains(&format!("frames accounted for: {managed} of {managed}, all\n")));
+    assert!(output.contains("verify: every level"), "{output}");
+    assert!(figure(&output, "  nested ") > 0, "no interrupt hit inside the allocator:\n{output}");
+    assert_eq!(figure(&output, "  allocations "), figure(&output, "  frees "));
+    output
+}
+
+/// Boots with a fault on request, which must end the boot in this way.
+fn fails(fault: &str, expected: Outcome) -> String {
+    let command_line = format!("fail={fault}");
+    let time_limit = Duration::from_secs(if expected == Outcome::TimedOut { 5 } else { 60 });
+    let boot = Boot { command_line, time_limit, ..Boot::new(2, Memory::mebibytes(64)) };
+    let Report { outcome, output, .. } = run(&boot);
+    assert_eq!(outcome, expected, "{output}");
+    output
+}
+
+#[test]
+fn one_cpu() {
+    boots(1, Memory::mebibytes(512));
+}
+
+#[test]
+fn two_cpus() {
+    boots(2, Memory::mebibytes(512));
+}
+
+#[test]
+fn four_cpus_and_all_memory_through_the_hands_of_each() {
+    let output = boots(4, Memory::mebibytes(512));
+    let through = output.lines().find(|line| line.contains("through the hands of each of 4 CPUs"));
+    assert!(through.is_some_and(|line| line.ends_with(" frames, all")), "{output}");
+}
+
+#[test]
+fn eight_cpus() {
+    boots(8, Memory::mebibytes(512));
+}
+
+#[test]
+fn memory_64_mib() {
+    boots(4, Memory::mebibytes(64));
+}
+
+#[test]
+fn memory_6_gib_with_a_hole_below_4_gib() {
+    let output = boots(4, Memory::gibibytes(6));
+    assert!(figure(&output, "Mapped above 4 GiB: ") > 0, "{output}");
+}
+
+#[test]
+fn memory_64_gib() {
+    boots(4, Memory::gibibytes(64));
+}
+
+#[test]
+fn memory_1_tib() {
+    let output = boots(4, Memory::gibibytes(1024));
+    assert!(figure(&output, "frames managed: ") > 1023 << 18, "{output}");
+}
+
+#[test]
+fn a_panic_is_a_failure() {
+    let output = fails("panic", Outcome::Panic);
+    assert!(output.contains("PANIC on CPU 1: on request"), "{output}");
+}
+
+#[test]
+fn a_cpu_exception_is_a_failure() {
+    let output = fails("exception", Outcome::Exception);
+    assert!(output.contains("EXCEPTION 14 on CPU 1"), "{output}");
+    assert!(output.contains("0x0000123456789000"), "{output}");
+}
+
+#[test]
+fn a_triple_fault_is_a_failure() {
+    fails("triple", Outcome::Reset);
+}
+
+#[test]
+fn a_hang_is_a_failure() {
+    fails("hang", Outcome::TimedOut);
+}
+
+#[test]
+fn one_wrong_byte_in_a_stamped_frame_is_found() {
+    let output = fails("stamp", Outcome::Panic);
+    assert!(output.contains("damaged stamp in frame"), "{output}");
+}

@@ -1,0 +1,878 @@
+//! The public API on one thread, which plays several CPUs, against a naive model: sets of frames
+//! (in the tree, held) and two groups of frames for each CPU's cache. The model says which frame
+//! comes, which error with which frame, and what is free at each size; the pool has to agree
+//! after every step, on maps with holes, crumbs, missing GiBs and whole ones.
+//!
+//! Not asked of it, since documented as undetected: freeing what another CPU has cached.
+#![cfg(not(loom))]
+
+mod support;
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use frametree::{
+    AllocError, CpuId, Cpus, Found, Frame, FrameNumber, FramePool, FreeCount, FreeError,
+    OutOfMemory, PageCache,
+};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use support::{BLOCK, GIANT, Threads};
+
+/// CPUs with a slot; one more takes part without.
+const CPUS: usize = 3;
+const GROUP: u64 = 64;
+
+type Pool = &'static FramePool<Machine>;
+
+std::thread_local! {
+    static POOL: Cell<Option<Pool>> = const { Cell::new(None) };
+}
+
+/// What a drain request does: nothing at once, or a drain that is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Machine {
+    Deaf,
+    Waits,
+}
+
+// SAFETY: one thread plays all CPUs, one after the other.
+unsafe impl Cpus for Machine {
+    fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R {
+        Threads.with_current(work)
+    }
+
+    fn request_drain(&self, cpu: CpuId) {
+        if *self == Self::Waits {
+            let this = Threads.with_current(CpuId::get);
+            Threads::become_cpu(cpu.get());
+            POOL.get().expect("a pool").drain().expect("a drain");
+            Threads::become_cpu(this);
+        }
+    }
+}
+
+/// A set of frames: for each group of 64 that has any, one bit each.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+struct Frames(BTreeMap<u64, u64>);
+
+impl Frames {
+    fn of(regions: &[(u64, u64)]) -> Self {
+        let mut frames = Self::default();
+        for &(start, count) in regions {
+            frames.insert_range(start, count);
+        }
+        frames
+    }
+
+    fn group(&self, group: u64) -> u64 {
+        self.0.get(&group).copied().unwrap_or(0)
+    }
+
+    fn contains(&self, frame: u64) -> bool {
+        self.group(frame / GROUP) >> (frame % GROUP) & 1 != 0
+    }
+
+    fn insert(&mut self, group: u64, bits: u64) {
+        if bits != 0 {
+            let word = self.0.entry(group).or_default();
+            assert_eq!(*word & bits, 0, "put twice into group {group:#x}");
+            *word |= bits;
+        }
+    }
+
+    fn remove(&mut self, group: u64, bits: u64) {
+        let left = self.group(group) & !bits;
+        assert_eq!(self.group(group) & bits, bits, "taken twice from group {group:#x}");
+        if left == 0 {
+            self.0.remove(&group)
+        } else {
+            self.0.insert(group, left)
+        };
+    }
+
+    /// Takes those of `bits` out that are there.
+    fn forget(&mut self, group: u64, bits: u64) -> u64 {
+        let there = self.group(group) & bits;
+        self.remove(group, there);
+        there
+    }
+
+    fn insert_range(&mut self, start: u64, count: u64) {
+        pieces(start, count).for_each(|(group, bits)| self.insert(group, bits));
+    }
+
+    fn remove_range(&mut self, start: u64, count: u64) {
+        pieces(start, count).for_each(|(group, bits)| self.remove(group, bits));
+    }
+
+    /// How many frames of a range are there.
+    fn count_in(&self, start: u64, count: u64) -> u64 {
+        let groups = self.0.range(start / GROUP..(start + count) / GROUP);
+        groups.map(|(_, bits)| u64::from(bits.count_ones())).sum()
+    }
+
+    fn count(&self) -> u64 {
+        self.0.values().map(|bits| u64::from(bits.count_ones())).sum()
+    }
+
+    fn first(&self) -> Option<u64> {
+        self.0.iter().next().map(|(group, bits)| group * GROUP + u64::from(bits.trailing_zeros()))
+    }
+
+    fn nth(&self, mut n: u64) -> Option<u64> {
+        for (group, bits) in &self.0 {
+            let here = u64::from(bits.count_ones());
+            if n < here {
+                let bit = (0..GROUP).filter(|bit| bits >> bit & 1 != 0).nth(n as usize)?;
+                return Some(group * GROUP + bit);
+            }
+            n -= here;
+        }
+        None
+    }
+
+    /// The aligned runs of `size` frames that are there in full, ascending.
+    fn whole(&self, size: u64) -> impl Iterator<Item = u64> + '_ {
+        let starts = self.0.keys().map(|group| group * GROUP);
+        starts.filter(move |start| {
+            start.is_multiple_of(size)
+                && self.group(start / GROUP) == u64::MAX
+                && self.count_in(*start, size) == size
+        })
+    }
+}
+
+/// Cuts a range of frames into groups and bits.
+fn pieces(start: u64, count: u64) -> impl Iterator<Item = (u64, u64)> {
+    let end = start + count;
+    (start / GROUP..end.div_ceil(GROUP)).map(move |group| {
+        let (from, to) = (start.max(group * GROUP), end.min((group + 1) * GROUP));
+        (group, u64::MAX >> (GROUP - (to - from)) << (from % GROUP))
+    })
+}
+
+/// One side of a CPU's cache: the group that it is open for, and the frames of it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Side {
+    group: Option<u64>,
+    bits: u64,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Cache {
+    alloc_side: Side,
+    free_side: Side,
+    is_asked_to_drain: bool,
+}
+
+impl Cache {
+    fn count(&self) -> u64 {
+        u64::from(self.alloc_side.bits.count_ones() + self.free_side.bits.count_ones())
+    }
+
+    fn holds(&self, frame: u64) -> bool {
+        [self.alloc_side, self.free_side]
+            .iter()
+            .any(|side| side.group == Some(frame / GROUP) && side.bits >> (frame % GROUP) & 1 != 0)
+    }
+}
+
+/// What should be so.
+struct Model {
+    managed: Frames,
+    tree: Frames,
+    held: Frames,
+    /// Free frames, in the tree or in a cache, that are known to hold zeros.
+    zero: Frames,
+    caches: [Cache; CPUS],
+    machine: Machine,
+}
+
+impl Model {
+    fn new(regions: &[(u64, u64)], machine: Machine) -> Self {
+        let managed = Frames::of(regions);
+        let tree = managed.clone();
+        let [held, zero] = [Frames::default(), Frames::default()];
+        Self { managed, tree, held, zero, caches: [Cache::default(); CPUS], machine }
+    }
+
+    fn cached(&self) -> u64 {
+        self.caches.iter().map(Cache::count).sum()
+    }
+
+    fn cached_elsewhere(&self, cpu: usize) -> u64 {
+        let others = self.caches.iter().enumerate().filter(|(other, _)| *other != cpu);
+        others.map(|(_, cache)| cache.count()).sum()
+    }
+
+    fn is_cached(&self, frame: u64) -> bool {
+        self.caches.iter().any(|cache| cache.holds(frame))
+    }
+
+    fn count_free(&self) -> FreeCount {
+        FreeCount {
+            frames: self.tree.count(),
+            blocks: self.tree.whole(BLOCK).count() as u64,
+            giants: self.tree.whole(GIANT).count() as u64,
+        }
+    }
+
+    /// Every use of a slot serves a pending request first.
+    fn enter(&mut self, cpu: usize) {
+        if self.caches.get(cpu).is_some_and(|cache| cache.is_asked_to_drain) {
+            self.drain(cpu);
+        }
+    }
+
+    fn drain(&mut self, cpu: usize) {
+        let Some(cache) = self.caches.get_mut(cpu) else { return };
+        let Cache { alloc_side, free_side, .. } = std::mem::take(cache);
+        for side in [alloc_side, free_side] {
+            self.tree.insert(side.group.unwrap_or(0), side.bits);
+        }
+    }
+
+    /// What a look at the frame would find wrong with freeing it to the tree.
+    fn found_in_tree(&self, frame: u64) -> Option<Found> {
+        let free_in = |size| self.tree.count_in(frame / size * size, size);
+        if !self.managed.contains(frame) {
+            Some(Found::Unmanaged)
+        } else if free_in(GIANT) == GIANT {
+            Some(Found::FreeGiant)
+        } else if free_in(BLOCK) == BLOCK {
+            Some(Found::FreeBlock)
+        } else {
+            self.tree.contains(frame).then_some(Found::Free)
+        }
+    }
+
+    /// A free by a CPU, or by none; what it must say.
+    fn free(&mut self, cpu: usize, frame: u64) -> Result<(), Found> {
+        self.enter(cpu);
+        let (group, bit) = (frame / GROUP, 1 << (frame % GROUP));
+        let found = self.found_in_tree(frame);
+        let Some(cache) = self.caches.get_mut(cpu) else {
+            if let Some(found) = found {
+                return Err(found);
+            }
+            self.held.remove(group, bit);
+            self.tree.insert(group, bit);
+            return Ok(());
+        };
+        if self.managed.group(group) == 0 {
+            return Err(Found::Unmanaged);
+        }
+        if cache.alloc_side.group != Some(group) && cache.free_side.group != Some(group) {
+            let old = std::mem::replace(&mut cache.free_side, Side { group: Some(group), bits: 0 });
+            self.tree.insert(old.group.unwrap_or(0), old.bits);
+        }
+        let side = match cache.alloc_side.group {
+            Some(open) if open == group => &mut cache.alloc_side,
+            _ => &mut cache.free_side,
+        };
+        if side.bits & bit != 0 {
+            return Err(Found::Cached);
+        }
+        if let Some(found) = found {
+            return Err(found);
+        }
+        side.bits |= bit;
+        self.held.remove(group, bit);
+        Ok(())
+    }
+
+    /// An allocation that gave `given`; what it must give, where that is determined.
+    fn alloc(&mut self, cpu: usize, given: Option<u64>) -> Result<u64, AllocError> {
+        self.enter(cpu);
+        if let Some(frame) = self.alloc_once(cpu, given) {
+            return Ok(frame);
+        }
+        for other in 0..CPUS {
+            if other != cpu && self.caches[other].count() > 0 {
+                match self.machine {
+                    Machine::Deaf => self.caches[other].is_asked_to_drain = true,
+                    Machine::Waits => self.drain(other),
+                }
+            }
+        }
+        self.alloc_once(cpu, given)
+            .ok_or(AllocError::OutOfMemory { cached_elsewhere: self.cached_elsewhere(cpu) })
+    }
+
+    fn alloc_once(&mut self, cpu: usize, given: Option<u64>) -> Option<u64> {
+        let Some(cache) = self.caches.get_mut(cpu) else {
+            let frame = self.tree.first()?;
+            self.take(frame, 1);
+            return Some(frame);
+        };
+        if cache.alloc_side.bits == 0 && cache.free_side.bits != 0 {
+            std::mem::swap(&mut cache.alloc_side, &mut cache.free_side);
+        }
+        if cache.alloc_side.bits == 0 {
+            // A refill: which group is the tree's choice, and then all of it.
+            self.tree.first()?;
+            let group = given? / GROUP;
+            let bits = self.tree.group(group);
+            assert_ne!(bits, 0, "a refill from group {group:#x}, where nothing is free");
+            self.tree.remove(group, bits);
+            cache.alloc_side = Side { group: Some(group), bits };
+        }
+        let Side { group, ref mut bits } = cache.alloc_side;
+        let (group, bit) = (group?, *bits & bits.wrapping_neg());
+        *bits &= !bit;
+        self.zero.forget(group, bit);
+        self.held.insert(group, bit);
+        Some(group * GROUP + u64::from(bit.trailing_zeros()))
+    }
+
+    /// Moves frames from the tree to the holder.
+    fn take(&mut self, start: u64, count: u64) {
+        self.tree.remove_range(start, count);
+        self.held.insert_range(start, count);
+        pieces(start, count).for_each(|(group, bits)| _ = self.zero.forget(group, bits));
+    }
+
+    fn alloc_whole(&mut self, size: u64) -> Option<u64> {
+        let start = self.tree.whole(size).next()?;
+        self.take(start, size);
+        Some(start)
+    }
+
+    fn free_whole(&mut self, start: u64, size: u64) -> Result<(), Found> {
+        if !start.is_multiple_of(size) {
+            return Err(Found::Misaligned { frames: size });
+        }
+        if self.managed.count_in(start, size) != size {
+            return Err(Found::Unmanaged);
+        }
+        if let Some(found @ (Found::FreeGiant | Found::FreeBlock)) = self.found_in_tree(start)
+            && (found == Found::FreeGiant || size == BLOCK)
+        {
+            return Err(found);
+        }
+        match self.tree.count_in(start, size) {
+            0 => {
+                self.held.remove_range(start, size);
+                self.tree.insert_range(start, size);
+                Ok(())
+            }
+            free => Err(Found::PartlyFree { free }),
+        }
+    }
+
+    /// A flush of `bits` to the tree: the held ones go back.
+    fn flush(&mut self, group: u64, bits: u64, zero: u64) -> Result<(), FreeError> {
+        let error = |bits: u64, found| {
+            let frame = group * GROUP + u64::from(bits.trailing_zeros());
+            Err(FreeError { frame: FrameNumber::new(frame), found })
+        };
+        let managed = self.managed.group(group);
+        if managed == 0 {
+            return error(bits, Found::Unmanaged);
+        }
+        let above = self.found_in_tree(group * GROUP);
+        if let Some(found @ (Found::FreeGiant | Found::FreeBlock)) = above {
+            return error(bits, found);
+        }
+        let overlap = bits & self.tree.group(group);
+        let back = bits & managed & !overlap;
+        self.held.remove(group, back);
+        self.tree.insert(group, back);
+        self.zero.insert(group, zero & back);
+        if overlap != 0 {
+            error(overlap, Found::Free)
+        } else if bits & !managed != 0 {
+            error(bits & !managed, Found::Unmanaged)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// One step. A CPU number may be one too high: a CPU without a cache.
+#[derive(Clone, Debug)]
+enum Step {
+    Alloc {
+        cpu: usize,
+        count: usize,
+    },
+    /// Frees held frames from the chosen one upward.
+    Free {
+        cpu: usize,
+        which: Index,
+        count: usize,
+    },
+    /// The same frame for every `stride`-th held one: many words, little of each.
+    Scatter {
+        cpu: usize,
+        which: Index,
+        count: usize,
+        stride: u64,
+    },
+    DoubleFree {
+        cpu: usize,
+        which: Index,
+    },
+    /// Of a frame in the CPU's own cache.
+    FreeCached {
+        cpu: usize,
+        which: Index,
+    },
+    /// Frames known to be zero go through a cache: to the caller, and back.
+    UseZeroed {
+        cpu: usize,
+        count: usize,
+    },
+    ForeignFree {
+        cpu: usize,
+        which: Index,
+        above: u64,
+    },
+    Drain {
+        cpu: usize,
+    },
+    DrainOffline {
+        cpu: usize,
+    },
+    AllocBlock {
+        cpu: usize,
+        count: usize,
+    },
+    FreeBlock {
+        cpu: usize,
+        which: Index,
+        off_by: u64,
+    },
+    TreeAlloc,
+    TreeFree {
+        which: Index,
+    },
+    Refill {
+        take: u32,
+        zero: u64,
+    },
+    BadFlush {
+        which: Index,
+        bits: u64,
+    },
+    AllocGiant,
+    FreeGiant {
+        which: Index,
+        off_by: u64,
+    },
+    Exhaust {
+        cpu: usize,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let cpu = || prop_oneof![6 => 0..CPUS, 1 => Just(CPUS)];
+    let which = any::<Index>;
+    let off_by = || prop_oneof![5 => Just(0u64), 1 => Just(1u64), 1 => Just(64u64)];
+    prop_oneof![
+        6 => (cpu(), 1..200usize).prop_map(|(cpu, count)| Step::Alloc { cpu, count }),
+        6 => (cpu(), which(), 1..700usize)
+            .prop_map(|(cpu, which, count)| Step::Free { cpu, which, count }),
+        3 => (cpu(), which(), 1..30usize, 1..100u64).prop_map(|(cpu, which, count, stride)| {
+            Step::Scatter { cpu, which, count, stride }
+        }),
+        3 => (cpu(), which()).prop_map(|(cpu, which)| Step::DoubleFree { cpu, which }),
+        2 => (cpu(), which()).prop_map(|(cpu, which)| Step::FreeCached { cpu, which }),
+        2 => (0..CPUS, 1..9usize).prop_map(|(cpu, count)| Step::UseZeroed { cpu, count }),
+        2 => (cpu(), which(), 0..600u64)
+            .prop_map(|(cpu, which, above)| Step::ForeignFree { cpu, which, above }),
+        2 => cpu().prop_map(|cpu| Step::Drain { cpu }),
+        1 => cpu().prop_map(|cpu| Step::DrainOffline { cpu }),
+        3 => (cpu(), 1..6usize).prop_map(|(cpu, count)| Step::AllocBlock { cpu, count }),
+        3 => (cpu(), which(), off_by())
+            .prop_map(|(cpu, which, off_by)| Step::FreeBlock { cpu, which, off_by }),
+        2 => Just(Step::TreeAlloc),
+        2 => which().prop_map(|which| Step::TreeFree { which }),
+        3 => (0..70u32, any::<u64>()).prop_map(|(take, zero)| Step::Refill { take, zero }),
+        2 => (which(), any::<u64>()).prop_map(|(which, bits)| Step::BadFlush { which, bits }),
+        1 => Just(Step::AllocGiant),
+        1 => (which(), off_by()).prop_map(|(which, off_by)| Step::FreeGiant { which, off_by }),
+        1 => cpu().prop_map(|cpu| Step::Exhaust { cpu }),
+    ]
+}
+
+/// Regions as (gap before, frames), so that they never touch.
+fn regions(large: bool) -> BoxedStrategy<Vec<(u64, u64)>> {
+    let gap = prop_oneof![
+        4 => 1..200u64,
+        2 => (1..4u64, 0..BLOCK).prop_map(|(blocks, rest)| blocks * BLOCK + rest),
+        1 => (1..900u64, 0..GIANT).prop_map(|(giants, rest)| giants * GIANT + rest),
+        1 => (1..900u64).prop_map(|giants| giants * GIANT - 1),
+    ];
+    let small = prop_oneof![
+        3 => 1..130u64,
+        3 => 500..1600u64,
+        1 => (1..8u64).prop_map(|blocks| blocks * BLOCK),
+        1 => (1..8u64, 0..BLOCK).prop_map(|(blocks, rest)| blocks * BLOCK + rest),
+    ];
+    let length = if large {
+        // A GiB and a few blocks on either side hold one aligned GiB, or almost.
+        prop_oneof![1 => small, 2 => (GIANT - 600)..(2 * GIANT + 3000)].boxed()
+    } else {
+        small.boxed()
+    };
+    let most = if large { 3 } else { 6 };
+    let regions = prop::collection::vec((gap, length), 1..most);
+    regions
+        .prop_map(|parts| {
+            let mut end = 0;
+            let place = |(gap, length)| {
+                let start = end + gap;
+                end = start + length;
+                (start, length)
+            };
+            parts.into_iter().map(place).collect()
+        })
+        .boxed()
+}
+
+/// The pool and the model side by side.
+struct Both {
+    pool: Pool,
+    model: Model,
+    first: FreeCount,
+}
+
+fn frame(number: u64) -> Frame {
+    // SAFETY: the tests use no memory; the model owns what is freed in earnest.
+    unsafe { Frame::from_number(FrameNumber::new(number)) }
+}
+
+fn refused(frame: u64, result: Result<(), Found>) -> Result<(), FreeError> {
+    result.map_err(|found| FreeError { frame: FrameNumber::new(frame), found })
+}
+
+fn number(frame: Result<Frame, OutOfMemory>) -> Option<u64> {
+    frame.ok().map(|frame| frame.into_number().get())
+}
+
+impl Both {
+    fn new(regions: &[(u64, u64)], machine: Machine) -> Self {
+        let pool = support::pool(machine, CPUS, regions);
+        POOL.set(Some(pool));
+        let model = Model::new(regions, machine);
+        let both = Self { pool, first: model.count_free(), model };
+        both.compare();
+        both
+    }
+
+    fn alloc(&mut self, cpu: usize) -> bool {
+        Threads::become_cpu(cpu);
+        let given = self.pool.alloc().map(|frame| frame.into_number().get());
+        assert_eq!(given, self.model.alloc(cpu, given.ok()), "alloc on CPU {cpu}");
+        given.is_ok()
+    }
+
+    fn free(&mut self, cpu: usize, number: u64) {
+        // A pending request may still put the frame where a free finds it; look after that.
+        let elsewhere = (0..CPUS).any(|at| at != cpu && self.model.caches[at].holds(number));
+        if elsewhere {
+            return;
+        }
+        Threads::become_cpu(cpu);
+        let said = self.pool.free(frame(number));
+        assert_eq!(said, refused(number, self.model.free(cpu, number)), "free on CPU {cpu}");
+    }
+
+    fn alloc_block(&mut self, cpu: usize) -> bool {
+        Threads::become_cpu(cpu);
+        let given = self.pool.alloc_block().map(|frame| frame.into_number().get());
+        self.model.enter(cpu);
+        let cached_elsewhere = self.model.cached_elsewhere(cpu);
+        let due = self.model.alloc_whole(BLOCK).ok_or(AllocError::OutOfMemory { cached_elsewhere });
+        assert_eq!(given, due, "alloc_block on CPU {cpu}");
+        given.is_ok()
+    }
+
+    fn free_block(&mut self, cpu: usize, first: u64) {
+        let free = self.model.tree.count_in(first, BLOCK);
+        let is_cached = (first..first + BLOCK).any(|frame| self.model.is_cached(frame));
+        if first.is_multiple_of(BLOCK) && free == 0 && is_cached {
+            return;
+        }
+        self.model.enter(cpu);
+        Threads::become_cpu(cpu);
+        let said = self.pool.free_block(frame(first));
+        assert_eq!(said, refused(first, self.model.free_whole(first, BLOCK)), "free_block");
+    }
+
+    fn alloc_giant(&mut self) -> bool {
+        let given = number(self.pool.tree().expect("a tree").alloc_giant());
+        assert_eq!(given, self.model.alloc_whole(GIANT), "alloc_giant");
+        given.is_some()
+    }
+
+    fn free_giant(&mut self, first: u64) {
+        let free = self.model.tree.count_in(first, GIANT);
+        let caches = &self.model.caches;
+        let groups = caches.iter().flat_map(|cache| [cache.alloc_side, cache.free_side]);
+        let mut cached = groups.filter(|side| side.bits != 0).filter_map(|side| side.group);
+        if free == 0 && cached.any(|group| group * GROUP / GIANT == first / GIANT) {
+            return;
+        }
+        let said = self.pool.tree().expect("a tree").free_giant(frame(first));
+        assert_eq!(said, refused(first, self.model.free_whole(first, GIANT)), "free_giant");
+    }
+
+    fn tree_alloc(&mut self) {
+        let given = number(self.pool.tree().expect("a tree").alloc());
+        assert_eq!(given, self.model.tree.first(), "the tree's lowest frame");
+        if let Some(frame) = given {
+            self.model.take(frame, 1);
+        }
+    }
+
+    /// A refill of a cache of one's own; some of it taken, some known to be zero afterwards.
+    fn refill(&mut self, take: u32, zero: u64) {
+        let tree = self.pool.tree().expect("a tree");
+        let given = tree.refill();
+        let due = self.model.tree.0.first_key_value().map(|(group, bits)| (*group, *bits));
+        let Ok(mut cache) = given else { return assert_eq!(due, None, "a refill") };
+        let group = cache.base().get() / GROUP;
+        assert_eq!(Some((group, cache.free())), due, "a refill");
+        assert_eq!(cache.known_zero(), self.model.zero.group(group) & cache.free());
+        let known = cache.known_zero();
+        let all = cache.free();
+        self.model.tree.remove(group, all);
+        self.model.held.insert(group, all);
+        self.model.zero.forget(group, all);
+        for _ in 0..take {
+            let lowest = cache.free().trailing_zeros();
+            let Some(run) = cache.alloc() else { break };
+            assert_eq!(run.frames.start().get(), group * GROUP + u64::from(lowest));
+            assert_eq!(run.known_zero, known >> lowest & 1);
+        }
+        let bits = cache.free();
+        // SAFETY: the same frames again, as a zeroer would bring them back.
+        let mut cache = unsafe { PageCache::from_parts(cache.base(), bits, bits & zero) };
+        assert_eq!(cache.flush(tree), Ok(()));
+        assert!(cache.is_empty());
+        if bits != 0 {
+            assert_eq!(self.model.flush(group, bits, bits & zero), Ok(()));
+        }
+    }
+
+    /// Frames of one group given back at once: held, free and foreign ones.
+    fn bad_flush(&mut self, near: u64, bits: u64) {
+        let group = near / GROUP;
+        let cached = self.model.caches.iter().flat_map(|cache| [cache.alloc_side, cache.free_side]);
+        let cached = cached.filter(|side| side.group == Some(group)).fold(0, |all, s| all | s.bits);
+        let bits = bits & !cached;
+        let base = FrameNumber::new(group * GROUP);
+        // SAFETY: deliberately wrong; the tree must refuse what is.
+        let mut cache = unsafe { PageCache::from_parts(base, bits, 0) };
+        let said = self.pool.tree().expect("a tree").flush(&mut cache);
+        let due = if bits == 0 { Ok(()) } else { self.model.flush(group, bits, 0) };
+        assert_eq!(said, due, "a flush of {bits:#x} to group {group:#x}");
+    }
+
+    fn held(&self, which: &Index) -> Option<u64> {
+        let count = self.model.held.count();
+        self.model.held.nth(which.index(count.max(1) as usize) as u64)
+    }
+
+    /// Any managed frame.
+    fn managed(&self, which: &Index) -> u64 {
+        let at = which.index(self.model.managed.count() as usize);
+        self.model.managed.nth(at as u64).expect("a managed frame")
+    }
+
+    fn run(&mut self, step: &Step) {
+        match *step {
+            Step::Alloc { cpu, count } => _ = (0..count).all(|_| self.alloc(cpu)),
+            Step::Free { cpu, which, count } => self.free_some(cpu, &which, count, 1),
+            Step::Scatter { cpu, which, count, stride } => {
+                self.free_some(cpu, &which, count, stride);
+            }
+            Step::DoubleFree { cpu, which } => {
+                let frame = self.managed(&which);
+                if !self.model.held.contains(frame) {
+                    self.free(cpu, frame);
+                }
+            }
+            Step::FreeCached { cpu, which } => {
+                let Some(cache) = self.model.caches.get(cpu) else { return };
+                let mut cached = Frames::default();
+                for side in [cache.alloc_side, cache.free_side] {
+                    cached.insert(side.group.unwrap_or(0), side.bits);
+                }
+                let at = which.index(cached.count().max(1) as usize) as u64;
+                if let Some(frame) = cached.nth(at) {
+                    self.free(cpu, frame);
+                }
+            }
+            Step::UseZeroed { cpu, count } => self.use_zeroed(cpu, count),
+            Step::ForeignFree { cpu, which, above } => {
+                let frame = self.managed(&which) + above;
+                if !self.model.managed.contains(frame) {
+                    self.free(cpu, frame);
+                }
+            }
+            Step::Drain { cpu } => {
+                Threads::become_cpu(cpu);
+                assert_eq!(self.pool.drain(), Ok(()));
+                self.model.drain(cpu);
+            }
+            Step::DrainOffline { cpu } => self.drain_offline(cpu),
+            Step::AllocBlock { cpu, count } => _ = (0..count).all(|_| self.alloc_block(cpu)),
+            Step::FreeBlock { cpu, which, off_by } => {
+                self.free_block(cpu, self.managed(&which) / BLOCK * BLOCK + off_by);
+            }
+            Step::TreeAlloc => self.tree_alloc(),
+            Step::TreeFree { which } => {
+                if let Some(held) = self.held(&which) {
+                    assert_eq!(self.pool.tree().expect("a tree").free(frame(held)), Ok(()));
+                    assert_eq!(self.model.free(CPUS, held), Ok(()));
+                }
+            }
+            Step::Refill { take, zero } => self.refill(take, zero),
+            Step::BadFlush { which, bits } => self.bad_flush(self.managed(&which), bits),
+            Step::AllocGiant => _ = self.alloc_giant(),
+            Step::FreeGiant { which, off_by } => {
+                self.free_giant(self.managed(&which) / GIANT * GIANT + off_by);
+            }
+            Step::Exhaust { cpu } => self.exhaust(cpu),
+        }
+    }
+
+    fn use_zeroed(&mut self, cpu: usize, count: usize) {
+        Threads::become_cpu(cpu);
+        assert_eq!(self.pool.drain(), Ok(()));
+        self.model.drain(cpu);
+        self.refill(0, u64::MAX);
+        let before = self.model.held.clone();
+        _ = (0..count).all(|_| self.alloc(cpu));
+        let after = self.model.held.clone();
+        for (group, bits) in after.0 {
+            let new = bits & !before.group(group);
+            for bit in (0..GROUP).filter(|bit| new >> bit & 1 != 0) {
+                self.free(cpu, group * GROUP + bit);
+            }
+        }
+    }
+
+    fn free_some(&mut self, cpu: usize, which: &Index, count: usize, stride: u64) {
+        let Some(mut at) = self.held(which) else { return };
+        for _ in 0..count {
+            if self.model.held.contains(at) {
+                self.free(cpu, at);
+            }
+            at += stride;
+        }
+    }
+
+    fn drain_offline(&mut self, cpu: usize) {
+        // SAFETY: one thread plays all CPUs; this one is not inside the pool.
+        assert_eq!(unsafe { self.pool.drain_offline(CpuId::new(cpu)) }, Ok(()));
+        self.model.drain(cpu);
+    }
+
+    /// Takes everything, in the largest sizes first, and once more to see the error.
+    fn exhaust(&mut self, cpu: usize) {
+        while self.alloc_giant() {}
+        while self.alloc_block(cpu) {}
+        while self.alloc(cpu) {}
+        assert!(!self.alloc(cpu));
+    }
+
+    /// Every number and every bit.
+    fn compare(&self) {
+        self.account();
+        let tree = self.pool.tree().expect("a tree");
+        self.pool.verify().unwrap_or_else(|broken| panic!("{broken}"));
+        let count = self.model.count_free();
+        assert_eq!(tree.count_free(), count);
+        let stats = self.pool.stats();
+        assert_eq!((stats.free_blocks, stats.free_giants), (count.blocks, count.giants));
+        for (group, managed) in &self.model.managed.0 {
+            let free = self.model.tree.group(*group);
+            let due = (free, self.model.zero.group(*group) & free);
+            let seen = tree.peek(FrameNumber::new(group * GROUP));
+            assert_eq!(seen, Some(due), "group {group:#x}, managed {managed:#x}");
+            let behind = group + 1;
+            if self.model.managed.group(behind) == 0 {
+                assert_eq!(tree.peek(FrameNumber::new(behind * GROUP)), None, "a hole");
+            }
+        }
+    }
+
+    /// Conservation: each managed frame is in the tree, in one cache, or held.
+    fn account(&self) {
+        let (tree, cached) = (self.model.tree.count(), self.model.cached());
+        assert_eq!(self.model.managed.count(), tree + cached + self.model.held.count());
+        let stats = self.pool.stats();
+        assert_eq!(stats.managed_frames, self.model.managed.count());
+        assert_eq!((stats.free_frames, stats.cached_frames), (tree + cached, cached));
+        assert_eq!(stats.late_double_frees, 0);
+    }
+
+    /// Gives everything back; the tree must be as it was at first.
+    fn finish(&mut self) {
+        (0..=CPUS).for_each(|cpu| self.drain_offline(cpu));
+        let blocks: Vec<_> = self.model.held.whole(BLOCK).collect();
+        for block in blocks {
+            self.free_block(block as usize / 512 % CPUS, block);
+        }
+        while let Some(frame) = self.model.held.first() {
+            self.free(frame as usize / 64 % (CPUS + 1), frame);
+        }
+        (0..CPUS).for_each(|cpu| self.drain_offline(cpu));
+        self.compare();
+        assert_eq!(self.pool.tree().expect("a tree").count_free(), self.first);
+        assert_eq!(self.model.tree, self.model.managed);
+    }
+}
+
+fn check(regions: &[(u64, u64)], machine: Machine, steps: &[Step]) {
+    let mut both = Both::new(regions, machine);
+    for (at, step) in steps.iter().enumerate() {
+        both.run(step);
+        both.account();
+        if at % 8 == 7 {
+            both.compare();
+        }
+    }
+    both.compare();
+    both.finish();
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 2000,
+        ..ProptestConfig::default()
+    }
+}
+
+fn machine() -> impl Strategy<Value = Machine> {
+    prop_oneof![Just(Machine::Deaf), Just(Machine::Waits)]
+}
+
+proptest! {
+    #![proptest_config(config(96))]
+
+    #[test]
+    fn small_maps_agree_with_the_model(
+        regions in regions(false), machine in machine(), steps in prop::collection::vec(step(), 1..60)
+    ) {
+        check(&regions, machine, &steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(8))]
+
+    #[test]
+    fn maps_of_gibs_agree_with_the_model(
+        regions in regions(true), machine in machine(), steps in prop::collection::vec(step(), 1..40)
+    ) {
+        check(&regions, machine, &steps);
+    }
+}

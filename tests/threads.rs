@@ -1,0 +1,553 @@
+//! Threads of the host as CPUs, all on one pool at once, with every frame accounted for: a table
+//! of owners says at each step whether a frame changed hands that was not free to. Afterwards
+//! the tree must be as it was at first: every frame back, every block and GiB merged.
+#![cfg(not(loom))]
+
+mod support;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use frametree::{AllocError, CpuId, FramePool, FrameTree, FreeCount};
+use support::{BLOCK, Crew, Dice, GIANT, Owners, Threads, frame, pool};
+
+/// More threads than this machine has cores, so that some are descheduled inside the allocator.
+const MANY: usize = 8;
+
+/// Sizes that are no multiple of a group, a block or a GiB, holes inside of each, and a GiB.
+const RAGGED: &[(u64, u64)] =
+    &[(1, 100), (103, 700), (3 * BLOCK, 5 * BLOCK + 17), (GIANT - 5, GIANT + 12)];
+
+struct Stage {
+    pool: &'static FramePool<Threads>,
+    owners: Owners,
+    crew: Crew,
+    cpus: usize,
+    frames: u64,
+    first: FreeCount,
+}
+
+impl Stage {
+    fn new(cpus: usize, frames: &[(u64, u64)]) -> Self {
+        let pool = pool(Threads, cpus, frames);
+        let end = frames.iter().map(|(start, count)| start + count).max().expect("a region");
+        let first = pool.tree().expect("a tree").count_free();
+        let total = frames.iter().map(|(_, count)| count).sum();
+        assert_eq!(first.frames, total);
+        Self { pool, owners: Owners::new(end), crew: Crew::new(cpus), cpus, frames: total, first }
+    }
+
+    fn tree(&self) -> &FrameTree<'static> {
+        self.pool.tree().expect("a tree")
+    }
+
+    /// Runs `work` on every CPU at once, each a thread.
+    fn on_all<R: Send>(&self, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
+        self.crew.run(work)
+    }
+
+    /// Runs many rounds on every CPU, which meet before each one; fewer on a busy machine, where
+    /// to meet takes long.
+    fn in_rounds(&self, rounds: usize, work: impl Fn(usize, usize) + Sync) {
+        let end = Instant::now() + Duration::from_secs(2);
+        let is_over = AtomicBool::new(false);
+        self.crew.run(|cpu| {
+            for round in 0..rounds {
+                if cpu == 0 && round > 100 && Instant::now() > end {
+                    is_over.store(true, Ordering::Release);
+                }
+                self.crew.meet();
+                if is_over.load(Ordering::Acquire) {
+                    break;
+                }
+                work(cpu, round);
+            }
+        });
+    }
+
+    fn alloc(&self, cpu: usize) -> Option<u64> {
+        let number = self.pool.alloc().ok()?.into_number().get();
+        self.owners.take(cpu + 1, number, 1);
+        Some(number)
+    }
+
+    /// A free by any CPU of what CPU `owner` has allocated.
+    fn free(&self, owner: usize, number: u64) {
+        self.owners.give(owner + 1, number, 1);
+        self.pool.free(frame(number)).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn alloc_block(&self, cpu: usize) -> Option<u64> {
+        let number = self.pool.alloc_block().ok()?.into_number().get();
+        assert!(number.is_multiple_of(BLOCK));
+        self.owners.take(cpu + 1, number, BLOCK);
+        Some(number)
+    }
+
+    fn free_block(&self, owner: usize, number: u64) {
+        self.owners.give(owner + 1, number, BLOCK);
+        self.pool.free_block(frame(number)).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn alloc_all(&self, cpu: usize) -> Vec<u64> {
+        std::iter::from_fn(|| self.alloc(cpu)).collect()
+    }
+
+    fn drain_all(&self) {
+        for cpu in 0..self.cpus {
+            // SAFETY: called between the threads' lives only.
+            unsafe { self.pool.drain_offline(CpuId::new(cpu)) }.expect("a drain");
+        }
+    }
+
+    /// At rest: nothing owned, nothing lost, and all merged as it was at first.
+    fn is_as_at_first(&self) {
+        assert_eq!(self.owners.count(), 0);
+        self.drain_all();
+        self.pool.verify().unwrap_or_else(|broken| panic!("{broken}"));
+        assert_eq!(self.tree().count_free(), self.first);
+        let stats = self.pool.stats();
+        assert_eq!((stats.free_frames, stats.cached_frames), (self.frames, 0));
+        assert_eq!(stats.late_double_frees, 0);
+    }
+}
+
+/// All CPUs take until nothing is left: the sum is exact. Then other CPUs than those that took
+/// them free the frames in another order.
+fn exhaust(cpus: usize, frames: &[(u64, u64)], rounds: u64) {
+    let stage = Stage::new(cpus, frames);
+    for round in 0..rounds {
+        let taken = stage.on_all(|cpu| stage.alloc_all(cpu));
+        // What a CPU still had in its cache when others had given up is its own.
+        let held: usize = taken.iter().map(Vec::len).sum();
+        assert_eq!(held as u64 + stage.pool.stats().cached_frames, stage.frames);
+        assert_eq!(stage.tree().count_free().frames, 0);
+        assert_eq!(stage.owners.count(), held);
+        stage.pool.verify().unwrap_or_else(|broken| panic!("{broken}"));
+        let share = |cpu: usize| {
+            let owner = (cpu + 1 + round as usize) % cpus;
+            let mut mine = taken[owner].clone();
+            match round % 3 {
+                0 => mine.reverse(),
+                1 => Dice::new(round * 64 + cpu as u64).shuffle(&mut mine),
+                _ => {}
+            }
+            mine.into_iter().for_each(|number| stage.free(owner, number));
+        };
+        stage.on_all(share);
+        stage.is_as_at_first();
+    }
+}
+
+#[test]
+fn all_is_taken_by_all_and_freed_by_others_in_another_order() {
+    exhaust(4, RAGGED, 3);
+    exhaust(MANY, &[(0, 20 * BLOCK)], 4);
+}
+
+#[test]
+fn small_memories_are_taken_to_the_last_frame() {
+    for count in [1, 63, 64, 65, 511, 512, 513, 1024] {
+        for start in [0, 1, 64, BLOCK - 1] {
+            exhaust(4, &[(start, count)], 6);
+        }
+    }
+}
+
+/// With fewer frames than CPUs, as many get one as there are, whatever the others cached.
+#[test]
+fn what_is_left_at_exhaustion_goes_to_as_many() {
+    let stage = Stage::new(MANY, &[(7, 3)]);
+    for _ in 0..200 {
+        let got = stage.on_all(|cpu| {
+            let got = stage.alloc(cpu);
+            stage.crew.meet();
+            // Those who have a cache serve the requests of the others here.
+            stage.pool.drain().expect("a drain");
+            got.map(|number| stage.free(cpu, number)).is_some()
+        });
+        assert!(got.iter().any(|got| *got) && got.iter().filter(|got| **got).count() <= 3);
+        stage.is_as_at_first();
+    }
+    // One after the other, with the drain that a hook would bring: exactly three.
+    let mut got = Vec::new();
+    for cpu in 0..MANY {
+        Threads::become_cpu(cpu);
+        got.extend(stage.alloc(cpu).map(|number| (cpu, number)));
+        stage.pool.drain().expect("a drain");
+    }
+    assert_eq!(got.len(), 3);
+    got.into_iter().for_each(|(cpu, number)| stage.free(cpu, number));
+    stage.is_as_at_first();
+}
+
+/// Each CPU holds half of its share and replaces frames at random; the memory is nearly full.
+#[test]
+fn frames_are_replaced_at_random() {
+    let frames = &[(3, 6 * BLOCK + 77)];
+    let stage = Stage::new(6, frames);
+    stage.on_all(|cpu| {
+        let mut dice = Dice::new(cpu as u64);
+        let mut held: Vec<u64> = (0..440).filter_map(|_| stage.alloc(cpu)).collect();
+        assert!(held.len() > 400);
+        for _ in 0..20_000 {
+            let at = dice.below(held.len() as u64) as usize;
+            stage.free(cpu, held[at]);
+            // All of it may sit in other CPUs' caches at this moment: not for long.
+            held[at] = loop {
+                match stage.alloc(cpu) {
+                    Some(number) => break number,
+                    None => stage.crew.rest(),
+                }
+            };
+        }
+        held.into_iter().for_each(|number| stage.free(cpu, number));
+        stage.pool.drain().expect("a drain");
+    });
+    stage.is_as_at_first();
+}
+
+/// Pairs of CPUs: one allocates on and on, the other frees what it is sent.
+#[test]
+fn one_frees_what_another_allocates_meanwhile() {
+    let stage = Stage::new(4, &[(5, 4 * BLOCK + 9)]);
+    let (ends, starts): (Vec<_>, Vec<_>) = (0..2)
+        .map(|_| sync_channel::<u64>(300))
+        .map(|(send, receive)| (Mutex::new(Some(send)), Mutex::new(receive)))
+        .unzip();
+    stage.on_all(|cpu| {
+        let pair = cpu / 2;
+        if cpu % 2 == 0 {
+            let send = ends[pair].lock().expect("no panic").take().expect("one sender");
+            let mut sent = 0;
+            while sent < 60_000 {
+                match stage.alloc(cpu) {
+                    Some(number) => {
+                        while send.try_send(number).is_err() {
+                            stage.crew.rest();
+                        }
+                        sent += 1;
+                    }
+                    None => stage.crew.rest(),
+                }
+            }
+        } else {
+            let receive = starts[pair].lock().expect("no panic");
+            receive.iter().for_each(|number| stage.free(cpu - 1, number));
+        }
+        stage.pool.drain().expect("a drain");
+    });
+    stage.is_as_at_first();
+}
+
+/// A block is taken as a whole and its halves are freed by two CPUs at the same moment, frame by
+/// frame from both ends or the middle: it is merged again each time, and the GiB with it.
+#[test]
+fn a_block_split_by_two_frees_at_once_is_merged_every_time() {
+    for frames in [&[(0, GIANT)][..], &[(BLOCK, BLOCK)], &[(0, 3 * BLOCK)]] {
+        let stage = Stage::new(2, frames);
+        let block = AtomicUsize::new(0);
+        stage.in_rounds(700, |cpu, round| {
+            if cpu == 0 {
+                let first = stage.alloc_block(0).expect("merged again");
+                block.store(first as usize, Ordering::Release);
+            }
+            stage.crew.meet();
+            let first = block.load(Ordering::Acquire) as u64;
+            let half = first + cpu as u64 * BLOCK / 2..first + (cpu as u64 + 1) * BLOCK / 2;
+            let free = |number| {
+                stage.owners.give(1, number, 1);
+                match round % 3 {
+                    0 => stage.tree().free(frame(number)).expect("a free"),
+                    _ => stage.pool.free(frame(number)).expect("a free"),
+                }
+            };
+            if round % 2 == 0 {
+                half.for_each(free)
+            } else {
+                half.rev().for_each(free)
+            }
+            stage.pool.drain().expect("a drain");
+            stage.crew.meet();
+            if cpu == 0 && round % 16 == 0 {
+                assert_eq!(stage.tree().count_free(), stage.first, "round {round}");
+                stage.pool.verify().unwrap_or_else(|broken| panic!("{broken}"));
+            }
+        });
+        stage.is_as_at_first();
+    }
+}
+
+/// Every flush may complete a block, which is merged while others refill from it, and split by
+/// the next refill. Half of it is always free, so a refill finds something, unless a CPU is
+/// descheduled for long with the block in its hands.
+#[test]
+fn merges_meet_refills() {
+    for (cpus, frames) in [(2, &[(0, BLOCK)][..]), (4, &[(BLOCK, BLOCK)]), (3, &[(0, 2 * BLOCK)])] {
+        let stage = Stage::new(cpus, frames);
+        let failures = AtomicUsize::new(0);
+        stage.in_rounds(60, |cpu, _| {
+            for turn in 0..200 {
+                let Ok(mut cache) = stage.tree().refill() else {
+                    failures.fetch_add(1, Ordering::Relaxed);
+                    stage.crew.rest();
+                    continue;
+                };
+                let base = cache.base().get();
+                let bits = (0..64).filter(|bit| cache.free() >> bit & 1 != 0);
+                let owned: Vec<u64> = bits.map(|bit| base + bit).collect();
+                owned.iter().for_each(|number| stage.owners.take(cpu + 1, *number, 1));
+                owned.iter().for_each(|number| stage.owners.give(cpu + 1, *number, 1));
+                // In one piece, or a frame by itself first.
+                if turn % 3 == 0 {
+                    let run = cache.alloc().expect("a frame");
+                    stage.tree().free(frame(run.frames.start().get())).expect("a free");
+                }
+                cache.flush(stage.tree()).expect("a flush");
+            }
+            stage.crew.meet();
+            if cpu == 0 {
+                stage.pool.verify().unwrap_or_else(|broken| panic!("{broken}"));
+                assert_eq!(stage.tree().count_free(), stage.first);
+            }
+        });
+        stage.is_as_at_first();
+        let failures = failures.load(Ordering::Relaxed);
+        assert!(failures < 60, "{failures} refills found nothing, and half was free");
+    }
+}
+
+/// The last two frames of a block, and of the GiB, come back at the same moment: one of the two
+/// CPUs merges, many times over.
+#[test]
+fn the_last_two_frames_at_once_complete_a_block() {
+    let stage = Stage::new(2, &[(0, GIANT)]);
+    let pair = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    stage.in_rounds(20_000, |cpu, round| {
+        if cpu == 0 {
+            // Two frames of one word, of neighbouring words, or as far apart as can be.
+            let apart = [1, 64, 511][round % 3];
+            let taken: Vec<u64> = (0..=apart)
+                .map(|_| stage.tree().alloc().expect("a frame").into_number().get())
+                .collect();
+            assert!(taken.is_sorted_by(|one, next| one + 1 == *next), "the lowest free frame");
+            let [one, .., two] = taken[..] else { panic!("two frames at least") };
+            for number in one + 1..two {
+                stage.tree().free(frame(number)).expect("a free");
+            }
+            for (at, number) in [one, two].into_iter().enumerate() {
+                stage.owners.take(at + 1, number, 1);
+                pair[at].store(number as usize, Ordering::Release);
+            }
+        }
+        stage.crew.meet();
+        let mine = pair[cpu].load(Ordering::Acquire) as u64;
+        stage.owners.give(cpu + 1, mine, 1);
+        stage.tree().free(frame(mine)).expect("a free");
+        stage.crew.meet();
+        if cpu == 0 {
+            let stats = stage.pool.stats();
+            assert_eq!((stats.free_giants, stats.free_blocks), (1, 512), "round {round}");
+        }
+    });
+    stage.is_as_at_first();
+}
+
+/// Frames, blocks and GiBs asked for at once, held for a while, and freed whole or in parts.
+#[test]
+fn sizes_are_mixed() {
+    let stage = Stage::new(5, &[(17, GIANT + 3 * BLOCK), (2 * GIANT - 100, GIANT + 200)]);
+    let blocks_in_parts = AtomicUsize::new(0);
+    let giants = AtomicUsize::new(0);
+    stage.on_all(|cpu| {
+        let mut dice = Dice::new(100 + cpu as u64);
+        let mut frames = Vec::new();
+        let mut blocks = Vec::new();
+        for _ in 0..4_000 {
+            match dice.below(20) {
+                0..8 => frames.extend((0..dice.below(80)).map_while(|_| stage.alloc(cpu))),
+                8..14 => {
+                    dice.shuffle(&mut frames);
+                    let keep = frames.len().saturating_sub(dice.below(120) as usize);
+                    frames.drain(keep..).for_each(|number| stage.free(cpu, number));
+                }
+                14..16 => blocks.extend(stage.alloc_block(cpu)),
+                16..18 => {
+                    blocks.pop().into_iter().for_each(|first| stage.free_block(cpu, first));
+                }
+                18 => {
+                    if let Some(first) = blocks.pop() {
+                        blocks_in_parts.fetch_add(1, Ordering::Relaxed);
+                        (first..first + BLOCK).for_each(|number| stage.free(cpu, number));
+                    }
+                }
+                _ => stage.pool.drain().expect("a drain"),
+            }
+        }
+        frames.into_iter().for_each(|number| stage.free(cpu, number));
+        blocks.into_iter().for_each(|first| stage.free_block(cpu, first));
+        stage.pool.drain().expect("a drain");
+        // By now others may be done too, and then the GiBs are whole again.
+        if let Ok(giant) = stage.tree().alloc_giant() {
+            let first = giant.number().get();
+            stage.owners.take(cpu + 1, first, GIANT);
+            stage.owners.give(cpu + 1, first, GIANT);
+            giants.fetch_add(1, Ordering::Relaxed);
+            stage.tree().free_giant(giant).expect("a GiB");
+        }
+    });
+    assert!(blocks_in_parts.load(Ordering::Relaxed) > 100);
+    assert!(giants.load(Ordering::Relaxed) > 0, "the last CPU at least finds a whole GiB");
+    stage.is_as_at_first();
+}
+
+/// Half full, with every second block used: each of the others can be had as a block, also while
+/// a CPU keeps taking and freeing single frames.
+#[test]
+fn a_block_is_to_be_had_when_every_second_one_is_used() {
+    let count = 64;
+    let stage = Stage::new(4, &[(0, count * BLOCK)]);
+    let blocks: Vec<_> = (0..count).filter_map(|_| stage.alloc_block(0)).collect();
+    assert_eq!(blocks.len() as u64, count);
+    assert!(stage.alloc_block(0).is_none());
+    for first in blocks.iter().skip(1).step_by(2) {
+        (*first..first + BLOCK).for_each(|number| stage.free(0, number));
+    }
+    stage.drain_all();
+    let done = AtomicUsize::new(0);
+    let got: usize = stage
+        .on_all(|cpu| {
+            if cpu == 3 {
+                // Its frames come from one block, and a second one at times.
+                stage.alloc(cpu).into_iter().for_each(|number| stage.free(cpu, number));
+                stage.crew.meet();
+                while done.load(Ordering::Acquire) < 3 {
+                    stage.alloc(cpu).into_iter().for_each(|number| stage.free(cpu, number));
+                }
+                return 0;
+            }
+            stage.crew.meet();
+            let mine: Vec<_> = std::iter::from_fn(|| stage.alloc_block(cpu)).take(10).collect();
+            done.fetch_add(1, Ordering::AcqRel);
+            mine.iter().for_each(|first| stage.free_block(cpu, *first));
+            mine.len()
+        })
+        .iter()
+        .sum();
+    assert_eq!(got, 30, "of 32 free blocks, with one CPU's frames in at most two");
+    for first in blocks.iter().step_by(2) {
+        stage.free_block(0, *first);
+    }
+    stage.is_as_at_first();
+}
+
+/// Every second frame free, in words that all CPUs share: all of them are found, once.
+#[test]
+fn every_second_frame_is_found_by_all() {
+    let stage = Stage::new(4, &[(0, 16 * BLOCK)]);
+    Threads::become_cpu(0);
+    let all = stage.alloc_all(0);
+    assert_eq!(all.len() as u64, stage.frames);
+    let (freed, kept): (Vec<u64>, Vec<u64>) = all.into_iter().partition(|number| number % 2 == 0);
+    freed.iter().for_each(|number| stage.free(0, *number));
+    stage.drain_all();
+    let taken = stage.on_all(|cpu| {
+        let taken = stage.alloc_all(cpu);
+        stage.pool.drain().expect("a drain");
+        taken
+    });
+    // What a CPU drained when others had given up already is free in the tree.
+    let held: usize = taken.iter().map(Vec::len).sum();
+    let left = stage.tree().count_free().frames as usize;
+    assert_eq!(held + left, freed.len());
+    assert!(left < 64 * 4, "{left} free frames, and all CPUs said out of memory");
+    for (cpu, numbers) in taken.iter().enumerate() {
+        numbers.iter().for_each(|number| stage.free(cpu, *number));
+    }
+    kept.iter().for_each(|number| stage.free(0, *number));
+    stage.is_as_at_first();
+}
+
+/// A block's leaf holds garbage until its first split. While one CPU writes it, others may
+/// already have seen the block: they must not take garbage for frames.
+#[test]
+fn blocks_are_touched_for_the_first_time_by_several_at_once() {
+    let stage = Stage::new(1, &[(0, 6 * GIANT + 5 * BLOCK)]);
+    let crew = Crew::new(4);
+    let taken = crew.run(|cpu| {
+        Threads::become_cpu(1 + cpu);
+        let mut taken = Vec::new();
+        while let Ok(cache) = stage.tree().refill() {
+            assert_eq!(cache.free(), u64::MAX, "group at {}", cache.base());
+            stage.owners.take(cpu + 1, cache.base().get(), 64);
+            taken.push(cache);
+        }
+        crew.meet();
+        for mut cache in std::mem::take(&mut taken) {
+            stage.owners.give(cpu + 1, cache.base().get(), 64);
+            cache.flush(stage.tree()).expect("a flush");
+        }
+    });
+    assert_eq!(taken.len(), 4);
+    stage.is_as_at_first();
+}
+
+/// CPUs without a slot, on the tree alone: they share one journal, and all of the above holds.
+#[test]
+fn the_tree_alone_serves_many() {
+    let stage = Stage::new(1, &[(9, 3 * BLOCK + 100)]);
+    Crew::new(MANY).run(|cpu| {
+        let mut dice = Dice::new(cpu as u64);
+        Threads::become_cpu(1 + cpu);
+        let mut held = Vec::new();
+        for _ in 0..6_000 {
+            match dice.below(8) {
+                0..4 => held.extend(stage.alloc(cpu)),
+                4 => {
+                    let Ok(mut cache) = stage.tree().refill() else { continue };
+                    while let Some(run) = cache.alloc_n(1 + dice.below(3) as u32) {
+                        for number in run.frames.start().get()..run.frames.end().get() {
+                            stage.owners.take(cpu + 1, number, 1);
+                            held.push(number);
+                        }
+                    }
+                    cache.flush(stage.tree()).expect("a flush");
+                }
+                _ => {
+                    dice.shuffle(&mut held);
+                    let keep = held.len() * 3 / 4;
+                    held.drain(keep..).for_each(|number| stage.free(cpu, number));
+                }
+            }
+        }
+        held.into_iter().for_each(|number| stage.free(cpu, number));
+    });
+    stage.is_as_at_first();
+}
+
+/// "Out of memory" is never said while a frame is free in the tree the whole time: each CPU
+/// holds at most what is its share, so one frame more is always free.
+#[test]
+fn out_of_memory_is_never_said_while_a_frame_is_free() {
+    let cpus = 4;
+    let stage = Stage::new(1, &[(60, cpus + 1)]);
+    Crew::new(cpus as usize).run(|cpu| {
+        Threads::become_cpu(1 + cpu);
+        for round in 0..20_000 {
+            match stage.pool.alloc() {
+                Ok(taken) => {
+                    let number = taken.number().get();
+                    stage.owners.take(cpu + 1, number, 1);
+                    stage.free(cpu, number);
+                }
+                Err(AllocError::OutOfMemory { .. }) => {
+                    panic!("round {round}: out of memory, with a frame free at every moment")
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+    stage.is_as_at_first();
+}

@@ -1,0 +1,152 @@
+#!/usr/bin/env bash
+# Installs what the make targets need, and only what is missing.
+#
+#   tools/setup.sh NEED...
+#
+#   host     Rust, and a linker for programs of this machine
+#   kernel   the library of x86_64-unknown-none, for the demo kernel
+#   qemu     QEMU, to boot it
+#   lint     rustfmt, clippy, and the library of every bare-metal target
+#
+# It first looks, then acts. As root on a machine with apt-get (Debian, Ubuntu) it runs the
+# commands that are needed. Anywhere else it changes nothing: it prints them, each with its
+# reason, and ends with status 1. It asks nothing and, if nothing is missing, says nothing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+KERNEL_TARGET=x86_64-unknown-none
+OTHER_TARGETS=(aarch64-unknown-none riscv64gc-unknown-none-elf)
+
+if [[ -t 2 && ${TERM:-dumb} != dumb && -z ${NO_COLOR:-} ]]; then
+    bold=$'\e[1m' plain=$'\e[0m'
+else
+    bold='' plain=''
+fi
+
+say() { printf '%ssetup:%s %s\n' "$bold" "$plain" "$*" >&2; }
+fail() {
+    say "$@"
+    exit 1
+}
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# What is missing: three lists, and the reasons for what is in them.
+packages=() targets=() components=() reasons=()
+
+# A Debian package, and why.
+want_package() { packages+=("$1") reasons+=("$2"); }
+
+# Rust's library for a target, unless it is where the compiler looks for it.
+need_target() {
+    local library
+    library=$(rustc --print target-libdir --target "$1" 2>/dev/null) || library=
+    [[ -n $library && -d $library ]] && return
+    targets+=("$1") reasons+=("Rust's library for $1 is missing: $2")
+}
+
+# A tool that comes with the Rust toolchain.
+need_component() {
+    "cargo-$2" --version >/dev/null 2>&1 && return
+    components+=("$1") reasons+=("$1 is missing: the lints run it")
+}
+
+# Rust itself is the user's to install and to update: this only says how. (Where rustup may, it
+# installs a missing toolchain by itself as soon as `rustc` is called.)
+need_rust() {
+    have rustup || have rustc || fail "Rust is missing. Install rustup as https://rustup.rs says," \
+        "open a new shell, and run make again."
+    local version wanted
+    version=$(rustc --version) || fail "rustc does not start here. If the lines above say that" \
+        "the toolchain is not installed, run \`rustup toolchain install stable --profile minimal\`."
+    version=${version#rustc } version=${version%%[ -]*}
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    printf '%s\n' "$wanted" "$version" | sort -V -C ||
+        fail "Rust $version is too old, $wanted is needed. Run \`rustup update stable\`."
+}
+
+# Build scripts, tests and the runner are programs of this machine, linked by `cc`. The trial
+# links one: a compiler without the C library's files does not get that far.
+need_linker() {
+    if ! have cc; then
+        want_package gcc "\`cc\` is missing: Rust links programs of this machine with it"
+        want_package libc6-dev "the C library's files are missing: so does every such program"
+    elif ! printf 'int main(void) { return 0; }' | cc -x c - -o /dev/null 2>/dev/null; then
+        want_package libc6-dev "\`cc\` cannot link a program: the C library's files are missing"
+    fi
+}
+
+# Cargo fetches crates over TLS. Elsewhere than on Debian the certificates may lie anywhere.
+need_certificates() {
+    [[ -e /etc/debian_version && ! -s /etc/ssl/certs/ca-certificates.crt ]] || return 0
+    want_package ca-certificates "the CA certificates are missing: cargo checks downloads with them"
+}
+
+need_qemu() {
+    have qemu-system-x86_64 && return
+    want_package qemu-system-x86 "qemu-system-x86_64 is missing: the demo kernel boots in it"
+}
+
+need() {
+    case $1 in
+    host) need_rust && need_linker && need_certificates ;;
+    kernel) need_target "$KERNEL_TARGET" "the demo kernel is built for it" ;;
+    qemu) need_qemu ;;
+    lint)
+        need_component rustfmt fmt
+        need_component clippy clippy
+        local target
+        for target in "$KERNEL_TARGET" "${OTHER_TARGETS[@]}"; do
+            need_target "$target" "the lints build for it"
+        done
+        ;;
+    *) fail "\`$1\` is no need that I know: host, kernel, qemu or lint" ;;
+    esac
+}
+
+run() {
+    say "$*"
+    "$@" </dev/null >&2 || fail "that failed (status $?). Its own lines above say why; when the" \
+        "cause is gone, run make again."
+}
+
+install() {
+    if ((${#packages[@]})); then
+        export DEBIAN_FRONTEND=noninteractive
+        # A fresh machine's own updates may hold the lock for a while.
+        run apt-get -q -o DPkg::Lock::Timeout=300 update
+        run apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends \
+            "${packages[@]}"
+    fi
+    ((${#targets[@]} == 0)) || run rustup target add "${targets[@]}"
+    ((${#components[@]} == 0)) || run rustup component add "${components[@]}"
+}
+
+# What to run where this script may not.
+advise() {
+    local as_root=''
+    ((EUID == 0)) || as_root='sudo '
+    say "$1, so nothing was changed. Run"
+    if ((${#packages[@]})); then
+        if have apt-get; then
+            printf '    %sapt-get update\n' "$as_root"
+            printf '    %sapt-get install --no-install-recommends %s\n' "$as_root" "${packages[*]}"
+        else
+            printf '    your package manager, for what Debian calls %s\n' "${packages[*]}"
+        fi
+    fi
+    ((${#targets[@]} == 0)) || printf '    rustup target add %s\n' "${targets[*]}"
+    ((${#components[@]} == 0)) || printf '    rustup component add %s\n' "${components[*]}"
+    say "in this directory, then make again."
+    exit 1
+} >&2
+
+for what in "$@"; do need "$what"; done
+((${#reasons[@]})) || exit 0
+for reason in "${reasons[@]}"; do say "$reason"; done
+
+((${#targets[@]} + ${#components[@]} == 0)) || have rustup ||
+    fail "this Rust did not come with rustup, which adds them. Install them the way Rust was" \
+        "installed, or use rustup: https://rustup.rs"
+((EUID == 0)) || advise "This is not root"
+have apt-get || advise "There is no apt-get here"
+install
