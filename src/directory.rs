@@ -179,12 +179,15 @@ pub struct Size {
     pub spans: usize,
     pub ranges: usize,
     pub leaves: usize,
+    /// Managed frames.
+    pub frames: u64,
 }
 
 impl Size {
     /// The size for these ranges (ascending, disjoint): one pass over their GiBs.
     pub fn of(ranges: impl Iterator<Item = FrameRange> + Clone) -> Self {
-        let mut size = Self { ranges: ranges.clone().count(), ..Self::default() };
+        let frames = ranges.clone().map(FrameRange::len).sum();
+        let mut size = Self { ranges: ranges.clone().count(), frames, ..Self::default() };
         let numbers = giants(ranges).map(|giant| {
             size.giants += 1;
             size.leaves += giant.leaves();

@@ -87,6 +87,11 @@ impl Journal {
     /// The journal that everybody may write.
     pub const SHARED: usize = 0;
 
+    /// How many journals there are for this many CPUs: one more, which all share.
+    pub const fn count_for(cpus: usize) -> usize {
+        Self::SHARED + 1 + cpus
+    }
+
     /// An empty journal.
     pub fn new() -> Self {
         Self {

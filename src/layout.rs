@@ -24,11 +24,11 @@ use core::fmt;
 use crate::arena::part;
 use crate::directory::{GiantInfo, Size, Span};
 use crate::frame::FrameRange;
-use crate::geometry::{FRAME_SIZE, WORD_BITS};
+use crate::geometry::FRAME_SIZE;
 use crate::journal::Journal;
 use crate::map::MemoryMap;
 use crate::node::Node;
-use crate::root::{Cluster, Giant};
+use crate::root::{Cluster, Giant, clusters};
 use crate::slot::Slot;
 
 /// How much metadata a memory map needs, and of what.
@@ -36,7 +36,6 @@ use crate::slot::Slot;
 pub struct Layout {
     pub(crate) cpus: usize,
     pub(crate) size: Size,
-    managed: u64,
 }
 
 /// Why no layout can be made.
@@ -81,22 +80,22 @@ impl Layout {
         ranges: impl Iterator<Item = FrameRange> + Clone,
         cpus: usize,
     ) -> Result<Self, LayoutError> {
-        let managed = ranges.clone().map(FrameRange::len).sum();
-        if managed == 0 {
+        let size = Size::of(ranges);
+        if size.frames == 0 {
             return Err(LayoutError::NothingUsable);
         }
-        Ok(Self { cpus, size: Size::of(ranges), managed })
+        Ok(Self { cpus, size })
     }
 
     /// Bytes of metadata, to be aligned to 128.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        part::<Cluster>(self.clusters())
+        part::<Cluster>(clusters(self.size.giants))
             + part::<Giant>(self.size.giants)
             + part::<GiantInfo>(self.size.giants)
             + part::<Span>(self.size.spans)
             + part::<FrameRange>(self.size.ranges)
-            + part::<Journal>(self.journals())
+            + part::<Journal>(Journal::count_for(self.cpus))
             + part::<Slot>(self.cpus)
             + 2 * part::<Node>(self.size.leaves)
     }
@@ -110,15 +109,6 @@ impl Layout {
     /// Usable frames of the map that it was made for.
     #[must_use]
     pub const fn managed_frames(&self) -> u64 {
-        self.managed
-    }
-
-    pub(crate) const fn clusters(&self) -> usize {
-        self.size.giants.div_ceil(WORD_BITS as usize)
-    }
-
-    /// One for each CPU, and one that all share.
-    pub(crate) const fn journals(&self) -> usize {
-        self.cpus + 1
+        self.size.frames
     }
 }

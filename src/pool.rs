@@ -220,7 +220,7 @@ impl<C> FramePool<C> {
         let mut is_first = false;
         self.shared.call_once(|| {
             is_first = true;
-            let tree = FrameTree::new(&mut arena, &layout, map.usable());
+            let tree = FrameTree::new(&mut arena, layout.size, layout.cpus, map.usable());
             let slots = arena.deal(layout.cpus, |_| Slot::new());
             Shared { tree, slots }
         });
@@ -307,12 +307,13 @@ impl<C: Cpus> FramePool<C> {
     #[inline]
     pub fn alloc_block(&self) -> Result<Frame, AllocError> {
         let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
-        let taken = self.cpus.with_current(|cpu| match shared.enter(cpu) {
-            Some(_turn) => shared.tree.alloc_block_with(shared.tree.sole_writer(cpu.get())),
-            None => shared.tree.alloc_block_with(shared.nested(cpu)),
-        });
-        taken.map_err(|OutOfMemory| AllocError::OutOfMemory {
-            cached_elsewhere: shared.slots.iter().map(Slot::cached).sum(),
+        let tree = &shared.tree;
+        self.cpus.with_current(|cpu| {
+            let taken = match shared.enter(cpu) {
+                Some(_turn) => tree.alloc_block_with(tree.sole_writer(cpu.get())),
+                None => tree.alloc_block_with(shared.nested(cpu)),
+            };
+            taken.map_err(|OutOfMemory| shared.out_of_memory(cpu))
         })
     }
 
@@ -355,12 +356,8 @@ impl<C: Cpus> FramePool<C> {
                 self.cpus.request_drain(CpuId::new(index));
             }
         }
-        self.cpus.with_current(|cpu| shared.alloc(cpu)).map_err(|OutOfMemory| {
-            let others = shared.slots.iter().enumerate().filter(|(at, _)| *at != this.get());
-            AllocError::OutOfMemory {
-                cached_elsewhere: others.map(|(_, slot)| slot.cached()).sum(),
-            }
-        })
+        let taken = self.cpus.with_current(|cpu| shared.alloc(cpu));
+        taken.map_err(|OutOfMemory| shared.out_of_memory(this))
     }
 }
 
@@ -388,6 +385,12 @@ impl Shared {
     #[inline(never)]
     fn free_nested(&self, cpu: CpuId, frame: FrameNumber) -> Result<(), FreeError> {
         self.tree.free_with(self.nested(cpu), frame)
+    }
+
+    /// What a CPU says that got nothing.
+    fn out_of_memory(&self, cpu: CpuId) -> AllocError {
+        let others = self.slots.iter().enumerate().filter(|(at, _)| *at != cpu.get());
+        AllocError::OutOfMemory { cached_elsewhere: others.map(|(_, slot)| slot.cached()).sum() }
     }
 
     fn drain(&self, cpu: CpuId) -> Result<(), FreeError> {

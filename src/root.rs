@@ -53,6 +53,11 @@ impl Giant {
     }
 }
 
+/// How many clusters this many giants need.
+pub const fn clusters(giants: usize) -> usize {
+    giants.div_ceil(WORD_BITS as usize)
+}
+
 /// Which cluster a giant belongs to, and its bit there.
 #[inline]
 pub const fn cluster_and_mask(giant: usize) -> (usize, u64) {

@@ -5,7 +5,7 @@ use crate::journal::Counter;
 use crate::tree::FrameTree;
 
 /// What a pool has done, and what is free in it. Exact at rest; while others work, each number
-/// is what it was at some instant during the call. Costs one line for each CPU and GiB.
+/// is a sum of what was so at different moments of the call. Costs one line for each CPU and GiB.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct Stats {
@@ -40,7 +40,7 @@ impl Stats {
         let (free_blocks, free_giants) = tree.free_whole();
         Self {
             managed_frames: tree.managed_frames(),
-            free_frames: tree.free_frames() + cached_frames,
+            free_frames: (tree.free_frames() + cached_frames).min(tree.managed_frames()),
             cached_frames,
             free_blocks,
             free_giants,

@@ -6,6 +6,7 @@ use x86_64::structures::paging::{FrameAllocator, FrameDeallocator, PhysFrame, Si
 
 use crate::cpu::Cpus;
 use crate::frame::{Frame, FrameNumber};
+use crate::geometry::FRAME_SIZE;
 use crate::pool::FramePool;
 
 // SAFETY: a frame that `alloc` returns is free, and the caller's alone until it is freed.
@@ -22,7 +23,7 @@ impl<C: Cpus> FrameDeallocator<Size4KiB> for &FramePool<C> {
     /// If the pool refuses the frame: the trait has no way to say so, and a double free must
     /// not pass unseen.
     unsafe fn deallocate_frame(&mut self, frame: PhysFrame<Size4KiB>) {
-        let number = FrameNumber::new(frame.start_address().as_u64() / crate::FRAME_SIZE);
+        let number = FrameNumber::new(frame.start_address().as_u64() / FRAME_SIZE);
         // SAFETY: the caller promises that the frame is unused, as the trait asks.
         let frame = unsafe { Frame::from_number(number) };
         if let Err(error) = self.free(frame) {

@@ -3,32 +3,33 @@
 
 use super::FrameTree;
 use crate::arena::Arena;
-use crate::directory::{Block, Directory, mask_between, pieces, touched_and_filled};
+use crate::directory::{Block, Directory, Size, mask_between, pieces, touched_and_filled};
 use crate::frame::FrameRange;
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::Journal;
-use crate::layout::Layout;
 use crate::node::Node;
-use crate::root::{Cluster, Giant};
+use crate::root::{Cluster, Giant, clusters};
 use crate::sync::{Ordering, Word};
 
 impl<'m> FrameTree<'m> {
-    /// A tree of these ranges (ascending, disjoint, not adjacent, all of `layout`), all free.
+    /// A tree for this many CPUs of these ranges (ascending, disjoint, not adjacent, of this
+    /// size), all free.
     pub(crate) fn new(
         arena: &mut Arena<'m>,
-        layout: &Layout,
+        size: Size,
+        cpus: usize,
         ranges: impl Iterator<Item = FrameRange> + Clone,
     ) -> Self {
-        let leaves = arena.deal_unwritten(layout.size.leaves);
+        let leaves = arena.deal_unwritten(size.leaves);
         let tree = Self {
-            directory: Directory::new(arena, layout.size, ranges.clone()),
-            clusters: arena.deal(layout.clusters(), |_| Cluster::new()),
-            giants: arena.deal(layout.size.giants, |_| Giant::new()),
-            journals: arena.deal(layout.journals(), |_| Journal::new()),
+            directory: Directory::new(arena, size, ranges.clone()),
+            clusters: arena.deal(clusters(size.giants), |_| Cluster::new()),
+            giants: arena.deal(size.giants, |_| Giant::new()),
+            journals: arena.deal(Journal::count_for(cpus), |_| Journal::new()),
             leaves,
             leaf_words: Node::flatten(leaves),
-            zeroes: arena.deal_unwritten(layout.size.leaves),
-            managed: layout.managed_frames(),
+            zeroes: arena.deal_unwritten(size.leaves),
+            managed: size.frames,
         };
         let mut giant = 0;
         for (number, frames) in pieces(ranges) {

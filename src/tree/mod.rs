@@ -53,7 +53,7 @@ use crate::sync::{Ordering, Word};
 /// | operation | atomic read-modify-writes, alone on the tree |
 /// |---|---|
 /// | [`refill`](Self::refill) from a partly used block | 1 |
-/// | [`refill`](Self::refill) that splits a block | 4: claim, announce, and 2 in the shared journal |
+/// | [`refill`](Self::refill) that splits a block | 4: claim, announce, 2 in the shared journal |
 /// | [`flush`](Self::flush), [`free`](Self::free) | 1, and 1 more if the word was empty |
 /// | a flush that completes a block | 8 to claim it, 1 to free it, 1 to retire its hint |
 /// | [`alloc_block`](Self::alloc_block), [`free_block`](Self::free_block) | 1 each |
@@ -192,11 +192,13 @@ impl FrameTree<'_> {
     }
 
     /// Free frames, by what the journals say was taken and returned: exact at rest, and costs
-    /// one line for each CPU.
+    /// one line for each CPU. While others work, the sums are of different moments, and the
+    /// answer is off by what they moved meanwhile, but never below 0 or above all.
     #[must_use]
     pub fn free_frames(&self) -> u64 {
         let returned = self.sum(Counter::Returned);
-        self.managed.wrapping_add(returned).wrapping_sub(self.sum(Counter::Taken))
+        let free = self.managed.wrapping_add(returned).wrapping_sub(self.sum(Counter::Taken));
+        free.cast_signed().clamp(0, self.managed.cast_signed()).cast_unsigned()
     }
 
     /// Free frames, blocks and giants, counted bit by bit: costs a look at all leaves.

@@ -281,11 +281,12 @@ impl FrameTree<'_> {
             if let Some(cache) = self.split_block(writer, block, kept) {
                 return Some(cache);
             }
-            // The winner may still be writing the leaf for the first time.
-            // ORDERING: Acquire pairs with the Release in `write_leaf`.
-            if !self.giants[block.giant].ready.is_set(block.index, Ordering::Acquire) {
-                return None;
-            }
+        }
+        // Whoever claimed the block, just now or since it was seen free by the search, may still
+        // be writing its leaf for the first time.
+        // ORDERING: Acquire pairs with the Release in `write_leaf`.
+        if !self.giants[block.giant].ready.is_set(block.index, Ordering::Acquire) {
+            return None;
         }
         for (index, word) in self.leaf(block).words().enumerate() {
             let bits = match amount {
