@@ -10,7 +10,7 @@ ARGS ?=
 # A new shell knows cargo; the one that installed rustup may not yet.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # Cargo divides its work among the CPUs itself, and would take `make -j` for a limit.
-unexport MAKEFLAGS
+unexport MAKEFLAGS MFLAGS
 
 # CI builds exactly what Cargo.lock says.
 LOCKED := $(if $(CI),--locked)
@@ -42,10 +42,11 @@ test: test-loom test-host ## Run every test: loom models, host tests, boots in Q
 test-loom: need-host
 	$(LOOM) cargo test $(LOCKED) -p frametree --lib --release
 
-# All the rest, in one run, so that its closing lines are the last. A failure does not hide
-# the next one.
+# All the rest. The library comes last, so that the output ends with a count of its tests; a
+# failure there does not hide the next one.
 test-host: need-boot
-	cargo test $(LOCKED) --workspace --features frametree/x86_64 --no-fail-fast
+	cargo test $(LOCKED) --workspace --exclude frametree
+	cargo test $(LOCKED) -p frametree --features x86_64 --no-fail-fast
 
 lint: lint-format lint-host lint-loom lint-kernel lint-other lint-doc ## Check format, clippy on every target, documentation
 

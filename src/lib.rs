@@ -14,6 +14,8 @@ mod geometry;
 mod journal;
 mod layout;
 mod map;
+#[cfg(all(test, loom))]
+mod models;
 mod node;
 mod pool;
 mod root;

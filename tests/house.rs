@@ -178,6 +178,8 @@ fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     walk(&root, &mut files);
+    // The models are tests of the crate, for loom, that need its inside.
+    files.retain(|file| !file.starts_with(root.join("models")));
     files.sort();
     assert!(files.len() > 20, "only {} files in {}", files.len(), root.display());
     files.iter().map(|file| Source::read(&root, file)).collect()

@@ -124,7 +124,10 @@ install() {
 # What to run where this script may not.
 advise() {
     local as_root=''
-    ((EUID == 0)) || as_root='sudo '
+    if ((EUID != 0)); then
+        as_root='sudo '
+        have sudo || as_root='(as root) '
+    fi
     say "$1, so nothing was changed. Run"
     if ((${#packages[@]})); then
         if have apt-get; then

@@ -131,22 +131,25 @@ fn give_back(worker: &mut Worker, tree: &FrameTree, held: Held) {
 /// Draws a few pictures along the way of CPU 0.
 struct Milestones {
     step: u64,
-    left: u64,
+    to_next: u64,
+    pictures_left: u64,
 }
 
 impl Milestones {
     fn new(total: u64) -> Self {
         let step = total / (PICTURES + 1) + 1;
-        Self { step, left: step }
+        Self { step, to_next: step, pictures_left: PICTURES }
     }
 
     fn passed(&mut self, cpu: CpuId, label: &str) {
-        self.left -= 1;
-        if self.left == 0 {
-            self.left = self.step;
-            if cpu == CpuId::new(0) {
-                picture::draw(label);
-            }
+        self.to_next -= 1;
+        if self.to_next > 0 {
+            return;
+        }
+        self.to_next = self.step;
+        if cpu == CpuId::new(0) && self.pictures_left > 0 {
+            self.pictures_left -= 1;
+            picture::draw(label);
         }
     }
 }

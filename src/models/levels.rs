@@ -1,0 +1,95 @@
+//! Split against split, split against merge, whole blocks against frames, giants.
+
+use super::{World, explore, spawn};
+use crate::tree::Home;
+
+#[test]
+fn two_first_splits_of_the_same_blocks() {
+    explore(None, || {
+        let world = World::new(&[(0, 8)]);
+        let other = spawn(&world, |world| world.refill(1).expect("one of four words"));
+        let own = world.refill(0).expect("one of four words");
+        let other = other.join().unwrap();
+        world.flush(1, other);
+        world.flush(0, own);
+        assert_eq!(world.tree.count_free().blocks, 2, "merged");
+        world.check(8);
+    });
+}
+
+#[test]
+fn a_split_against_the_merge_of_the_same_block() {
+    explore(Some(3), || {
+        let world = World::new(&[(0, 4)]);
+        let held = world.refill(0).expect("a word");
+        let other = spawn(&world, |world| world.refill(1).expect("the other word at least"));
+        world.flush(0, held);
+        let other = other.join().unwrap();
+        world.flush(1, other);
+        assert_eq!(world.tree.count_free().blocks, 1, "merged");
+        world.check(4);
+    });
+}
+
+#[test]
+fn a_block_claimed_whole_against_the_free_that_completes_it() {
+    explore(None, || {
+        let world = World::new(&[(0, 4)]);
+        let held = world.refill(0).expect("a word");
+        let other = spawn(&world, |world| match world.alloc_block(1) {
+            Ok(first) => world.free_block(1, first),
+            Err(_) => {}
+        });
+        world.flush(0, held);
+        other.join().unwrap();
+        world.check(4);
+    });
+}
+
+#[test]
+fn two_blocks_freed_at_once_become_a_giant() {
+    explore(Some(3), || {
+        let world = World::new(&[(0, 16)]);
+        let [one, two] = [(); 2].map(|()| world.alloc_block(0).expect("a block"));
+        let other = spawn(&world, |world| world.free_block(1, two));
+        world.free_block(0, one);
+        other.join().unwrap();
+        assert_eq!(world.tree.count_free().giants, 1, "merged");
+        world.check(16);
+    });
+}
+
+#[test]
+fn a_giant_split_against_its_merge() {
+    explore(Some(3), || {
+        let world = World::new(&[(0, 16)]);
+        let held = world.alloc_block(0).expect("a block");
+        let other = spawn(&world, |world| world.alloc_block(1).expect("another block"));
+        world.free_block(0, held);
+        let other = other.join().unwrap();
+        world.free_block(1, other);
+        assert_eq!(world.tree.count_free().giants, 1, "merged");
+        world.check(16);
+    });
+}
+
+#[test]
+fn two_cpus_with_homes_go_apart_and_lose_nothing() {
+    explore(Some(2), || {
+        let world = World::new(&[(0, 8)]);
+        let visit = |world: &World, cpu: usize| {
+            let mut home = Home::default();
+            let writer = world.tree.sole_writer(cpu);
+            for _ in 0..2 {
+                let cache = world.tree.refill_near(writer, &mut home).expect("four words");
+                world.touch(cache.base(), cache.free());
+                world.flush(cpu, cache);
+            }
+            world.tree.leave(&mut home);
+        };
+        let other = spawn(&world, move |world| visit(world, 1));
+        visit(&world, 0);
+        other.join().unwrap();
+        world.check(8);
+    });
+}

@@ -1,0 +1,134 @@
+//! Loom models: the protocols on the real code, at the small geometry of `cfg(loom)` (words of
+//! two frames, nodes of two words: a block is 4 frames, a giant 4 blocks).
+//!
+//! Every model carries the contents of frames: whoever holds a frame writes to a cell that loom
+//! watches, so an ordering that is too weak to hand contents over shows as a data race, and a
+//! frame with two owners as a concurrent write. Unwritten leaves read as ones, so a search that
+//! looks at one gives out frames that others hold. After the threads are joined every model
+//! flushes what it holds and checks `verify`: nothing lost, nothing unmerged, no hint missing.
+//!
+//! `cargo test --lib` with `RUSTFLAGS="--cfg loom"`; `tests/planted.rs` plants a bug for each
+//! protocol step and shows that these models find it.
+
+mod evidence;
+mod hints;
+mod levels;
+mod words;
+
+extern crate std;
+
+use std::boxed::Box;
+use std::vec::Vec;
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+
+use crate::arena::Arena;
+use crate::cache::PageCache;
+use crate::directory::Size;
+use crate::error::OutOfMemory;
+use crate::frame::{Frame, FrameNumber, FrameRange};
+use crate::geometry::BLOCK_FRAMES;
+use crate::tree::FrameTree;
+
+/// A tree of a few frames, and their contents.
+pub struct World {
+    pub tree: FrameTree<'static>,
+    contents: Vec<UnsafeCell<u32>>,
+}
+
+// SAFETY: the cells are loom's: an access without order is what the models look for.
+unsafe impl Sync for World {}
+
+impl World {
+    /// Memory of these ranges, for two CPUs, all free.
+    pub fn new(ranges: &[(u64, u64)]) -> Arc<Self> {
+        let ranges: Vec<_> =
+            ranges.iter().map(|&(start, end)| FrameRange::from_numbers(start, end)).collect();
+        let ranges: &'static [FrameRange] = Box::leak(ranges.into_boxed_slice());
+        let frames = ranges.iter().map(|range| range.end().get()).max().unwrap_or(0);
+        // SAFETY: under loom an arena takes its parts from the heap.
+        let mut arena = unsafe { Arena::new(core::ptr::null_mut(), 0) };
+        let ranges = ranges.iter().copied();
+        let tree = FrameTree::new(&mut arena, Size::of(ranges.clone()), 2, ranges);
+        Arc::new(Self { tree, contents: (0..frames).map(|_| UnsafeCell::new(0)).collect() })
+    }
+
+    /// Uses frames as their owner does: writes to each.
+    pub fn touch(&self, base: FrameNumber, frames: u64) {
+        for bit in (0..64).filter(|bit| frames >> bit & 1 != 0) {
+            let cell = &self.contents[(base.get() + bit) as usize];
+            // SAFETY: the caller owns the frame; loom reports it if somebody else does too.
+            cell.with_mut(|contents| unsafe { *contents += 1 });
+        }
+    }
+
+    /// A refill by CPU `cpu`, whose frames are used at once.
+    pub fn refill(&self, cpu: usize) -> Result<PageCache, OutOfMemory> {
+        let cache = self.tree.refill_with(self.tree.sole_writer(cpu))?;
+        self.touch(cache.base(), cache.free());
+        Ok(cache)
+    }
+
+    /// A flush by CPU `cpu`, of frames that were used until now.
+    pub fn flush(&self, cpu: usize, cache: PageCache) {
+        self.touch(cache.base(), cache.free());
+        self.tree.flush_with(self.tree.sole_writer(cpu), cache).expect("own frames");
+    }
+
+    /// One frame, used at once.
+    pub fn alloc(&self, cpu: usize) -> Result<Frame, OutOfMemory> {
+        let frame = self.tree.alloc_with(self.tree.sole_writer(cpu))?;
+        self.touch(frame.number(), 1);
+        Ok(frame)
+    }
+
+    /// Frees one frame that was used until now.
+    pub fn free(&self, cpu: usize, frame: Frame) {
+        self.touch(frame.number(), 1);
+        self.tree.free_with(self.tree.sole_writer(cpu), frame.into_number()).expect("own frame");
+    }
+
+    /// A whole block, used at once.
+    pub fn alloc_block(&self, cpu: usize) -> Result<Frame, OutOfMemory> {
+        let first = self.tree.alloc_block_with(self.tree.sole_writer(cpu))?;
+        self.touch(first.number(), (1 << BLOCK_FRAMES) - 1);
+        Ok(first)
+    }
+
+    /// Frees a whole block that was used until now.
+    pub fn free_block(&self, cpu: usize, first: Frame) {
+        self.touch(first.number(), (1 << BLOCK_FRAMES) - 1);
+        let writer = self.tree.sole_writer(cpu);
+        self.tree.free_block_with(writer, first.into_number()).expect("own block");
+    }
+
+    /// At rest: everything that is free can be had, once, and every invariant holds.
+    pub fn check(&self, free: u64) {
+        self.tree.verify().expect("a sound tree at rest");
+        assert_eq!(self.tree.count_free().frames, free, "frames are lost");
+        let mut caches = Vec::new();
+        while let Ok(cache) = self.refill(0) {
+            caches.push(cache);
+        }
+        let found: u32 = caches.iter().map(|cache| cache.free().count_ones()).sum();
+        assert_eq!(u64::from(found), free, "frames are free, but not found");
+    }
+}
+
+/// Runs a model: every interleaving of two threads; of three those with up to three preemptions.
+pub fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = preemptions;
+    builder.max_branches = 20_000;
+    builder.check(model);
+}
+
+/// Starts a thread of a model.
+pub fn spawn<R: 'static>(
+    world: &Arc<World>,
+    work: impl FnOnce(&World) -> R + 'static,
+) -> loom::thread::JoinHandle<R> {
+    let world = world.clone();
+    loom::thread::spawn(move || work(&world))
+}

@@ -1,0 +1,86 @@
+//! Refill against refill, refill against flush, flush against flush on one word.
+
+use super::{World, explore, spawn};
+
+#[test]
+fn two_refills_share_nothing_and_miss_nothing() {
+    explore(None, || {
+        // One word of one partly managed block.
+        let world = World::new(&[(0, 3)]);
+        let other = spawn(&world, |world| world.refill(1));
+        let own = world.refill(0);
+        let other = other.join().unwrap();
+        let taken = |cache: &Result<crate::PageCache, _>| {
+            cache.as_ref().map_or(0, |cache| u64::from(cache.free().count_ones()))
+        };
+        assert_eq!(taken(&own) + taken(&other), 3, "two words, two refills");
+        for (cpu, cache) in [own, other].into_iter().enumerate() {
+            world.flush(cpu, cache.expect("a word for each"));
+        }
+        world.check(3);
+    });
+}
+
+#[test]
+fn a_refill_against_a_flush_of_the_same_word() {
+    explore(None, || {
+        let world = World::new(&[(0, 2)]);
+        let held = world.refill(0).expect("a word");
+        let other = spawn(&world, |world| world.refill(1).ok());
+        world.flush(0, held);
+        match other.join().unwrap() {
+            Some(cache) => world.flush(1, cache),
+            // It looked before the flush.
+            None => {}
+        }
+        world.check(2);
+    });
+}
+
+#[test]
+fn two_flushes_complete_one_word_and_its_block() {
+    explore(None, || {
+        let world = World::new(&[(0, 4)]);
+        let [one, two] = [(); 2].map(|()| world.alloc(0).expect("a frame"));
+        let other = spawn(&world, |world| world.free(1, two));
+        world.free(0, one);
+        other.join().unwrap();
+        assert_eq!(world.tree.count_free().blocks, 1, "merged");
+        world.check(4);
+    });
+}
+
+#[test]
+fn two_flushes_complete_two_words_of_a_block() {
+    explore(None, || {
+        let world = World::new(&[(0, 4)]);
+        let [one, two] = [(); 2].map(|()| world.refill(0).expect("a word"));
+        let other = spawn(&world, |world| world.flush(1, two));
+        world.flush(0, one);
+        other.join().unwrap();
+        assert_eq!(world.tree.count_free().blocks, 1, "merged");
+        world.check(4);
+    });
+}
+
+#[test]
+fn contents_pass_from_one_owner_to_the_next() {
+    explore(Some(2), || {
+        let world = World::new(&[(0, 2)]);
+        let held = world.refill(0).expect("a word");
+        let others = [1, 1].map(|cpu| {
+            spawn(&world, move |world| {
+                if let Ok(frame) = world.tree.alloc() {
+                    world.touch(frame.number(), 1);
+                    world.touch(frame.number(), 1);
+                    assert!(cpu == 1 && world.tree.free(frame).is_ok());
+                }
+            })
+        });
+        world.flush(0, held);
+        for other in others {
+            other.join().unwrap();
+        }
+        world.check(2);
+    });
+}

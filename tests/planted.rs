@@ -1,0 +1,224 @@
+//! Tests of the tests: a bug is planted in each step of the protocols, in a copy of the sources,
+//! and the loom models must find it. A soak of hundreds of millions of operations passes most of
+//! these; that is why the models exist.
+//!
+//! Each plant names the text that it replaces, which must occur exactly once: a change of the
+//! sources that moves a protocol step makes this test fail until the plant follows it.
+#![cfg(not(loom))]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A deliberate bug.
+struct Plant {
+    name: &'static str,
+    file: &'static str,
+    right: &'static str,
+    wrong: &'static str,
+    /// The models that are asked, by a part of their names.
+    models: &'static str,
+}
+
+const PLANTS: &[Plant] = &[
+    Plant {
+        name: "retire without a second look",
+        file: "tree/levels.rs",
+        right: "if !self.leaf(block).all(0, Ordering::Relaxed) {\n            self.announce(block);",
+        wrong: "if false {\n            self.announce(block);",
+        models: "hints",
+    },
+    Plant {
+        name: "lower without a second look",
+        file: "tree/levels.rs",
+        right: "// ORDERING: behind the fence.\n        if !node.all(0, Ordering::Relaxed) {",
+        wrong: "if false {",
+        models: "hints",
+    },
+    Plant {
+        name: "a flush that does not announce",
+        file: "tree/free.rs",
+        right: "if given.edge == Edge::FromEmpty {\n            self.announce(block);",
+        wrong: "if false {\n            self.announce(block);",
+        models: "words",
+    },
+    Plant {
+        name: "a split that does not announce",
+        file: "tree/levels.rs",
+        right: "self.announce(block);\n        writer.add(Counter::Splits, 1);",
+        wrong: "writer.add(Counter::Splits, 1);",
+        models: "levels",
+    },
+    Plant {
+        name: "an announcement that skips its read-modify-write when the bit reads set",
+        file: "tree/levels.rs",
+        right: "        // ORDERING: Release pairs with the Acquire of a retirer's `fetch_and`",
+        wrong: "        if word.load(Ordering::Acquire) & mask != 0 {\n            return;\n        }\n        \
+                // ORDERING: Release pairs with the Acquire of a retirer's `fetch_and`",
+        models: "hints",
+    },
+    Plant {
+        name: "a block freed without raising the giant's hint",
+        file: "tree/levels.rs",
+        right: "if given.edge == Edge::FromEmpty {\n            self.raise(block.giant, Hint::Whole);",
+        wrong: "if false {\n            self.raise(block.giant, Hint::Whole);",
+        models: "hints",
+    },
+    Plant {
+        name: "raise and lower without a fence",
+        file: "sync.rs",
+        right: "imp::fence(Ordering::SeqCst);",
+        wrong: "",
+        models: "",
+    },
+    Plant {
+        name: "frames given with Relaxed",
+        file: "node.rs",
+        right: "word.fetch_or(mask, Ordering::AcqRel)",
+        wrong: "word.fetch_or(mask, Ordering::Relaxed)",
+        models: "words",
+    },
+    Plant {
+        name: "frames taken with Relaxed",
+        file: "node.rs",
+        right: "word.swap(0, Ordering::AcqRel)",
+        wrong: "word.swap(0, Ordering::Relaxed)",
+        models: "words",
+    },
+    Plant {
+        name: "a load and a store in place of the swap",
+        file: "node.rs",
+        right: "match word.swap(0, Ordering::AcqRel) {",
+        wrong: "let all = word.load(Ordering::Acquire);\n    word.store(0, Ordering::Release);\n    \
+                match all {",
+        models: "words",
+    },
+    Plant {
+        name: "a merge that gives up after a conflict",
+        file: "tree/levels.rs",
+        right: "Err(_) => announce(),",
+        wrong: "Err(_) => {\n                    announce();\n                    return false;\n                }",
+        models: "",
+    },
+    Plant {
+        name: "a merge whose undo is not announced",
+        file: "tree/levels.rs",
+        right: "Err(_) => announce(),",
+        wrong: "Err(_) => {\n                    let _ = &announce;\n                }",
+        models: "",
+    },
+    Plant {
+        name: "a leaf that is read before it is written",
+        file: "tree/search.rs",
+        right: "if !self.giants[block.giant].ready.is_set(block.index, Ordering::Acquire) {",
+        wrong: "if false {",
+        models: "levels",
+    },
+    Plant {
+        name: "out of memory after one look at the hints",
+        file: "tree/search.rs",
+        right: "for _ in 0..LOOKS {",
+        wrong: "for _ in 0..0 * LOOKS {",
+        models: "evidence",
+    },
+    Plant {
+        name: "out of memory without evidence from the journals",
+        file: "tree/search.rs",
+        right: "if before.is_some() && before == standstill(self.journals, writer) {",
+        wrong: "if before.is_some() || before == standstill(self.journals, writer) {",
+        models: "evidence",
+    },
+];
+
+#[test]
+fn every_planted_bug_is_found() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let garden = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("planted");
+    let missed: Vec<_> =
+        PLANTS.iter().filter(|plant| !is_found(root, &garden, plant)).map(|p| p.name).collect();
+    assert!(missed.is_empty(), "no model finds: {missed:#?}");
+}
+
+#[test]
+fn without_a_plant_the_models_pass() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let garden = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("unplanted");
+    lay_out(root, &garden, &[]);
+    let (passed, output) = run_models(&garden, "words::two_");
+    assert!(passed, "the copy itself does not pass:\n{output}");
+    assert!(output.contains("test result: ok. 3 passed"), "no model ran:\n{output}");
+}
+
+/// Plants one bug in a copy of the sources and asks the models.
+fn is_found(root: &Path, garden: &Path, plant: &Plant) -> bool {
+    let path = root.join("src").join(plant.file);
+    let source = fs::read_to_string(&path).expect("a source file");
+    let count = source.matches(plant.right).count();
+    assert_eq!(count, 1, "\"{}\" must replace one place in {}", plant.name, plant.file);
+    lay_out(root, garden, &[(plant.file, source.replace(plant.right, plant.wrong))]);
+    let (passed, output) = run_models(garden, plant.models);
+    assert!(!output.contains("could not compile"), "\"{}\":\n{output}", plant.name);
+    println!("{}: {}", plant.name, if passed { "MISSED" } else { "found" });
+    !passed
+}
+
+/// A copy of the package, with some files replaced.
+fn lay_out(root: &Path, garden: &Path, replaced: &[(&str, String)]) {
+    fs::create_dir_all(garden).expect("a folder");
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("the manifest");
+    fs::write(garden.join("Cargo.toml"), alone(&manifest)).expect("a copy");
+    for name in ["Cargo.lock", "README.md"] {
+        let _ = fs::copy(root.join(name), garden.join(name));
+    }
+    copy(&root.join("src"), &garden.join("src"), Path::new(""), replaced);
+}
+
+/// The manifest of the package without its workspace, targets and host-only dependencies.
+fn alone(manifest: &str) -> String {
+    let kept = |section: &&str| {
+        let head = section.lines().next().unwrap_or_default();
+        !["[workspace]", "[[bench]]", "[lints", "[target.'cfg(not(loom))'.dev"]
+            .iter()
+            .any(|dropped| head.starts_with(dropped))
+    };
+    let sections: Vec<_> = manifest.split("\n\n").filter(kept).collect();
+    let mut text = sections.join("\n\n");
+    text.insert_str(0, "[workspace]\n\n");
+    text
+}
+
+fn copy(from: &Path, to: &Path, inside: &Path, replaced: &[(&str, String)]) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry")) {
+        let name = entry.file_name();
+        let (path, inside) = (to.join(&name), inside.join(&name));
+        if entry.file_type().expect("a type").is_dir() {
+            copy(&entry.path(), &path, &inside, replaced);
+            continue;
+        }
+        let text = match replaced.iter().find(|(file, _)| Path::new(file) == inside) {
+            Some((_, text)) => text.clone(),
+            None => fs::read_to_string(entry.path()).expect("a source file"),
+        };
+        // What has not changed keeps its time, so that cargo builds no more than it must.
+        if fs::read_to_string(&path).ok().as_deref() != Some(text.as_str()) {
+            fs::write(path, text).expect("a copy");
+        }
+    }
+}
+
+/// Runs the models whose names contain `filter`; whether all passed, and what was printed.
+fn run_models(garden: &Path, filter: &str) -> (bool, String) {
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("planted-target");
+    let output = Command::new(env!("CARGO"))
+        .args(["test", "--lib", "--profile", "models", "--", filter])
+        .current_dir(garden)
+        .env("CARGO_TARGET_DIR", target)
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("RUST_BACKTRACE", "0")
+        .env_remove("LOOM_MAX_PREEMPTIONS")
+        .output()
+        .expect("cargo runs");
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into());
+    (output.status.success(), text.concat())
+}
