@@ -40,7 +40,7 @@ test: test-loom test-host ## Run every test: loom models, host tests, boots in Q
 
 # The protocols, in every interleaving: src/models/, on the code of src/ itself.
 test-loom: need-host
-	$(LOOM) cargo test $(LOCKED) -p frametree --lib --release
+	$(LOOM) cargo test $(LOCKED) -p frametree --lib --profile models
 
 # All the rest. The library comes last, so that the output ends with a count of its tests; a
 # failure there does not hide the next one.

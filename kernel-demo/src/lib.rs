@@ -2,8 +2,8 @@
 //! every CPU allocate and free from it at once, and reports what happened.
 //!
 //! One idea a file. From the ground up: boot (into 64-bit Rust), console and exit, clock, cpu and
-//! interrupts, apic, waiting; handoff and firmware (what the loader and ACPI say); memory (the pool),
-//! paging and heap on top of it; smp (all CPUs); exercises; picture and this file's report.
+//! interrupts, apic, waiting; handoff and firmware (what the loader and ACPI say); memory (the
+//! pool), paging and heap on top of it; smp (all CPUs); exercises; picture, report and this file.
 //!
 //! On the host this crate is empty, so that `cargo test --workspace` works there.
 #![cfg(target_os = "none")]

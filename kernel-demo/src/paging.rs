@@ -44,8 +44,7 @@ pub struct Mapped {
     pub small: u64,
 }
 
-/// Maps the usable memory that the early map does not reach. `frames` is the normalised map, as
-/// it was before anything was reserved or taken out of it.
+/// Maps the usable memory that the early map does not reach, in the largest pages that fit.
 pub fn map_usable_memory(usable: impl Iterator<Item = FrameRange>) -> Mapped {
     let giant_pages = CpuFeatures::new()
         .get_extended_processor_and_feature_identifiers()

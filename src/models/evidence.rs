@@ -50,12 +50,10 @@ fn a_merge_hides_nothing() {
     explore(Some(3), || {
         let world = World::new(&[(0, 4)]);
         let held = world.refill(0).expect("a word");
-        let other = spawn(&world, |world| {
-            let frame = world.alloc(1).expect("two frames are always free");
-            world.free(1, frame);
-        });
+        let other =
+            spawn(&world, |world| world.alloc(1).expect("two of four frames are always free"));
         world.flush(0, held);
-        other.join().unwrap();
+        world.free(1, other.join().unwrap());
         world.check(4);
     });
 }
@@ -64,13 +62,10 @@ fn a_merge_hides_nothing() {
 fn a_split_hides_nothing() {
     explore(Some(2), || {
         let world = World::new(&[(0, 16)]);
-        let other = spawn(&world, |world| {
-            let frame = world.alloc(1).expect("at most two of sixteen frames are held");
-            world.free(1, frame);
-        });
-        let frame = world.alloc(0).expect("at most two of sixteen frames are held");
+        let other = spawn(&world, |world| world.alloc(1).expect("at most one of 16 is held"));
+        let frame = world.alloc(0).expect("at most one of 16 frames is held");
+        world.free(1, other.join().unwrap());
         world.free(0, frame);
-        other.join().unwrap();
         world.check(16);
     });
 }

@@ -41,7 +41,7 @@ pub struct World {
 unsafe impl Sync for World {}
 
 impl World {
-    /// Memory of these ranges, for two CPUs, all free.
+    /// Memory of these ranges, for three CPUs, all free.
     pub fn new(ranges: &[(u64, u64)]) -> Arc<Self> {
         let ranges: Vec<_> =
             ranges.iter().map(|&(start, end)| FrameRange::from_numbers(start, end)).collect();
@@ -50,7 +50,7 @@ impl World {
         // SAFETY: under loom an arena takes its parts from the heap.
         let mut arena = unsafe { Arena::new(core::ptr::null_mut(), 0) };
         let ranges = ranges.iter().copied();
-        let tree = FrameTree::new(&mut arena, Size::of(ranges.clone()), 2, ranges);
+        let tree = FrameTree::new(&mut arena, Size::of(ranges.clone()), 3, ranges);
         Arc::new(Self { tree, contents: (0..frames).map(|_| UnsafeCell::new(0)).collect() })
     }
 
