@@ -1,7 +1,7 @@
 //! The metadata memory, dealt out part by part: the one place where raw memory becomes typed.
 //!
-//! Parts are dealt in the order of [`crate::layout`], each from a multiple of 128 bytes, and
-//! live as long as the memory does. All but the leaves are written when they are dealt; a leaf
+//! Each part starts at a multiple of 128 bytes (their sizes are added up in [`crate::layout`]), and
+//! lives as long as the memory does. All but the leaves are written when they are dealt; a leaf
 //! is written by whoever first claims its block (see `tree`), so that starting up costs nothing
 //! for each frame.
 //!

@@ -1,4 +1,4 @@
-//! frametree: a lock-free physical page-frame allocator.
+#![doc = include_str!("../README.md")]
 #![no_std]
 #![deny(missing_docs)]
 

@@ -64,30 +64,50 @@ pub fn give(word: &Word, mask: u64) -> Given {
     }
 }
 
-/// Takes everything that a word of truth holds; `None` if it held nothing. At most one
-/// read-modify-write, none if it reads empty.
+/// Takes everything that a word of truth holds; `None` if it holds nothing. One read-modify-write,
+/// none if it reads empty, and one more for each other CPU that changes the word meanwhile.
+///
+/// A compare-exchange and not a swap: whoever comes too late writes nothing, so a split may
+/// write a leaf by plain stores although somebody with an old hint tries to take from it.
 #[inline]
 pub fn take_all(word: &Word) -> Option<u64> {
-    // ORDERING: the swap decides what is taken. Acquire is for who reads nothing here: if a merge
-    // emptied the word, its `begun` is seen before "out of memory" is said (see `journal`).
-    if word.load(Ordering::Acquire) == 0 {
-        return None;
-    }
-    // ORDERING: Acquire pairs with the Release in `give` and with the announcement of a split:
-    // contents and known-zero bits come with the frames. Release: a retirer whose re-check
-    // reads this zero must also see what this CPU did before.
-    match word.swap(0, Ordering::AcqRel) {
-        0 => None,
-        bits => Some(bits),
+    loop {
+        // ORDERING: the exchange decides what is taken. Acquire is for who reads nothing here: if
+        // a merge emptied the word, its `begun` is seen before "out of memory" is said (see
+        // `journal`).
+        let bits = word.load(Ordering::Acquire);
+        if bits == 0 {
+            return None;
+        }
+        if exchange(word, bits, 0) {
+            return Some(bits);
+        }
     }
 }
 
-/// Takes one bit of a word of truth, if it is there: one read-modify-write.
+/// Takes the bits of `mask` of a word of truth, if all are there: one read-modify-write, and one
+/// more for each other CPU that changes the word meanwhile.
 #[inline]
 pub fn take_bit(word: &Word, mask: u64) -> Result<(), ()> {
-    // ORDERING: as in `take_all`.
-    let old = word.fetch_and(!mask, Ordering::AcqRel);
-    if old & mask == 0 { Err(()) } else { Ok(()) }
+    loop {
+        // ORDERING: as in `take_all`.
+        let bits = word.load(Ordering::Acquire);
+        if bits & mask != mask {
+            return Err(());
+        }
+        if exchange(word, bits, bits & !mask) {
+            return Ok(());
+        }
+    }
+}
+
+/// Changes a word of truth from `found` to `left`: what is missing then is the caller's.
+#[inline]
+fn exchange(word: &Word, found: u64, left: u64) -> bool {
+    // ORDERING: Acquire pairs with the Release in `give` and with the stores of a split: contents
+    // and known-zero bits come with the frames. Release: a retirer whose second look reads what
+    // this leaves must also see what this CPU did before.
+    word.compare_exchange(found, left, Ordering::AcqRel).is_ok()
 }
 
 impl Node {
@@ -157,8 +177,7 @@ impl Node {
     /// from empty to full once more, so the caller has to announce them again if there are any.
     pub fn take_full(&self) -> Result<(), usize> {
         for (taken, word) in self.words.iter().enumerate() {
-            // ORDERING: as in `take_all`; a failure reads nothing through the word.
-            if word.compare_exchange(FULL, 0, Ordering::AcqRel).is_err() {
+            if !exchange(word, FULL, 0) {
                 for back in &self.words[..taken] {
                     give(back, FULL);
                 }

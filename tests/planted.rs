@@ -81,16 +81,16 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "frames taken with Relaxed",
         file: "node.rs",
-        right: "word.swap(0, Ordering::AcqRel)",
-        wrong: "word.swap(0, Ordering::Relaxed)",
+        right: "word.compare_exchange(found, left, Ordering::AcqRel)",
+        wrong: "word.compare_exchange(found, left, Ordering::Relaxed)",
         models: "words",
     },
     Plant {
-        name: "a load and a store in place of the swap",
+        name: "a load and a store in place of the compare-exchange",
         file: "node.rs",
-        right: "match word.swap(0, Ordering::AcqRel) {",
-        wrong: "let all = word.load(Ordering::Acquire);\n    word.store(0, Ordering::Release);\n    \
-                match all {",
+        right: "word.compare_exchange(found, left, Ordering::AcqRel).is_ok()",
+        wrong: "let same = word.load(Ordering::Acquire) == found;\n    \
+                word.store(left, Ordering::Release);\n    same",
         models: "words",
     },
     Plant {
@@ -219,6 +219,6 @@ fn run_models(garden: &Path, filter: &str) -> (bool, String) {
         .env_remove("LOOM_MAX_PREEMPTIONS")
         .output()
         .expect("cargo runs");
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into());
-    (output.status.success(), text.concat())
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }

@@ -116,7 +116,7 @@ impl World {
     }
 }
 
-/// Runs a model: every interleaving of two threads; of three those with up to three preemptions.
+/// Runs a model: every interleaving, or those with so many preemptions at most.
 pub fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions;
