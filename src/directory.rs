@@ -70,6 +70,15 @@ pub struct Place {
     pub word: usize,
 }
 
+impl Place {
+    /// Where a group's bits lie in the giant that holds them.
+    #[inline]
+    pub const fn of(group: Group, giant: usize) -> Self {
+        let index = (group.number() / NODE_WORDS as u64 % GIANT_BLOCKS) as usize;
+        Self { block: Block { giant, index }, word: group.number() as usize % NODE_WORDS }
+    }
+}
+
 /// What never changes about a giant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GiantInfo {
@@ -253,16 +262,23 @@ impl<'m> Directory<'m> {
     pub fn locate(&self, group: Group) -> Option<Place> {
         let first = group.number() * WORD_BITS;
         let number = first / GIANT_FRAMES;
-        let behind = self.spans.partition_point(|span| span.first <= number);
-        let span = self.spans.get(behind.checked_sub(1)?)?;
+        let span = match self.spans {
+            // The last span has most of the memory of most machines.
+            [.., last] if last.first <= number => last,
+            spans => Self::span_below(spans, number)?,
+        };
         let offset = number - span.first;
         if offset >= span.count {
             return None;
         }
-        let giant = span.index + offset as usize;
-        let index = (first / BLOCK_FRAMES % GIANT_BLOCKS) as usize;
-        let word = (first / WORD_BITS) as usize % NODE_WORDS;
-        Some(Place { block: Block { giant, index }, word })
+        Some(Place::of(group, span.index + offset as usize))
+    }
+
+    /// The last span that starts at or below giant `number`.
+    #[inline(never)]
+    fn span_below(spans: &[Span], number: u64) -> Option<&Span> {
+        let behind = spans.partition_point(|span| span.first <= number);
+        spans.get(behind.checked_sub(1)?)
     }
 
     /// The managed frames of a group, one bit each.

@@ -6,6 +6,8 @@ mod arena;
 #[doc(hidden)]
 pub mod bits;
 mod cache;
+#[cfg(all(test, not(loom)))]
+mod counts;
 mod cpu;
 mod directory;
 mod error;

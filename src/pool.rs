@@ -23,13 +23,20 @@ use crate::tree::{Broken, FrameTree};
 
 /// A frame allocator for all CPUs of a machine; lives in a `static`.
 ///
-/// | operation | atomic read-modify-writes |
+/// | operation, alone on the tree | atomic read-modify-writes |
 /// |---|---|
 /// | [`alloc`](Self::alloc), [`free`](Self::free) from and to this CPU's cache | 0 |
 /// | an allocation that refills, from a partly used block | 1, for up to 64 frames |
-/// | the same, when the block was used up | up to 8 more, for up to 512 frames |
+/// | the same from another block, which is free as a whole | 5, for up to 512 frames |
+/// | the same from another GiB, which is free as a whole | up to 10, for up to 2^18 frames |
 /// | a free that flushes | 1, for up to 64 frames; 2 if the group had no free frame |
 /// | a flush that completes a 2 MiB block | 10 more, for 512 frames |
+/// | a flush that completes a GiB | 10 more, for 2^18 frames |
+/// | [`alloc_block`](Self::alloc_block), [`free_block`](Self::free_block) | 1 each |
+/// | `alloc_block` that splits a GiB | 3, for 512 blocks |
+///
+/// The first use of each block costs 1 more; so do the first free frame and the first free block
+/// to appear in a GiB that had none, and, for a search, each hint that turns out to be stale.
 ///
 /// Any of these may run in an interrupt or NMI, also inside another of these on the same CPU: it
 /// then works on the shared tree, without a cache, and waits for nobody.
@@ -307,13 +314,9 @@ impl<C: Cpus> FramePool<C> {
     #[inline]
     pub fn alloc_block(&self) -> Result<Frame, AllocError> {
         let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
-        let tree = &shared.tree;
-        self.cpus.with_current(|cpu| {
-            let taken = match shared.enter(cpu) {
-                Some(_turn) => tree.alloc_block_with(tree.sole_writer(cpu.get())),
-                None => tree.alloc_block_with(shared.nested(cpu)),
-            };
-            taken.map_err(|OutOfMemory| shared.out_of_memory(cpu))
+        self.cpus.with_current(|cpu| match shared.alloc_block(cpu) {
+            Ok(first) => Ok(first),
+            Err(OutOfMemory) => Err(shared.out_of_memory(cpu)),
         })
     }
 
@@ -328,11 +331,7 @@ impl<C: Cpus> FramePool<C> {
         let Some(shared) = self.shared.get() else {
             return Err(FreeError { frame: number, found: Found::NotInitialised });
         };
-        let tree = &shared.tree;
-        self.cpus.with_current(|cpu| match shared.enter(cpu) {
-            Some(_turn) => tree.free_block_with(tree.sole_writer(cpu.get()), number),
-            None => tree.free_block_with(shared.nested(cpu), number),
-        })
+        self.cpus.with_current(|cpu| shared.free_block(cpu, number))
     }
 
     /// Gives all frames in this CPU's cache back to the shared tree: when the CPU goes idle or
@@ -387,7 +386,36 @@ impl Shared {
         self.tree.free_with(self.nested(cpu), frame)
     }
 
+    #[inline(never)]
+    fn alloc_block(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
+        match self.enter(cpu) {
+            Some(_turn) => self.tree.alloc_block_with(self.tree.sole_writer(cpu.get())),
+            None => self.alloc_block_nested(cpu),
+        }
+    }
+
+    #[inline(never)]
+    fn free_block(&self, cpu: CpuId, first: FrameNumber) -> Result<(), FreeError> {
+        match self.enter(cpu) {
+            Some(_turn) => self.tree.free_block_with(self.tree.sole_writer(cpu.get()), first),
+            None => self.free_block_nested(cpu, first),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_block_nested(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
+        self.tree.alloc_block_with(self.nested(cpu))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_block_nested(&self, cpu: CpuId, first: FrameNumber) -> Result<(), FreeError> {
+        self.tree.free_block_with(self.nested(cpu), first)
+    }
+
     /// What a CPU says that got nothing.
+    #[cold]
     fn out_of_memory(&self, cpu: CpuId) -> AllocError {
         let others = self.slots.iter().enumerate().filter(|(at, _)| *at != cpu.get());
         AllocError::OutOfMemory { cached_elsewhere: others.map(|(_, slot)| slot.cached()).sum() }

@@ -21,10 +21,8 @@
 //!
 //! All words are atomic, written by the owner with plain stores, so that others can count.
 
-use bit_field::BitField;
-
 use crate::cache::PageCache;
-use crate::directory::{Block, Group, Place, bit_of};
+use crate::directory::{Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber};
 use crate::journal::Counter;
@@ -62,8 +60,8 @@ struct Side {
     foreign: Word,
     /// A [`LeafWord`].
     leaf: Word,
-    /// A [`Place`], packed.
-    place: Word,
+    /// The giant's place in the table; with the group, a [`Place`].
+    giant: Word,
 }
 
 /// The right to use a slot until it is dropped. One pointer, so that it stays in a register;
@@ -260,8 +258,8 @@ impl Side {
     const CLOSED: u64 = u64::MAX;
 
     fn new() -> Self {
-        let [free, known_zero, foreign, leaf, place] = core::array::from_fn(|_| Word::new(0));
-        Self { group: Word::new(Self::CLOSED), free, known_zero, foreign, leaf, place }
+        let [free, known_zero, foreign, leaf, giant] = core::array::from_fn(|_| Word::new(0));
+        Self { group: Word::new(Self::CLOSED), free, known_zero, foreign, leaf, giant }
     }
 
     #[inline]
@@ -336,12 +334,7 @@ impl Side {
         put(&self.group, group.number());
         put(&self.foreign, !managed);
         put(&self.leaf, tree.leaf_word_at(place).index() as u64);
-        let mut packed = 0;
-        packed
-            .set_bits(Self::WORD, place.word as u64)
-            .set_bits(Self::INDEX, place.block.index as u64)
-            .set_bits(Self::GIANT, place.block.giant as u64);
-        put(&self.place, packed);
+        put(&self.giant, place.block.giant as u64);
     }
 
     /// Empties and closes it.
@@ -359,19 +352,9 @@ impl Side {
         held
     }
 
-    const WORD: core::ops::Range<usize> = 0..8;
-    const INDEX: core::ops::Range<usize> = 8..24;
-    const GIANT: core::ops::Range<usize> = 24..64;
-
+    #[inline]
     fn place(&self) -> Place {
-        let packed = get(&self.place);
-        Place {
-            block: Block {
-                giant: packed.get_bits(Self::GIANT) as usize,
-                index: packed.get_bits(Self::INDEX) as usize,
-            },
-            word: packed.get_bits(Self::WORD) as usize,
-        }
+        Place::of(Group::new(get(&self.group)), get(&self.giant) as usize)
     }
 
     #[inline]
@@ -393,7 +376,7 @@ impl Side {
             (&self.known_zero, &other.known_zero),
             (&self.foreign, &other.foreign),
             (&self.leaf, &other.leaf),
-            (&self.place, &other.place),
+            (&self.giant, &other.giant),
         ];
         for (one, another) in pairs {
             let kept = get(one);

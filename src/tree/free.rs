@@ -137,21 +137,20 @@ impl FrameTree<'_> {
     }
 
     /// [`FrameTree::free_block`], in this writer's journal.
+    #[inline(always)]
     pub(crate) fn free_block_with(
         &self,
         writer: Writer<'_>,
         first: FrameNumber,
     ) -> Result<(), FreeError> {
-        let place = self.open_aligned(first, BLOCK_FRAMES)?;
-        let block = place.block;
+        let block = self.locate_aligned(first, BLOCK_FRAMES)?;
         if !self.directory.giant(block.giant).is_block_full(block.index) {
             return Err(FreeError { frame: first, found: Found::Unmanaged });
         }
         self.check_above(block).map_err(|found| FreeError { frame: first, found })?;
         // ORDERING: a look for bugs of the caller; exact at rest.
         if !self.leaf(block).all(0, Ordering::Relaxed) {
-            let free = self.leaf(block).count();
-            return Err(FreeError { frame: first, found: Found::PartlyFree { free } });
+            return Err(FreeError { frame: first, found: self.partly_free(block) });
         }
         let _step = writer.begin();
         let given = self.give_block(block);
@@ -171,7 +170,7 @@ impl FrameTree<'_> {
         writer: Writer<'_>,
         first: FrameNumber,
     ) -> Result<(), FreeError> {
-        let giant = self.open_aligned(first, GIANT_FRAMES)?.block.giant;
+        let giant = self.locate_aligned(first, GIANT_FRAMES)?.giant;
         let refused = |found| FreeError { frame: first, found };
         if !self.directory.giant(giant).is_full() {
             return Err(refused(Found::Unmanaged));
@@ -192,13 +191,22 @@ impl FrameTree<'_> {
         Ok(())
     }
 
-    /// The place of the first frame of something large.
-    fn open_aligned(&self, first: FrameNumber, frames: u64) -> Result<Place, FreeError> {
-        let refused = |found| FreeError { frame: first, found };
+    #[cold]
+    #[inline(never)]
+    fn partly_free(&self, block: Block) -> Found {
+        Found::PartlyFree { free: self.leaf(block).count() }
+    }
+
+    /// The first block of something large, which may have frames that are not managed.
+    #[inline]
+    fn locate_aligned(&self, first: FrameNumber, frames: u64) -> Result<Block, FreeError> {
         if !first.get().is_multiple_of(frames) {
-            return Err(refused(Found::Misaligned { frames }));
+            return Err(FreeError { frame: first, found: Found::Misaligned { frames } });
         }
-        Ok(self.open(Group::of(first)).map_err(refused)?.place)
+        match self.directory.locate(Group::of(first)) {
+            Some(place) => Ok(place.block),
+            None => Err(FreeError { frame: first, found: Found::Unmanaged }),
+        }
     }
 }
 

@@ -50,17 +50,23 @@ use crate::sync::{Ordering, Word};
 /// All methods may be called by any number of CPUs at once, and in interrupts and NMIs, also
 /// when those interrupt one of these methods; none ever waits for a lock.
 ///
-/// | operation | atomic read-modify-writes, alone on the tree |
-/// |---|---|
-/// | [`refill`](Self::refill) from a partly used block | 1 |
-/// | [`refill`](Self::refill) that splits a block | 4: claim, announce, 2 in the shared journal |
-/// | [`flush`](Self::flush), [`free`](Self::free) | 1, and 1 more if the word was empty |
-/// | a flush that completes a block | 8 to claim it, 1 to free it, 1 to retire its hint |
-/// | [`alloc_block`](Self::alloc_block), [`free_block`](Self::free_block) | 1 each |
+/// Atomic read-modify-writes, alone on the tree:
 ///
-/// To these come, for callers without a CPU (all methods here; a [`FramePool`](crate::FramePool)
-/// has plain counters for each CPU instead), those of the shared journal: 1 for each counter,
-/// and 2 around each step that moves frames.
+/// | operation | tree | and journal |
+/// |---|---|---|
+/// | [`alloc`](Self::alloc) from a partly used block | 1 | 2 |
+/// | [`refill`](Self::refill) from a partly used block | 1 | 3 |
+/// | the same after one that used its block up: retire, claim, announce | 3 | 10 |
+/// | [`free`](Self::free) | 1 | 4 |
+/// | [`flush`](Self::flush) | 1 | 5 |
+/// | either to a group without free frames: announce | 1 more | 1 more |
+/// | either that completes a block: claim it (8), free it, retire its hint | 10 more | 13 more |
+/// | [`alloc_block`](Self::alloc_block) | 1 | 2 |
+/// | [`free_block`](Self::free_block) | 1 | 4 |
+///
+/// The second number is that of all methods here, whose callers have no CPU: they share one
+/// journal, at 1 for each counter and 2 around each step that moves frames. A
+/// [`FramePool`](crate::FramePool) writes each CPU's own journal without read-modify-writes.
 #[derive(Debug)]
 pub struct FrameTree<'m> {
     directory: Directory<'m>,

@@ -25,7 +25,7 @@ use crate::frame::{Frame, FrameNumber};
 use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_BLOCKS, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Writer, standstill};
 use crate::node::{take_all, take_bit};
-use crate::root::Giant;
+use crate::root::{Cluster, Giant};
 use crate::sync::{Ordering, Word, pause};
 
 /// How often a search that finds nothing looks again while others move frames.
@@ -72,6 +72,15 @@ enum Join {
     Anybody,
 }
 
+/// A search on its way over the giants that hint at something, lowest first.
+#[derive(Debug)]
+struct Walk {
+    cluster: usize,
+    /// Giants of this cluster that have been visited.
+    passed: u64,
+    join: Join,
+}
+
 impl FrameTree<'_> {
     /// [`FrameTree::alloc`], in this writer's journal.
     pub(crate) fn alloc_with(&self, writer: Writer<'_>) -> Result<Frame, OutOfMemory> {
@@ -113,8 +122,12 @@ impl FrameTree<'_> {
     }
 
     /// [`FrameTree::alloc_block`], in this writer's journal.
+    #[inline(always)]
     pub(crate) fn alloc_block_with(&self, writer: Writer<'_>) -> Result<Frame, OutOfMemory> {
-        let block = self.prove(writer, || self.search_whole(writer))?;
+        let block = match self.search_whole(writer) {
+            Some(block) => block,
+            None => self.prove_by_looks(writer, || self.search_whole(writer))?,
+        };
         self.make_ready(block);
         self.forget_zero(block);
         writer.add(Counter::Taken, BLOCK_FRAMES);
@@ -170,14 +183,25 @@ impl FrameTree<'_> {
     }
 
     /// Repeats a search that finds nothing until that was true, or for a thousand looks.
+    #[inline]
     fn prove<T>(
         &self,
         writer: Writer<'_>,
         search: impl Fn() -> Option<T>,
     ) -> Result<T, OutOfMemory> {
-        if let Some(found) = search() {
-            return Ok(found);
+        match search() {
+            Some(found) => Ok(found),
+            None => self.prove_by_looks(writer, search),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn prove_by_looks<T>(
+        &self,
+        writer: Writer<'_>,
+        search: impl Fn() -> Option<T>,
+    ) -> Result<T, OutOfMemory> {
         for _ in 0..LOOKS {
             let before = standstill(self.journals, writer);
             if let Some(found) = search() {
@@ -193,43 +217,17 @@ impl FrameTree<'_> {
 
     /// The lowest frames of the whole tree.
     fn search(&self, writer: Writer<'_>, amount: Amount, join: Join) -> Option<PageCache> {
-        self.for_giants(join, |giant| {
+        let mut walk = Walk::new(join);
+        while let Some(giant) = walk.next(self.clusters) {
             if self.is_giant_free(giant) {
                 self.split_giant(writer, giant);
             }
             let found = self.search_giant(writer, giant, amount, join);
-            if found.is_none() {
-                self.lower(writer, giant, Hint::Whole);
-                self.lower(writer, giant, Hint::Partial);
+            if found.is_some() {
+                return found;
             }
-            found
-        })
-    }
-
-    /// Visits the giants that hint at something, lowest first, until one has it.
-    fn for_giants<T>(&self, join: Join, mut visit: impl FnMut(usize) -> Option<T>) -> Option<T> {
-        for (index, cluster) in self.clusters.iter().enumerate() {
-            let mut passed = 0;
-            loop {
-                // ORDERING: Acquire pairs with the Release of whoever cleared a bit: that step
-                // is seen in its journal before "out of memory" is said.
-                let [free, whole, partial] = [&cluster.free, &cluster.whole, &cluster.partial]
-                    .map(|word| word.load(Ordering::Acquire));
-                let avoided = match join {
-                    // ORDERING: a mark only.
-                    Join::Nobody => cluster.adopted.load(Ordering::Relaxed),
-                    Join::Anybody => 0,
-                };
-                let hints = (free | whole | partial) & !passed & !avoided;
-                if hints == 0 {
-                    break;
-                }
-                let bit = hints.trailing_zeros();
-                if let Some(found) = visit(index * WORD_BITS as usize + bit as usize) {
-                    return Some(found);
-                }
-                passed |= 1 << bit;
-            }
+            self.lower(writer, giant, Hint::Whole);
+            self.lower(writer, giant, Hint::Partial);
         }
         None
     }
@@ -246,7 +244,7 @@ impl FrameTree<'_> {
         for word in 0..NODE_WORDS {
             let mut passed = 0;
             loop {
-                // ORDERING: as in `for_giants`.
+                // ORDERING: as in `Walk::next`.
                 let some = blocks.word(word).load(Ordering::Acquire)
                     | partial.word(word).load(Ordering::Acquire);
                 let avoided = match join {
@@ -320,8 +318,10 @@ impl FrameTree<'_> {
     }
 
     /// The lowest free block, claimed.
+    #[inline(always)]
     fn search_whole(&self, writer: Writer<'_>) -> Option<Block> {
-        self.for_giants(Join::Anybody, |giant| {
+        let mut walk = Walk::new(Join::Anybody);
+        while let Some(giant) = walk.next(self.clusters) {
             if self.is_giant_free(giant) {
                 self.split_giant(writer, giant);
             }
@@ -332,8 +332,8 @@ impl FrameTree<'_> {
                 }
             }
             self.lower(writer, giant, Hint::Whole);
-            None
-        })
+        }
+        None
     }
 
     /// The lowest free giant, claimed.
@@ -342,6 +342,36 @@ impl FrameTree<'_> {
             let bit = take_lowest(&cluster.free)?;
             Some(index * WORD_BITS as usize + bit.trailing_zeros() as usize)
         })
+    }
+}
+
+impl Walk {
+    fn new(join: Join) -> Self {
+        Self { cluster: 0, passed: 0, join }
+    }
+
+    /// The lowest giant that hints at something now, of those that the walk has not passed.
+    #[inline(always)]
+    fn next(&mut self, clusters: &[Cluster]) -> Option<usize> {
+        while let Some(cluster) = clusters.get(self.cluster) {
+            // ORDERING: Acquire pairs with the Release of whoever cleared a bit: that step is
+            // seen in its journal before "out of memory" is said.
+            let [free, whole, partial] = [&cluster.free, &cluster.whole, &cluster.partial]
+                .map(|word| word.load(Ordering::Acquire));
+            let avoided = match self.join {
+                // ORDERING: a mark only.
+                Join::Nobody => cluster.adopted.load(Ordering::Relaxed),
+                Join::Anybody => 0,
+            };
+            let hints = (free | whole | partial) & !self.passed & !avoided;
+            if hints != 0 {
+                let bit = hints.trailing_zeros();
+                self.passed |= 1 << bit;
+                return Some(self.cluster * WORD_BITS as usize + bit as usize);
+            }
+            *self = Self { cluster: self.cluster + 1, passed: 0, join: self.join };
+        }
+        None
     }
 }
 

@@ -1,0 +1,274 @@
+//! How many atomic read-modify-writes each operation makes: the tables in the documentation of
+//! [`FramePool`] and [`FrameTree`], row by row, counted at the one door to atomics.
+//!
+//! A row of the docs that changes has a test here that fails, and the other way round.
+
+extern crate std;
+
+use std::boxed::Box;
+use std::vec;
+use std::vec::Vec;
+
+use crate::cpu::Cpus;
+use crate::frame::{CpuId, Frame};
+use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, GIANT_FRAMES, WORD_BITS};
+use crate::journal::Writer;
+use crate::layout::Layout;
+use crate::map::{MapEntry, MemoryMap, MemoryRegion, RegionKind};
+use crate::pool::FramePool;
+use crate::sync::counting::during;
+use crate::tree::FrameTree;
+
+/// This thread is always this CPU.
+#[derive(Debug)]
+struct Cpu(usize);
+
+// SAFETY: each test has its own pool, and one thread.
+unsafe impl Cpus for Cpu {
+    fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R {
+        work(CpuId::new(self.0))
+    }
+}
+
+/// A pool with one slot and so many frames, that are all free, used by CPU `cpu`.
+fn pool_as(cpu: usize, frames: u64) -> &'static FramePool<Cpu> {
+    let pool = Box::leak(Box::new(FramePool::new(Cpu(cpu))));
+    let kind = RegionKind::Usable;
+    let regions = [MemoryRegion { start: 0, length: frames * FRAME_SIZE, kind }];
+    let mut buffer = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
+    let map = MemoryMap::normalise(regions, &mut buffer).expect("a map");
+    let bytes = Layout::new(&map, 1).expect("a layout").bytes();
+    // SAFETY: the memory is not real, nobody uses it.
+    unsafe { pool.init_in(&map, 1, vec![7; bytes / 8 + 16].leak()) }.expect("a pool");
+    pool
+}
+
+/// The same for CPU 0, whose slot it is.
+fn pool(frames: u64) -> &'static FramePool<Cpu> {
+    pool_as(0, frames)
+}
+
+fn take(pool: &FramePool<Cpu>, count: u64) -> Vec<Frame> {
+    (0..count).map(|_| pool.alloc().expect("a frame")).collect()
+}
+
+/// Allocates one, and how many read-modify-writes that took.
+fn alloc(pool: &FramePool<Cpu>) -> u64 {
+    let (count, frame) = during(|| pool.alloc());
+    let _ = frame.expect("a frame");
+    count
+}
+
+/// Frees one, and how many read-modify-writes that took.
+fn free(pool: &FramePool<Cpu>, frame: Frame) -> u64 {
+    let (count, freed) = during(|| pool.free(frame));
+    freed.expect("a free");
+    count
+}
+
+#[test]
+fn in_the_cache_there_are_none() {
+    let pool = pool(GIANT_FRAMES);
+    let mut frames = take(pool, WORD_BITS + 2);
+    let first = frames.remove(0);
+    assert_eq!(free(pool, frames.pop().expect("a frame")), 0, "to the allocation side");
+    assert_eq!(free(pool, first), 0, "opens the free side");
+    assert_eq!(free(pool, frames.remove(0)), 0, "to the free side");
+    for _ in 0..WORD_BITS + 1 {
+        assert_eq!(alloc(pool), 0, "from both sides");
+    }
+    assert_eq!(alloc(pool), 1, "and no more");
+}
+
+#[test]
+fn a_refill_from_a_partly_used_block_is_one() {
+    let pool = pool(GIANT_FRAMES);
+    let _ = take(pool, WORD_BITS);
+    assert_eq!(alloc(pool), 1);
+}
+
+#[test]
+fn a_refill_that_moves_to_another_block() {
+    let pool = pool(2 * GIANT_FRAMES);
+    assert_eq!(alloc(pool), 8, "the very first");
+    let _ = take(pool, BLOCK_FRAMES - 1);
+    assert_eq!(alloc(pool), 6, "a block that was never used");
+    let _ = take(pool, BLOCK_FRAMES - 1);
+    // Block 2, used before, is free again.
+    let block = pool.alloc_block().expect("a block");
+    pool.free_block(block).expect("a free");
+    assert_eq!(alloc(pool), 5, "a block that was used before");
+    let _ = take(pool, GIANT_FRAMES - 2 * BLOCK_FRAMES - 1);
+    assert_eq!(alloc(pool), 11, "a block in another GiB");
+}
+
+#[test]
+fn a_free_that_flushes() {
+    let pool = pool(GIANT_FRAMES);
+    let mut frames = take(pool, 5 * WORD_BITS).into_iter().step_by(WORD_BITS as usize / 2);
+    let mut next = || frames.next().expect("a frame");
+    let (first, second, third) = (next(), next(), next());
+    let (fourth, fifth) = (next(), next());
+    assert_eq!(free(pool, first), 0, "the free side was closed");
+    assert_eq!(free(pool, third), 2, "to a group without free frames");
+    assert_eq!(free(pool, second), 2, "the same");
+    assert_eq!(free(pool, fourth), 1, "to a group with free frames");
+    assert_eq!(free(pool, fifth), 1, "the same");
+}
+
+#[test]
+fn a_free_that_flushes_when_nothing_was_left() {
+    let pool = pool(GIANT_FRAMES);
+    let mut frames = take(pool, GIANT_FRAMES).into_iter();
+    pool.alloc().expect_err("nothing is left");
+    assert_eq!(free(pool, frames.next().expect("a frame")), 0);
+    let far = frames.nth(WORD_BITS as usize).expect("a frame");
+    assert_eq!(free(pool, far), 3, "the GiB's hint too");
+}
+
+#[test]
+fn a_flush_that_completes_a_block_or_a_gib() {
+    let pool = pool(GIANT_FRAMES);
+    let frames = take(pool, GIANT_FRAMES);
+    pool.alloc().expect_err("nothing is left");
+    let mut counts = frames.into_iter().map(|frame| free(pool, frame)).enumerate();
+    let flushes: Vec<_> = counts.by_ref().filter(|(_, count)| *count != 0).collect();
+    let groups_of_a_block = (BLOCK_FRAMES / WORD_BITS) as usize;
+    for (flush, (at, count)) in flushes.iter().enumerate() {
+        assert_eq!(*at, (flush + 1) * WORD_BITS as usize);
+        let expected = match flush + 1 {
+            1 => 2 + 1,
+            done if done == groups_of_a_block => 2 + 10 + 1,
+            done if done % groups_of_a_block == 0 => 2 + 10,
+            _ => 2,
+        };
+        assert_eq!(*count, expected, "flush {flush}");
+    }
+    let (count, drained) = during(|| pool.drain());
+    drained.expect("a drain");
+    assert_eq!(count, 2 + (2 + 10 + 10) + 2, "two groups, block and GiB, the home's two marks");
+    assert_eq!(pool.tree().map(|tree| tree.count_free().giants), Some(1));
+}
+
+#[test]
+fn blocks() {
+    let pool = pool(2 * GIANT_FRAMES);
+    let alloc = || during(|| pool.alloc_block().expect("a block"));
+    assert_eq!(alloc().0, 4, "splits a GiB, writes a leaf");
+    let (count, block) = alloc();
+    assert_eq!(count, 2, "writes a leaf");
+    let (count, freed) = during(|| pool.free_block(block));
+    freed.expect("a free");
+    assert_eq!(count, 1);
+    let (count, block) = alloc();
+    assert_eq!(count, 1);
+    let (count, freed) = during(|| pool.free_block(block));
+    freed.expect("a free");
+    assert_eq!(count, 1);
+}
+
+#[test]
+fn a_cpu_without_a_slot_pays_for_the_shared_journal() {
+    let pool = pool_as(7, GIANT_FRAMES);
+    let frame = pool.alloc().expect("a frame");
+    assert_eq!(alloc(pool), 2);
+    assert_eq!(free(pool, frame), 4);
+}
+
+/// Read-modify-writes of `work` on a tree that `prepare` has used, in a CPU's own journal, in
+/// the shared one, and in an interrupt inside that CPU's operation.
+fn on_the_tree<P>(
+    prepare: impl Fn(&FrameTree<'static>) -> P,
+    work: impl Fn(&FrameTree<'static>, Writer<'_>, P),
+) -> [u64; 3] {
+    let count = |writer: fn(&'static FrameTree<'static>) -> Writer<'static>| {
+        let tree = pool(2 * GIANT_FRAMES).tree().expect("a tree");
+        let prepared = prepare(tree);
+        during(|| work(tree, writer(tree), prepared)).0
+    };
+    [
+        count(|tree| tree.sole_writer(0)),
+        count(FrameTree::shared_writer),
+        count(|tree| tree.nested_writer(0)),
+    ]
+}
+
+/// Takes frames one by one, so that a block is split.
+fn singles(tree: &FrameTree<'_>, count: u64) -> Vec<Frame> {
+    (0..count).map(|_| tree.alloc().expect("a frame")).collect()
+}
+
+#[test]
+fn refills_and_single_frames_on_the_tree() {
+    let one = |tree: &FrameTree<'_>, writer: Writer<'_>, _| {
+        let _ = tree.alloc_with(writer).expect("a frame");
+    };
+    assert_eq!(on_the_tree(|tree| singles(tree, 1), one), [1, 2, 2], "alloc");
+    let refill = |tree: &FrameTree<'_>, writer: Writer<'_>, _| {
+        let _ = tree.refill_with(writer).expect("frames");
+    };
+    assert_eq!(on_the_tree(|tree| singles(tree, 1), refill), [1, 3, 3], "refill");
+    let whole = |tree: &FrameTree<'_>| {
+        // Three blocks have been used before; the first is not free again.
+        let [_, second, third] = [(); 3].map(|()| tree.alloc_block().expect("a block"));
+        tree.free_block(second).expect("a free");
+        tree.free_block(third).expect("a free");
+        Vec::new()
+    };
+    assert_eq!(on_the_tree(whole, refill), [3, 8, 8], "the first crumbs of a GiB");
+    let used_up = |tree: &FrameTree<'_>| {
+        whole(tree);
+        singles(tree, BLOCK_FRAMES)
+    };
+    assert_eq!(on_the_tree(used_up, refill), [3, 10, 10], "refill from the next block");
+}
+
+#[test]
+fn frees_on_the_tree() {
+    let free = |tree: &FrameTree<'_>, writer: Writer<'_>, mut frames: Vec<Frame>| {
+        let frame = frames.pop().expect("a frame");
+        tree.free_with(writer, frame.into_number()).expect("a free");
+    };
+    assert_eq!(on_the_tree(|tree| singles(tree, 2), free), [1, 4, 4], "free");
+    assert_eq!(on_the_tree(|tree| singles(tree, 1), free), [21, 30, 30], "completes a GiB");
+    assert_eq!(on_the_tree(|tree| singles(tree, WORD_BITS), free), [2, 5, 5], "to an empty word");
+    let flush = |tree: &FrameTree<'_>, writer: Writer<'_>, mut cache: crate::PageCache| {
+        tree.flush_with(writer, cache.take()).expect("a flush");
+    };
+    let part = |tree: &FrameTree<'_>| {
+        let frame = tree.alloc().expect("a frame");
+        let cache = tree.refill().expect("frames");
+        let _ = tree.refill().expect("frames");
+        tree.free(frame).expect("a free");
+        cache
+    };
+    assert_eq!(on_the_tree(part, flush), [1, 5, 5], "flush");
+    let whole = |tree: &FrameTree<'_>| {
+        let _ = tree.alloc().expect("a frame");
+        let _ = tree.refill().expect("frames");
+        tree.refill().expect("frames")
+    };
+    assert_eq!(on_the_tree(whole, flush), [2, 6, 6], "flush to an empty word");
+    let all = |tree: &FrameTree<'_>| {
+        let _ = tree.alloc_block().expect("a block");
+        tree.refill().expect("frames")
+    };
+    assert_eq!(on_the_tree(all, flush), [12, 19, 19], "flush that completes a block");
+}
+
+#[test]
+fn blocks_on_the_tree() {
+    let two = |tree: &FrameTree<'_>| {
+        let _ = tree.alloc_block().expect("a block");
+        tree.alloc_block().expect("a block")
+    };
+    let free = |tree: &FrameTree<'_>, writer: Writer<'_>, block: Frame| {
+        tree.free_block_with(writer, block.into_number()).expect("a free");
+    };
+    assert_eq!(on_the_tree(two, free), [1, 4, 4], "free_block");
+    let back = |tree: &FrameTree<'_>| tree.free_block(two(tree)).expect("a free");
+    let alloc = |tree: &FrameTree<'_>, writer: Writer<'_>, ()| {
+        let _ = tree.alloc_block_with(writer).expect("a block");
+    };
+    assert_eq!(on_the_tree(back, alloc), [1, 2, 2], "alloc_block");
+}
