@@ -31,6 +31,9 @@ use crate::node::Node;
 use crate::root::{Cluster, Giant, clusters};
 use crate::slot::Slot;
 
+/// More CPUs than any machine has: keeps the sizes below from overflowing.
+const MAX_CPUS: usize = 1 << 20;
+
 /// How much metadata a memory map needs, and of what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
@@ -46,6 +49,13 @@ pub enum LayoutError {
     NothingUsable,
     /// A pool for no CPU.
     NoCpus,
+    /// A pool for more CPUs than any machine has.
+    TooManyCpus {
+        /// How many were asked for.
+        cpus: usize,
+        /// How many there may be.
+        limit: usize,
+    },
 }
 
 impl fmt::Display for LayoutError {
@@ -55,6 +65,9 @@ impl fmt::Display for LayoutError {
                 f.write_str("the memory map has no usable frame left after the reservations")
             }
             Self::NoCpus => f.write_str("a pool for 0 CPUs; pass at least 1"),
+            Self::TooManyCpus { cpus, limit } => {
+                write!(f, "a pool for {cpus} CPUs; {limit} is the most")
+            }
         }
     }
 }
@@ -67,10 +80,13 @@ impl Layout {
     /// Costs a few passes over the map: its entries and its GiBs.
     ///
     /// # Errors
-    /// If nothing is usable, or `cpus` is 0.
+    /// If nothing is usable, or `cpus` is 0 or above 2^20.
     pub fn new(map: &MemoryMap<'_>, cpus: usize) -> Result<Self, LayoutError> {
         if cpus == 0 {
             return Err(LayoutError::NoCpus);
+        }
+        if cpus > MAX_CPUS {
+            return Err(LayoutError::TooManyCpus { cpus, limit: MAX_CPUS });
         }
         Self::of_ranges(map.usable(), cpus)
     }

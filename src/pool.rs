@@ -13,7 +13,7 @@ use crate::arena::{Arena, PART_ALIGN};
 use crate::cpu::Cpus;
 use crate::error::{AllocError, Found, FreeError, OutOfMemory};
 use crate::frame::{CpuId, Frame, FrameNumber, FrameRange};
-use crate::geometry::FRAME_SIZE;
+use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE};
 use crate::journal::{Counter, Writer};
 use crate::layout::{Layout, LayoutError};
 use crate::map::{MapError, MemoryMap};
@@ -397,7 +397,13 @@ impl Shared {
     #[inline(never)]
     fn free_block(&self, cpu: CpuId, first: FrameNumber) -> Result<(), FreeError> {
         match self.enter(cpu) {
-            Some(_turn) => self.tree.free_block_with(self.tree.sole_writer(cpu.get()), first),
+            Some(turn) => match turn.held_in(first, BLOCK_FRAMES) {
+                0 => self.tree.free_block_with(self.tree.sole_writer(cpu.get()), first),
+                free => self
+                    .tree
+                    .check_block(first)
+                    .and(Err(FreeError { frame: first, found: Found::PartlyFree { free } })),
+            },
             None => self.free_block_nested(cpu, first),
         }
     }
@@ -417,7 +423,9 @@ impl Shared {
     /// What a CPU says that got nothing.
     #[cold]
     fn out_of_memory(&self, cpu: CpuId) -> AllocError {
-        let others = self.slots.iter().enumerate().filter(|(at, _)| *at != cpu.get());
+        // An interrupt inside the allocator can't take from its own CPU's cache either.
+        let is_elsewhere = |at: usize, slot: &Slot| at != cpu.get() || slot.is_busy();
+        let others = self.slots.iter().enumerate().filter(|(at, slot)| is_elsewhere(*at, slot));
         AllocError::OutOfMemory { cached_elsewhere: others.map(|(_, slot)| slot.cached()).sum() }
     }
 

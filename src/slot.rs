@@ -25,6 +25,7 @@ use crate::cache::PageCache;
 use crate::directory::{Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber};
+use crate::geometry::WORD_BITS;
 use crate::journal::Counter;
 use crate::sync::{Ordering, Word, interrupt_fence};
 use crate::tree::{FrameTree, Home, LeafWord, Opening, refuse};
@@ -108,6 +109,12 @@ impl Slot {
         self.requests.drain.swap(1, Ordering::Relaxed) == 0
     }
 
+    /// Whether its owner is inside a use.
+    pub fn is_busy(&self) -> bool {
+        // ORDERING: a look.
+        self.busy.load(Ordering::Relaxed) != 0
+    }
+
     /// How many frames it holds. Anybody may ask; exact while the owner rests.
     pub fn cached(&self) -> u64 {
         [&self.alloc_side, &self.free_side].map(Side::count).iter().sum()
@@ -162,6 +169,14 @@ impl Turn<'_> {
         } else {
             self.slot.free_elsewhere(tree, cpu, frame)
         }
+    }
+
+    /// How many frames of the `frames` from `first` on it holds; both whole groups.
+    pub fn held_in(&self, first: FrameNumber, frames: u64) -> u64 {
+        let start = Group::of(first).number();
+        let groups = start..start + frames / WORD_BITS;
+        let sides = [&self.slot.alloc_side, &self.slot.free_side];
+        sides.into_iter().filter(|side| groups.contains(&get(&side.group))).map(Side::count).sum()
     }
 
     /// Gives all cached frames back to the tree, and the home up.
@@ -235,7 +250,11 @@ impl Slot {
         }
         let writer = tree.sole_writer(cpu);
         writer.add(Counter::Flushes, 1);
-        let overlap = tree.give(writer, place, frames, known_zero);
+        // While a frame is held its block can't be free as a whole: else all were freed twice.
+        let overlap = match tree.check_above(place.block) {
+            Ok(()) => tree.give(writer, place, frames, known_zero),
+            Err(_) => frames,
+        };
         if overlap == 0 {
             return Ok(());
         }

@@ -81,8 +81,11 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "frames taken with Relaxed",
         file: "node.rs",
-        right: "word.compare_exchange(found, left, Ordering::AcqRel)",
-        wrong: "word.compare_exchange(found, left, Ordering::Relaxed)",
+        right: "let bits = word.load(Ordering::Acquire);\n        if bits == 0 {\n            \
+                return None;\n        }\n        if exchange(word, bits, 0) {",
+        wrong: "let bits = word.load(Ordering::Relaxed);\n        if bits == 0 {\n            \
+                return None;\n        }\n        \
+                if word.compare_exchange(bits, 0, Ordering::Relaxed).is_ok() {",
         models: "words",
     },
     Plant {
@@ -92,20 +95,6 @@ const PLANTS: &[Plant] = &[
         wrong: "let same = word.load(Ordering::Acquire) == found;\n    \
                 word.store(left, Ordering::Release);\n    same",
         models: "words",
-    },
-    Plant {
-        name: "a merge that gives up after a conflict",
-        file: "tree/levels.rs",
-        right: "Err(_) => announce(),",
-        wrong: "Err(_) => {\n                    announce();\n                    return false;\n                }",
-        models: "",
-    },
-    Plant {
-        name: "a merge whose undo is not announced",
-        file: "tree/levels.rs",
-        right: "Err(_) => announce(),",
-        wrong: "Err(_) => {\n                    let _ = &announce;\n                }",
-        models: "",
     },
     Plant {
         name: "a leaf that is read before it is written",

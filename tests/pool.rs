@@ -172,3 +172,39 @@ fn what_another_cpu_has_cached_comes_back_on_request() {
     Threads::become_cpu(1);
     assert_eq!(alloc_all(pool).len(), 63);
 }
+
+#[test]
+fn a_block_with_a_frame_in_the_own_cache_is_not_freed_whole() {
+    let pool = pool(Threads, 1, &[(0, 4 * BLOCK)]);
+    let first = pool.alloc_block().expect("a block").into_number().get();
+    pool.free(frame(first)).expect("a part of the block");
+    let error = pool.free_block(frame(first)).expect_err("partly free");
+    assert_eq!(error.found, Found::PartlyFree { free: 1 });
+    pool.verify().expect("nothing was recorded twice");
+}
+
+#[test]
+fn a_flush_into_a_block_that_was_merged_meanwhile_is_refused() {
+    let pool = pool(Threads, 2, &[(0, 4 * BLOCK)]);
+    let first = pool.alloc_block().expect("a block").into_number().get();
+    pool.free(frame(first)).expect("a part of the block");
+    Threads::become_cpu(1);
+    for number in first..first + BLOCK {
+        pool.free(frame(number)).expect("CPU 1 can't see what CPU 0 has cached");
+    }
+    pool.drain().expect("a drain");
+    Threads::become_cpu(0);
+    let error = pool.drain().expect_err("a double free");
+    assert_eq!((error.frame.get(), error.found), (first, Found::FreeAtFlush));
+    assert_eq!(pool.stats().late_double_frees, 1);
+    pool.verify().expect("nothing was recorded twice");
+}
+
+#[test]
+fn absurd_numbers_of_cpus_are_refused() {
+    support::with_map(&[(0, 64)], |map| {
+        for cpus in [0, (1 << 20) + 1, 1 << 57, usize::MAX] {
+            assert!(frametree::Layout::new(map, cpus).is_err(), "{cpus} CPUs");
+        }
+    });
+}

@@ -143,15 +143,7 @@ impl FrameTree<'_> {
         writer: Writer<'_>,
         first: FrameNumber,
     ) -> Result<(), FreeError> {
-        let block = self.locate_aligned(first, BLOCK_FRAMES)?;
-        if !self.directory.giant(block.giant).is_block_full(block.index) {
-            return Err(FreeError { frame: first, found: Found::Unmanaged });
-        }
-        self.check_above(block).map_err(|found| FreeError { frame: first, found })?;
-        // ORDERING: a look for bugs of the caller; exact at rest.
-        if !self.leaf(block).all(0, Ordering::Relaxed) {
-            return Err(FreeError { frame: first, found: self.partly_free(block) });
-        }
+        let block = self.check_block(first)?;
         let _step = writer.begin();
         let given = self.give_block(block);
         if given.overlap != 0 {
@@ -162,6 +154,24 @@ impl FrameTree<'_> {
             self.merge_giant(writer, block.giant);
         }
         Ok(())
+    }
+
+    /// Looks whether a whole block may be freed, as far as the tree knows.
+    ///
+    /// # Errors
+    /// What was found instead.
+    #[inline(always)]
+    pub(crate) fn check_block(&self, first: FrameNumber) -> Result<Block, FreeError> {
+        let block = self.locate_aligned(first, BLOCK_FRAMES)?;
+        if !self.directory.giant(block.giant).is_block_full(block.index) {
+            return Err(FreeError { frame: first, found: Found::Unmanaged });
+        }
+        self.check_above(block).map_err(|found| FreeError { frame: first, found })?;
+        // ORDERING: a look for bugs of the caller; exact at rest.
+        if !self.leaf(block).all(0, Ordering::Relaxed) {
+            return Err(FreeError { frame: first, found: self.partly_free(block) });
+        }
+        Ok(block)
     }
 
     /// [`FrameTree::free_giant`], in this writer's journal.
