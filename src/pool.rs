@@ -44,7 +44,10 @@ use crate::tree::{Broken, FrameTree};
 /// # Out of reach
 /// Each CPU's cache holds at most 128 free frames (two groups of 64) that other CPUs can't take.
 /// An allocation that finds nothing asks for them ([`Cpus::request_drain`]); after that none is
-/// out of reach if the hook waits, and otherwise those of CPUs that have not used the pool yet.
+/// out of reach of CPUs that have drained. A CPU that was asked inside one of its own operations
+/// drains at its next use of the pool, also if the hook waits; so does one that was not
+/// interrupted at all. What such an operation is flushing just then is not counted as cached.
+/// An interrupt inside the allocator can't take from its own CPU's cache either.
 ///
 /// # What is detected
 /// Freeing a frame that is free in the tree or in this CPU's own cache, that was reserved, or
