@@ -1,4 +1,4 @@
-//! Tests of the tests: a bug is planted in each step of the protocols, in a copy of the sources,
+//! Tests of the tests: bugs are planted in the steps of the protocols, in a copy of the sources,
 //! and the loom models must find it. A soak of hundreds of millions of operations passes most of
 //! these; that is why the models exist.
 //!
