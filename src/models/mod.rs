@@ -7,8 +7,8 @@
 //! looks at one gives out frames that others hold. After the threads are joined every model
 //! flushes what it holds and checks `verify`: nothing lost, nothing unmerged, no hint missing.
 //!
-//! `cargo test --lib` with `RUSTFLAGS="--cfg loom"`; `tests/planted.rs` plants bugs into the steps of
-//! the protocols and shows that these models find them.
+//! `cargo test --lib` with `RUSTFLAGS="--cfg loom"`; `tests/planted.rs` plants bugs into the steps
+//! of the protocols and shows that these models find them.
 
 mod evidence;
 mod hints;
