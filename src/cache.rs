@@ -7,7 +7,7 @@
 
 use crate::bits::{extract, lowest_run, mask};
 use crate::frame::{FrameNumber, FrameRange};
-use crate::geometry::WORD_BITS;
+use crate::geometry::{FRAME_LIMIT, WORD_BITS};
 
 /// Up to 64 free frames of one aligned group; their owner.
 #[must_use = "frames in a cache that is dropped are lost; flush it"]
@@ -38,9 +38,10 @@ impl PageCache {
     /// Invents the ownership of these frames: nobody else may own them.
     ///
     /// # Panics
-    /// If `base` is no multiple of 64, or `known_zero` has a bit that `free` has not.
+    /// If `base` is no multiple of 64 or is 2^40, or `known_zero` has a bit that `free` has not.
     pub const unsafe fn from_parts(base: FrameNumber, free: u64, known_zero: u64) -> Self {
         assert!(base.get().is_multiple_of(WORD_BITS), "a page cache at an unaligned frame");
+        assert!(base.get() < FRAME_LIMIT, "a page cache above the last frame");
         assert!(known_zero & !free == 0, "a frame is known to be zero but not free");
         Self { base, free, known_zero }
     }

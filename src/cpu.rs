@@ -22,11 +22,13 @@ pub unsafe trait Cpus {
     fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R;
 
     /// Asks another CPU to call [`FramePool::drain`](crate::FramePool::drain) soon, or does
-    /// nothing: that CPU also drains by itself when it next uses the pool.
+    /// nothing: that CPU also drains by itself at the end of its next use of the pool.
     ///
-    /// Called by an allocation that found nothing, for each CPU whose cache holds frames,
-    /// outside of [`with_current`](Cpus::with_current). A kernel may send an interrupt and
-    /// return at once, or wait until it was handled: then the allocation finds all frames.
+    /// Called by every allocation that found nothing, for each CPU whose cache holds frames or
+    /// that is inside the allocator, outside of [`with_current`](Cpus::with_current). A kernel
+    /// may send an interrupt and return at once, or wait until it was handled: then the
+    /// allocation finds all frames. Who fears a storm of interrupts from a CPU that asks again
+    /// and again leaves out those that were asked a moment ago.
     fn request_drain(&self, cpu: CpuId) {
         let _ = cpu;
     }

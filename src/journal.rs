@@ -154,6 +154,14 @@ impl<'j> Writer<'j> {
     }
 }
 
+impl<'j> Step<'j> {
+    /// Whose step it is.
+    #[inline]
+    pub fn writer(&self) -> Writer<'j> {
+        self.writer
+    }
+}
+
 impl Drop for Step<'_> {
     #[inline]
     fn drop(&mut self) {

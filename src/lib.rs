@@ -35,6 +35,6 @@ pub use frame::{CpuId, Frame, FrameNumber, FrameRange};
 pub use geometry::FRAME_SIZE;
 pub use layout::{Layout, LayoutError};
 pub use map::{MapEntry, MapError, MemoryMap, MemoryRegion, RegionKind};
-pub use pool::{FramePool, InitError, Metadata, Setup};
+pub use pool::{Drained, FramePool, InitError, Metadata, Setup};
 pub use stats::Stats;
 pub use tree::{BlockUse, Broken, FrameTree, FreeCount};

@@ -19,6 +19,7 @@ use crate::layout::{Layout, LayoutError};
 use crate::map::{MapError, MemoryMap};
 use crate::slot::{Slot, Turn};
 use crate::stats::Stats;
+use crate::sync::pause;
 use crate::tree::{Broken, FrameTree};
 
 /// A frame allocator for all CPUs of a machine; lives in a `static`.
@@ -43,10 +44,12 @@ use crate::tree::{Broken, FrameTree};
 ///
 /// # Out of reach
 /// Each CPU's cache holds at most 128 free frames (two groups of 64) that other CPUs can't take.
-/// An allocation that finds nothing asks for them ([`Cpus::request_drain`]); after that none is
-/// out of reach of CPUs that have drained. A CPU that was asked inside one of its own operations
-/// drains at its next use of the pool, also if the hook waits; so does one that was not
-/// interrupted at all. What such an operation is flushing just then is not counted as cached.
+/// An allocation that finds nothing asks for them ([`Cpus::request_drain`]). After that none is
+/// out of reach if the hook waits until each CPU has called [`drain`](Self::drain): a CPU that
+/// was asked inside one of its own operations drains when that ends, and the allocation looks
+/// again until it has (a thousand times, so that it never waits for a CPU that stands still).
+/// If the hook does not wait, or does nothing, those of CPUs that have not drained yet are out of
+/// reach; each drains at the end of its next operation.
 /// An interrupt inside the allocator can't take from its own CPU's cache either.
 ///
 /// # What is detected
@@ -66,6 +69,9 @@ struct Shared {
     tree: FrameTree<'static>,
     slots: &'static [Slot],
 }
+
+/// How often an allocation looks again while other CPUs are about to give frames back.
+const LOOKS: usize = 1000;
 
 /// How a pool is to be initialised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +103,21 @@ pub struct Metadata {
     pub bytes: usize,
     /// Frames that the pool manages: usable, without the metadata.
     pub managed_frames: u64,
+}
+
+/// What became of the frames in a CPU's cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Drained {
+    /// They are in the shared tree.
+    Done,
+    /// The CPU is inside another operation, which gives them back when it ends.
+    AtEndOfUse,
+    /// The CPU has stopped inside an operation; they stay in its cache.
+    Stranded {
+        /// How many, as far as the cache can tell.
+        frames: u64,
+    },
 }
 
 /// Why a pool could not be initialised. The pool is as it was before.
@@ -246,13 +267,23 @@ impl<C> FramePool<C> {
 
     /// Gives back what the slot of a CPU holds that does not run any more.
     ///
+    /// If the CPU stopped in the middle of an operation, nobody can tell which of its frames that
+    /// operation was about: they stay where they are ([`Drained::Stranded`], at most 128; and
+    /// what a split or merge had in its hands, at most a GiB).
+    ///
     /// # Errors
     /// A double free that only this flush could see; everything is drained all the same.
     ///
     /// # Safety
     /// No CPU uses this slot during the call: it is offline, or waits for this call.
-    pub unsafe fn drain_offline(&self, cpu: CpuId) -> Result<(), FreeError> {
-        self.shared.get().map_or(Ok(()), |shared| shared.drain(cpu))
+    pub unsafe fn drain_offline(&self, cpu: CpuId) -> Result<Drained, FreeError> {
+        let Some(shared) = self.shared.get() else { return Ok(Drained::Done) };
+        match shared.drain(cpu)? {
+            Drained::AtEndOfUse => {
+                Ok(Drained::Stranded { frames: shared.slots[cpu.get()].cached() })
+            }
+            drained => Ok(drained),
+        }
     }
 
     /// What the pool has done, and what is free. See [`Stats`] for the costs.
@@ -270,10 +301,17 @@ impl<C> FramePool<C> {
     pub fn verify(&self) -> Result<(), Broken> {
         let Some(Shared { tree, slots }) = self.shared.get() else { return Ok(()) };
         tree.verify()?;
-        match slots.iter().find_map(|slot| slot.overlap(tree)) {
-            Some(frame) => Err(Broken::CachedAndFree(frame)),
-            None => Ok(()),
+        if let Some(frame) = slots.iter().find_map(|slot| slot.overlap(tree)) {
+            return Err(Broken::CachedAndFree(frame));
         }
+        let mut rest: &[Slot] = slots;
+        while let [slot, others @ ..] = rest {
+            if let Some(frame) = slot.twice(others) {
+                return Err(Broken::CachedTwice(frame));
+            }
+            rest = others;
+        }
+        Ok(())
     }
 }
 
@@ -288,7 +326,7 @@ impl<C: Cpus> FramePool<C> {
         let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
         match self.cpus.with_current(|cpu| shared.alloc(cpu)) {
             Ok(frame) => Ok(frame),
-            Err(OutOfMemory) => self.alloc_after_drain(shared),
+            Err(OutOfMemory) => self.ask_others(shared, Shared::alloc),
         }
     }
 
@@ -303,9 +341,11 @@ impl<C: Cpus> FramePool<C> {
         let Some(shared) = self.shared.get() else {
             return Err(FreeError { frame: number, found: Found::NotInitialised });
         };
-        self.cpus.with_current(|cpu| match shared.enter(cpu) {
-            Some(turn) => turn.free(&shared.tree, cpu.get(), number),
-            None => shared.free_nested(cpu, number),
+        self.cpus.with_current(|cpu| {
+            match shared.take_turn(cpu, |turn| turn.free(&shared.tree, cpu.get(), number)) {
+                Some(freed) => freed,
+                None => shared.free_nested(cpu, number),
+            }
         })
     }
 
@@ -317,10 +357,10 @@ impl<C: Cpus> FramePool<C> {
     #[inline]
     pub fn alloc_block(&self) -> Result<Frame, AllocError> {
         let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
-        self.cpus.with_current(|cpu| match shared.alloc_block(cpu) {
+        match self.cpus.with_current(|cpu| shared.alloc_block(cpu)) {
             Ok(first) => Ok(first),
-            Err(OutOfMemory) => Err(shared.out_of_memory(cpu)),
-        })
+            Err(OutOfMemory) => self.ask_others(shared, Shared::alloc_block),
+        }
     }
 
     /// Gives back a 2 MiB block, named by its first frame, that was taken as a whole: one
@@ -338,41 +378,58 @@ impl<C: Cpus> FramePool<C> {
     }
 
     /// Gives all frames in this CPU's cache back to the shared tree: when the CPU goes idle or
-    /// offline, or in the handler of a [`Cpus::request_drain`] interrupt. In an interrupt inside
-    /// the allocator it leaves a request, which the next use of the slot serves.
+    /// offline, or in the handler of a [`Cpus::request_drain`] interrupt. If that has come inside
+    /// another operation of this CPU, that operation does it when it ends.
     ///
     /// # Errors
     /// A double free that only this flush could see; everything is drained all the same.
-    pub fn drain(&self) -> Result<(), FreeError> {
-        let Some(shared) = self.shared.get() else { return Ok(()) };
+    pub fn drain(&self) -> Result<Drained, FreeError> {
+        let Some(shared) = self.shared.get() else { return Ok(Drained::Done) };
         self.cpus.with_current(|cpu| shared.drain(cpu))
     }
 
+    /// After nothing was found: asks all CPUs that have frames at hand to give them back, and
+    /// looks again, for as long as one of them is about to.
     #[cold]
     #[inline(never)]
-    fn alloc_after_drain(&self, shared: &Shared) -> Result<Frame, AllocError> {
+    fn ask_others(
+        &self,
+        shared: &Shared,
+        attempt: impl Fn(&Shared, CpuId) -> Result<Frame, OutOfMemory>,
+    ) -> Result<Frame, AllocError> {
         let this = self.cpus.with_current(|cpu| cpu);
-        for (index, slot) in shared.slots.iter().enumerate() {
-            if index != this.get() && slot.cached() > 0 {
+        let others = shared.slots.iter().enumerate().filter(|(index, _)| *index != this.get());
+        for (index, slot) in others.clone() {
+            // A busy one may have frames in its hands.
+            if slot.cached() > 0 || slot.is_busy() {
                 slot.request_drain();
                 self.cpus.request_drain(CpuId::new(index));
             }
         }
-        let taken = self.cpus.with_current(|cpu| shared.alloc(cpu));
-        taken.map_err(|OutOfMemory| shared.out_of_memory(this))
+        for _ in 0..LOOKS {
+            let wait = others.clone().any(|(_, slot)| slot.is_about_to_drain());
+            if let Ok(frame) = self.cpus.with_current(|cpu| attempt(shared, cpu)) {
+                return Ok(frame);
+            }
+            if !wait {
+                break;
+            }
+            pause();
+        }
+        Err(shared.out_of_memory(this))
     }
 }
 
 impl Shared {
     #[inline(always)]
-    fn enter(&self, cpu: CpuId) -> Option<Turn<'_>> {
-        self.slots.get(cpu.get())?.enter(&self.tree, cpu.get())
+    fn take_turn<R>(&self, cpu: CpuId, work: impl FnOnce(Turn<'_>) -> R) -> Option<R> {
+        self.slots.get(cpu.get())?.take_turn(&self.tree, cpu.get(), work)
     }
 
     #[inline(always)]
     fn alloc(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
-        match self.enter(cpu) {
-            Some(turn) => turn.alloc(&self.tree, cpu.get()),
+        match self.take_turn(cpu, |turn| turn.alloc(&self.tree, cpu.get())) {
+            Some(taken) => taken,
             None => self.alloc_nested(cpu),
         }
     }
@@ -391,22 +448,24 @@ impl Shared {
 
     #[inline(never)]
     fn alloc_block(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
-        match self.enter(cpu) {
-            Some(_turn) => self.tree.alloc_block_with(self.tree.sole_writer(cpu.get())),
+        let take = |_: Turn<'_>| self.tree.alloc_block_with(self.tree.sole_writer(cpu.get()));
+        match self.take_turn(cpu, take) {
+            Some(taken) => taken,
             None => self.alloc_block_nested(cpu),
         }
     }
 
     #[inline(never)]
     fn free_block(&self, cpu: CpuId, first: FrameNumber) -> Result<(), FreeError> {
-        match self.enter(cpu) {
-            Some(turn) => match turn.held_in(first, BLOCK_FRAMES) {
-                0 => self.tree.free_block_with(self.tree.sole_writer(cpu.get()), first),
-                free => self
-                    .tree
-                    .check_block(first)
-                    .and(Err(FreeError { frame: first, found: Found::PartlyFree { free } })),
-            },
+        let freed = self.take_turn(cpu, |turn| match turn.held_in(first, BLOCK_FRAMES) {
+            0 => self.tree.free_block_with(self.tree.sole_writer(cpu.get()), first),
+            free => self
+                .tree
+                .check_block(first)
+                .and(Err(FreeError { frame: first, found: Found::PartlyFree { free } })),
+        });
+        match freed {
+            Some(freed) => freed,
             None => self.free_block_nested(cpu, first),
         }
     }
@@ -432,13 +491,13 @@ impl Shared {
         AllocError::OutOfMemory { cached_elsewhere: others.map(|(_, slot)| slot.cached()).sum() }
     }
 
-    fn drain(&self, cpu: CpuId) -> Result<(), FreeError> {
-        let Some(slot) = self.slots.get(cpu.get()) else { return Ok(()) };
-        match slot.enter(&self.tree, cpu.get()) {
-            Some(turn) => turn.drain(&self.tree, cpu.get()),
+    fn drain(&self, cpu: CpuId) -> Result<Drained, FreeError> {
+        let Some(slot) = self.slots.get(cpu.get()) else { return Ok(Drained::Done) };
+        match slot.take_turn(&self.tree, cpu.get(), |turn| turn.drain(&self.tree, cpu.get())) {
+            Some(drained) => drained.map(|()| Drained::Done),
             None => {
                 slot.request_drain();
-                Ok(())
+                Ok(Drained::AtEndOfUse)
             }
         }
     }

@@ -84,50 +84,82 @@ impl Slot {
         }
     }
 
-    /// Begins a use by CPU `cpu`, which owns this slot; `None` in an interrupt inside another
-    /// use. No atomic read-modify-write.
+    /// A use by CPU `cpu`, which owns this slot; `None` in an interrupt inside another use. No
+    /// atomic read-modify-write. A request to drain that is there at the end is served then,
+    /// also one that an interrupt inside the use has left.
     #[inline(always)]
-    pub fn enter(&self, tree: &FrameTree<'_>, cpu: usize) -> Option<Turn<'_>> {
-        // ORDERING: only this CPU, and interrupts on it, touch the flag.
-        if self.busy.load(Ordering::Relaxed) != 0 {
-            return None;
-        }
-        // ORDERING: as above; the fence is all that an interrupt needs.
-        self.busy.store(1, Ordering::Relaxed);
-        interrupt_fence();
-        let turn = Turn { slot: self };
+    pub fn take_turn<R>(
+        &self,
+        tree: &FrameTree<'_>,
+        cpu: usize,
+        work: impl FnOnce(Turn<'_>) -> R,
+    ) -> Option<R> {
+        let turn = self.enter()?;
+        let result = work(turn);
         // ORDERING: a request only; what it is about is not read through it.
         if self.requests.drain.load(Ordering::Relaxed) != 0 {
-            self.serve_request(tree, cpu);
+            self.serve_requests(tree, cpu);
         }
-        Some(turn)
+        Some(result)
     }
 
-    /// Asks the owner to drain when it next uses the slot. Whether the request is new.
-    pub fn request_drain(&self) -> bool {
+    #[inline(always)]
+    fn enter(&self) -> Option<Turn<'_>> {
+        if self.is_busy() {
+            return None;
+        }
+        // ORDERING: only this CPU, and interrupts on it, write the flag; the fence is all that
+        // an interrupt needs.
+        self.busy.store(1, Ordering::Relaxed);
+        interrupt_fence();
+        Some(Turn { slot: self })
+    }
+
+    /// Asks the owner to drain at the end of the use that it is in, or of its next one.
+    pub fn request_drain(&self) {
         // ORDERING: a request only.
-        self.requests.drain.swap(1, Ordering::Relaxed) == 0
+        self.requests.drain.store(1, Ordering::Relaxed);
     }
 
     /// Whether its owner is inside a use.
+    #[inline(always)]
     pub fn is_busy(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release at the end of a turn: who finds that it has
+        // ended sees what it put into the cache. The owner reads what it wrote.
+        self.busy.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether its owner is inside a use at whose end it will drain.
+    pub fn is_about_to_drain(&self) -> bool {
         // ORDERING: a look.
-        self.busy.load(Ordering::Relaxed) != 0
+        self.is_busy() && self.requests.drain.load(Ordering::Relaxed) != 0
     }
 
     /// How many frames it holds. Anybody may ask; exact while the owner rests.
     pub fn cached(&self) -> u64 {
-        [&self.alloc_side, &self.free_side].map(Side::count).iter().sum()
+        self.sides().map(Side::count).sum()
     }
 
     /// A frame that is both here and free in the tree: a broken invariant.
     pub fn overlap(&self, tree: &FrameTree<'_>) -> Option<FrameNumber> {
-        [&self.alloc_side, &self.free_side].into_iter().find_map(|side| {
-            let free = get(&side.free);
-            let group = (free != 0).then(|| Group::new(get(&side.group)))?;
-            let both = free & tree.peek(group.first_frame())?.0;
-            (both != 0).then(|| group.frame(both.trailing_zeros()))
+        self.sides()
+            .filter_map(Side::held)
+            .find_map(|(group, frames)| lowest(group, frames & tree.peek(group.first_frame())?.0))
+    }
+
+    /// A frame that is also in another slot, or on both sides of this one: a broken invariant.
+    pub fn twice(&self, others: &[Self]) -> Option<FrameNumber> {
+        let elsewhere = others.iter().flat_map(Self::sides);
+        self.sides().enumerate().find_map(|(index, side)| {
+            let (group, frames) = side.held()?;
+            let others = self.sides().skip(index + 1).chain(elsewhere.clone());
+            let mut same = others.filter_map(Side::held).filter(|(other, _)| *other == group);
+            same.find_map(|(_, also)| lowest(group, frames & also))
         })
+    }
+
+    fn sides(&self) -> impl Iterator<Item = &Side> + Clone {
+        [&self.alloc_side, &self.free_side].into_iter()
     }
 }
 
@@ -135,8 +167,8 @@ impl Drop for Turn<'_> {
     #[inline]
     fn drop(&mut self) {
         interrupt_fence();
-        // ORDERING: as in `enter`.
-        self.slot.busy.store(0, Ordering::Relaxed);
+        // ORDERING: Release pairs with the Acquire in `is_busy`.
+        self.slot.busy.store(0, Ordering::Release);
     }
 }
 
@@ -175,8 +207,7 @@ impl Turn<'_> {
     pub fn held_in(&self, first: FrameNumber, frames: u64) -> u64 {
         let start = Group::of(first).number();
         let groups = start..start + frames / WORD_BITS;
-        let sides = [&self.slot.alloc_side, &self.slot.free_side];
-        sides.into_iter().filter(|side| groups.contains(&get(&side.group))).map(Side::count).sum()
+        self.slot.sides().filter(|side| groups.contains(&get(&side.group))).map(Side::count).sum()
     }
 
     /// Gives all cached frames back to the tree, and the home up.
@@ -217,42 +248,51 @@ impl Slot {
         let group = Group::of(frame);
         let opening = tree.open(group).map_err(|found| FreeError { frame, found })?;
         let side = &self.free_side;
-        let old = side.close();
+        let flushed = self.flush(tree, cpu, side);
         side.open(tree, group, opening);
-        let taken = side.take_back(tree, frame);
-        taken.and(self.flush(tree, cpu, old))
+        side.take_back(tree, frame).and(flushed)
     }
 
     /// Gives all cached frames back to the tree, and the home up.
     fn give_all(&self, tree: &FrameTree<'_>, cpu: usize) -> Result<(), FreeError> {
         let Slot { alloc_side, free_side, home, .. } = self;
-        let first = self.flush(tree, cpu, alloc_side.close());
-        let second = self.flush(tree, cpu, free_side.close());
+        let first = self.flush(tree, cpu, alloc_side);
+        let second = self.flush(tree, cpu, free_side);
         let mut at = Home::from_word(get(home));
         tree.leave(&mut at);
         put(home, at.to_word());
         first.and(second)
     }
 
+    /// Between two uses; an interrupt that comes in between serves the request itself.
     #[cold]
-    fn serve_request(&self, tree: &FrameTree<'_>, cpu: usize) {
-        // ORDERING: withdrawn before the work, so that a request during it is kept.
-        self.requests.drain.swap(0, Ordering::Relaxed);
-        // A double free that only this flush could see is counted in the journal.
-        let _ = self.give_all(tree, cpu);
+    #[inline(never)]
+    fn serve_requests(&self, tree: &FrameTree<'_>, cpu: usize) {
+        // ORDERING: a request only.
+        while self.requests.drain.load(Ordering::Relaxed) != 0
+            && let Some(_turn) = self.enter()
+        {
+            // ORDERING: withdrawn before the work: one that comes just now is either withdrawn,
+            // and the work is still to come, or kept.
+            self.requests.drain.store(0, Ordering::Relaxed);
+            // A double free that only this flush could see is counted in the journal.
+            let _ = self.give_all(tree, cpu);
+        }
     }
 
-    /// Gives what a side held to the tree.
-    fn flush(&self, tree: &FrameTree<'_>, cpu: usize, held: Held) -> Result<(), FreeError> {
-        let Held { group, place, frames, known_zero } = held;
+    /// Gives what a side holds to the tree, and closes it.
+    fn flush(&self, tree: &FrameTree<'_>, cpu: usize, side: &Side) -> Result<(), FreeError> {
+        let writer = tree.sole_writer(cpu);
+        // Opened while the side still shows its frames, so that others always know of them.
+        let step = writer.begin();
+        let Held { group, place, frames, known_zero } = side.close();
         if frames == 0 {
             return Ok(());
         }
-        let writer = tree.sole_writer(cpu);
         writer.add(Counter::Flushes, 1);
         // While a frame is held its block can't be free as a whole: else all were freed twice.
         let overlap = match tree.check_above(place.block) {
-            Ok(()) => tree.give(writer, place, frames, known_zero),
+            Ok(()) => tree.give(&step, place, frames, known_zero),
             Err(_) => frames,
         };
         if overlap == 0 {
@@ -286,8 +326,17 @@ impl Side {
         get(&self.group) == group.number()
     }
 
+    /// How many frames it holds; for anybody.
     fn count(&self) -> u64 {
-        u64::from(get(&self.free).count_ones())
+        // ORDERING: Acquire pairs with the Release in `close`: who finds the frames gone sees the
+        // step in which they go to the tree.
+        u64::from(self.free.load(Ordering::Acquire).count_ones())
+    }
+
+    /// The frames that it holds, if any, and their group.
+    fn held(&self) -> Option<(Group, u64)> {
+        let frames = get(&self.free);
+        (frames != 0).then(|| (Group::new(get(&self.group)), frames))
     }
 
     /// Takes the lowest frame. What is known of its contents stays on record until its free.
@@ -356,7 +405,7 @@ impl Side {
         put(&self.giant, place.block.giant as u64);
     }
 
-    /// Empties and closes it.
+    /// Empties and closes it; inside a step, since the frames are in nobody's sight then.
     fn close(&self) -> Held {
         let held = Held {
             group: Group::new(get(&self.group)),
@@ -364,9 +413,9 @@ impl Side {
             frames: get(&self.free),
             known_zero: get(&self.known_zero) & get(&self.free),
         };
-        for word in [&self.free, &self.known_zero] {
-            put(word, 0);
-        }
+        // ORDERING: Release pairs with the Acquire in `count`.
+        self.free.store(0, Ordering::Release);
+        put(&self.known_zero, 0);
         put(&self.group, Self::CLOSED);
         held
     }
@@ -403,6 +452,11 @@ impl Side {
             put(another, kept);
         }
     }
+}
+
+/// The lowest of some frames of a group.
+fn lowest(group: Group, frames: u64) -> Option<FrameNumber> {
+    (frames != 0).then(|| group.frame(frames.trailing_zeros()))
 }
 
 /// Reads a word of the own slot.

@@ -56,13 +56,6 @@ impl Word {
         self.0.fetch_add(by, ordering)
     }
 
-    /// Puts `value` in and says what was there before.
-    #[inline]
-    pub fn swap(&self, value: u64, ordering: Ordering) -> u64 {
-        counting::one();
-        self.0.swap(value, ordering)
-    }
-
     /// Puts `new` in if it finds `current`; a failure reads Relaxed.
     #[inline]
     pub fn compare_exchange(&self, current: u64, new: u64, success: Ordering) -> Result<u64, u64> {

@@ -15,7 +15,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use frametree::{CpuId, FramePool, FreeCount, FreeError};
+use frametree::{CpuId, Drained, FramePool, FreeCount, FreeError};
 use support::{BLOCK, Crew, Dice, Owners, Threads, WrongOwner, frame, pool};
 
 const INTERRUPT: libc::c_int = libc::SIGUSR1;
@@ -82,7 +82,7 @@ impl Level {
                 self.alloc(pool, owners, who)?;
                 self.free(pool, owners, who)
             }
-            13 => pool.drain().map_err(Fault::from),
+            13 => pool.drain().map(drop).map_err(Fault::from),
             _ => match self.block.take() {
                 Some(first) => {
                     owners.pass(who, 0, first, BLOCK)?;
@@ -144,6 +144,8 @@ struct Context {
     levels: [Level; 2],
     plan: Cell<Plan>,
     steps: Cell<u64>,
+    /// What the last [`Act::Drain`] said.
+    drained: Cell<Option<Drained>>,
 }
 
 /// At which instructions the single-step handler acts.
@@ -151,6 +153,16 @@ struct Context {
 struct Plan {
     first: u64,
     every: u64,
+    act: Act,
+}
+
+/// What it does there.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    /// Some of everything.
+    Mix,
+    /// What the handler of another CPU's request does.
+    Drain,
 }
 
 impl Plan {
@@ -164,8 +176,9 @@ std::thread_local! {
             work: Cell::new(None),
             cpu: Cell::new(0),
             levels: [Level::new(), Level::new()],
-            plan: Cell::new(Plan { first: 0, every: 1 }),
+            plan: Cell::new(Plan { first: 0, every: 1, act: Act::Mix }),
             steps: Cell::new(0),
+            drained: Cell::new(None),
         }
     };
 }
@@ -201,9 +214,12 @@ impl Context {
     fn step(&self) -> bool {
         let step = self.steps.get();
         self.steps.set(step + 1);
-        let Plan { first, every } = self.plan.get();
+        let Plan { first, every, act } = self.plan.get();
         if step >= first && (step - first).is_multiple_of(every) {
-            self.hit(0);
+            match (act, self.work.get()) {
+                (Act::Drain, Some((pool, _))) => self.drained.set(pool.drain().ok()),
+                _ => self.hit(0),
+            }
         }
         step < first || every != Plan::NEVER
     }
@@ -294,7 +310,7 @@ impl Stage {
                 let keep = held.len().saturating_sub(dice.below(70) as usize);
                 held.drain(keep..).for_each(|number| self.free(cpu, number));
             }
-            9 => self.pool.drain().expect("a drain"),
+            9 => drop(self.pool.drain().expect("a drain")),
             10 => {
                 if let Ok(block) = self.pool.alloc_block() {
                     let first = block.into_number().get();
@@ -520,7 +536,7 @@ mod stepping {
     #[test]
     fn an_interrupt_at_every_instruction_loses_nothing() {
         let stage = Stage::new(1, FRAMES);
-        let (steps, hits) = play(&stage, Plan { first: 0, every: 1 });
+        let (steps, hits) = play(&stage, Plan { first: 0, every: 1, act: Act::Mix });
         assert_eq!(hits, steps, "one hit for each instruction");
         assert!(steps > 1000, "{steps} instructions were stepped");
         let nested = stage.pool.stats().nested;
@@ -533,7 +549,7 @@ mod stepping {
         let stage = Stage::new(1, FRAMES);
         let mut nested = 0;
         for (first, every) in [(0, 3), (1, 17)] {
-            play(&stage, Plan { first, every });
+            play(&stage, Plan { first, every, act: Act::Mix });
             stage.is_as_at_first();
             let now = stage.pool.stats().nested;
             assert!(now > nested, "no hit of every {every} came inside the allocator");
@@ -541,8 +557,42 @@ mod stepping {
         }
         // One interrupt in each operation, later and later.
         for first in (0..2000).step_by(211) {
-            play(&stage, Plan { first, every: Plan::NEVER });
+            play(&stage, Plan { first, every: Plan::NEVER, act: Act::Mix });
             stage.is_as_at_first();
         }
+    }
+
+    #[test]
+    fn a_drain_inside_an_operation_is_served_at_its_end() {
+        let stage = Stage::new(1, FRAMES);
+        CONTEXT.with(|context| context.arm(0, stage.pool, stage.owners, 0));
+        let (held, blocks) = (Vec::new(), Vec::new());
+        let plan = Plan { first: 0, every: Plan::NEVER, act: Act::Drain };
+        let mut cpu = Stepper { stage: &stage, plan, held, blocks, steps: 0 };
+        let operations =
+            [Operation::Alloc, Operation::Alloc, Operation::FreeMiddle, Operation::FreeMiddle];
+        let mut served = 0;
+        cpu.held.extend((0..200).filter_map(|_| stage.alloc(0)));
+        for first in 0.. {
+            let mut came = false;
+            for operation in operations {
+                CONTEXT.with(|context| context.drained.set(None));
+                cpu.plan = Plan { first, ..plan };
+                cpu.run(operation);
+                let drained = CONTEXT.with(|context| context.drained.get());
+                came |= drained.is_some();
+                if drained == Some(Drained::AtEndOfUse) {
+                    assert_eq!(stage.pool.stats().cached_frames, 0, "{operation:?}, {first}");
+                    served += 1;
+                }
+            }
+            if !came {
+                break;
+            }
+        }
+        assert!(served > 100, "{served} drains came inside an operation");
+        CONTEXT.with(Context::disarm);
+        cpu.held.into_iter().for_each(|number| stage.free(0, number));
+        stage.is_as_at_first();
     }
 }

@@ -12,7 +12,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use frametree::{
-    AllocError, CpuId, Cpus, Found, Frame, FrameNumber, FramePool, FreeCount, FreeError,
+    AllocError, CpuId, Cpus, Drained, Found, Frame, FrameNumber, FramePool, FreeCount, FreeError,
     OutOfMemory, PageCache,
 };
 use proptest::prelude::*;
@@ -218,8 +218,8 @@ impl Model {
         }
     }
 
-    /// Every use of a slot serves a pending request first.
-    fn enter(&mut self, cpu: usize) {
+    /// Every use of a slot ends with serving a request that is there.
+    fn leave(&mut self, cpu: usize) {
         if self.caches.get(cpu).is_some_and(|cache| cache.is_asked_to_drain) {
             self.drain(cpu);
         }
@@ -249,7 +249,12 @@ impl Model {
 
     /// A free by a CPU, or by none; what it must say.
     fn free(&mut self, cpu: usize, frame: u64) -> Result<(), Found> {
-        self.enter(cpu);
+        let freed = self.free_once(cpu, frame);
+        self.leave(cpu);
+        freed
+    }
+
+    fn free_once(&mut self, cpu: usize, frame: u64) -> Result<(), Found> {
         let (group, bit) = (frame / GROUP, 1 << (frame % GROUP));
         let found = self.found_in_tree(frame);
         let Some(cache) = self.caches.get_mut(cpu) else {
@@ -284,20 +289,35 @@ impl Model {
 
     /// An allocation that gave `given`; what it must give, where that is determined.
     fn alloc(&mut self, cpu: usize, given: Option<u64>) -> Result<u64, AllocError> {
-        self.enter(cpu);
-        if let Some(frame) = self.alloc_once(cpu, given) {
+        self.ask_others(cpu, |model| model.alloc_once(cpu, given))
+    }
+
+    fn alloc_block(&mut self, cpu: usize) -> Result<u64, AllocError> {
+        self.ask_others(cpu, |model| model.alloc_whole(BLOCK))
+    }
+
+    /// An attempt, and if it finds nothing, another one after the others were asked to drain.
+    fn ask_others(
+        &mut self,
+        cpu: usize,
+        mut attempt: impl FnMut(&mut Self) -> Option<u64>,
+    ) -> Result<u64, AllocError> {
+        let first = attempt(self);
+        self.leave(cpu);
+        if let Some(frame) = first {
             return Ok(frame);
         }
-        for other in 0..CPUS {
-            if other != cpu && self.caches[other].count() > 0 {
+        for other in (0..CPUS).filter(|other| *other != cpu) {
+            if self.caches[other].count() > 0 {
                 match self.machine {
                     Machine::Deaf => self.caches[other].is_asked_to_drain = true,
                     Machine::Waits => self.drain(other),
                 }
             }
         }
-        self.alloc_once(cpu, given)
-            .ok_or(AllocError::OutOfMemory { cached_elsewhere: self.cached_elsewhere(cpu) })
+        let second = attempt(self);
+        self.leave(cpu);
+        second.ok_or(AllocError::OutOfMemory { cached_elsewhere: self.cached_elsewhere(cpu) })
     }
 
     fn alloc_once(&mut self, cpu: usize, given: Option<u64>) -> Option<u64> {
@@ -583,10 +603,7 @@ impl Both {
     fn alloc_block(&mut self, cpu: usize) -> bool {
         Threads::become_cpu(cpu);
         let given = self.pool.alloc_block().map(|frame| frame.into_number().get());
-        self.model.enter(cpu);
-        let cached_elsewhere = self.model.cached_elsewhere(cpu);
-        let due = self.model.alloc_whole(BLOCK).ok_or(AllocError::OutOfMemory { cached_elsewhere });
-        assert_eq!(given, due, "alloc_block on CPU {cpu}");
+        assert_eq!(given, self.model.alloc_block(cpu), "alloc_block on CPU {cpu}");
         given.is_ok()
     }
 
@@ -596,10 +613,10 @@ impl Both {
         if first.is_multiple_of(BLOCK) && free == 0 && is_cached {
             return;
         }
-        self.model.enter(cpu);
         Threads::become_cpu(cpu);
         let said = self.pool.free_block(frame(first));
         assert_eq!(said, refused(first, self.model.free_whole(first, BLOCK)), "free_block");
+        self.model.leave(cpu);
     }
 
     fn alloc_giant(&mut self) -> bool {
@@ -716,7 +733,7 @@ impl Both {
             }
             Step::Drain { cpu } => {
                 Threads::become_cpu(cpu);
-                assert_eq!(self.pool.drain(), Ok(()));
+                assert_eq!(self.pool.drain(), Ok(Drained::Done));
                 self.model.drain(cpu);
             }
             Step::DrainOffline { cpu } => self.drain_offline(cpu),
@@ -743,7 +760,7 @@ impl Both {
 
     fn use_zeroed(&mut self, cpu: usize, count: usize) {
         Threads::become_cpu(cpu);
-        assert_eq!(self.pool.drain(), Ok(()));
+        assert_eq!(self.pool.drain(), Ok(Drained::Done));
         self.model.drain(cpu);
         self.refill(0, u64::MAX);
         let before = self.model.held.clone();
@@ -769,7 +786,7 @@ impl Both {
 
     fn drain_offline(&mut self, cpu: usize) {
         // SAFETY: one thread plays all CPUs; this one is not inside the pool.
-        assert_eq!(unsafe { self.pool.drain_offline(CpuId::new(cpu)) }, Ok(()));
+        assert_eq!(unsafe { self.pool.drain_offline(CpuId::new(cpu)) }, Ok(Drained::Done));
         self.model.drain(cpu);
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use frametree::{Found, FrameNumber, FramePool, PageCache, Setup};
+use frametree::{Broken, Found, FrameNumber, FramePool, PageCache, Setup};
 use support::{BLOCK, GIANT, Threads, frame};
 
 /// Room for the metadata: page aligned, as a frame is.
@@ -32,24 +32,11 @@ fn pool_in_the_open(
     (pool, memory.iter().flat_map(|page| &page.0).take(bytes / 8))
 }
 
-#[test]
-fn every_broken_invariant_is_seen_and_said() {
-    // A free GiB, and two that have few blocks, whole ones and crumbs; known-zero frames, and some held.
-    let (pool, memory) =
-        pool_in_the_open(&[(GIANT - 5 * BLOCK, GIANT + 5 * BLOCK), (3 * GIANT + 100, 3 * BLOCK)]);
-    let tree = pool.tree().expect("a tree");
-    let block = tree.alloc_block().expect("a block").into_number().get();
-    let other = tree.alloc_block().expect("a block");
-    let held: Vec<_> = (0..BLOCK + 70).map(|_| tree.alloc().expect("a frame")).collect();
-    let cache = tree.refill().expect("frames");
-    // SAFETY: the same frames again, as a zeroer would bring them back.
-    let mut cache = unsafe { PageCache::from_parts(cache.base(), cache.free(), cache.free()) };
-    cache.flush(tree).expect("a flush");
-    let cached = pool.alloc().expect("a frame");
-    // A free block whose leaf has been written.
-    tree.free_block(other).expect("a free");
-    pool.verify().expect("a sound tree");
-
+/// What `verify` says, and how often, when one bit after the other is wrong.
+fn broken_by_flips(
+    pool: &FramePool<Threads>,
+    memory: impl Iterator<Item = &'static AtomicU64>,
+) -> BTreeMap<String, u64> {
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     let quiet = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -79,6 +66,55 @@ fn every_broken_invariant_is_seen_and_said() {
         }
     }
     std::panic::set_hook(quiet);
+    seen
+}
+
+#[test]
+fn what_is_whole_and_not_merged_is_seen() {
+    let (pool, memory) = pool_in_the_open(&[(0, GIANT + BLOCK)]);
+    // One frame of a block, and one block of the lower GiB, are missing.
+    let tree = pool.tree().expect("a tree");
+    let frame = tree.alloc().expect("a frame");
+    let seen = broken_by_flips(pool, memory);
+    for name in ["NotMerged", "GiantNotMerged"] {
+        assert!(seen.contains_key(name), "{name} was not seen, only {seen:?}");
+    }
+    tree.free(frame).expect("a free");
+    pool.verify().expect("merged");
+}
+
+#[test]
+fn a_frame_in_two_caches_is_seen() {
+    let pool = support::pool(Threads, 2, &[(0, 2 * BLOCK)]);
+    let one = pool.alloc().expect("a frame").into_number().get();
+    Threads::become_cpu(1);
+    let other = pool.alloc().expect("a frame").into_number().get();
+    // In CPU 0's cache, unseen by CPU 1 as documented.
+    pool.free(frame(one + 7)).expect("unseen, as documented");
+    let broken = pool.verify().expect_err("a frame in two caches");
+    assert_eq!(broken, Broken::CachedTwice(FrameNumber::new(one + 7)));
+    pool.free(frame(other)).expect("a free");
+}
+
+#[test]
+fn every_broken_invariant_is_seen_and_said() {
+    // A free GiB, and two that have few blocks, whole ones and crumbs; known-zero frames, and some held.
+    let (pool, memory) =
+        pool_in_the_open(&[(GIANT - 5 * BLOCK, GIANT + 5 * BLOCK), (3 * GIANT + 100, 3 * BLOCK)]);
+    let tree = pool.tree().expect("a tree");
+    let block = tree.alloc_block().expect("a block").into_number().get();
+    let other = tree.alloc_block().expect("a block");
+    let held: Vec<_> = (0..BLOCK + 70).map(|_| tree.alloc().expect("a frame")).collect();
+    let cache = tree.refill().expect("frames");
+    // SAFETY: the same frames again, as a zeroer would bring them back.
+    let mut cache = unsafe { PageCache::from_parts(cache.base(), cache.free(), cache.free()) };
+    cache.flush(tree).expect("a flush");
+    let cached = pool.alloc().expect("a frame");
+    // A free block whose leaf has been written.
+    tree.free_block(other).expect("a free");
+    pool.verify().expect("a sound tree");
+
+    let seen = broken_by_flips(pool, memory);
     pool.verify().expect("all bits are back");
     for name in [
         "FreeGiantWithBlocks",

@@ -15,7 +15,7 @@ use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError};
 use crate::frame::FrameNumber;
 use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_FRAMES};
-use crate::journal::{Counter, Writer};
+use crate::journal::{Counter, Step, Writer};
 use crate::node::{Edge, Fill, give};
 use crate::sync::Ordering;
 
@@ -86,7 +86,9 @@ impl FrameTree<'_> {
         let opening = self.open(group).map_err(|found| refuse(group, frames, found))?;
         self.check_above(opening.place.block).map_err(|found| refuse(group, frames, found))?;
         let managed = frames & opening.managed;
-        let overlap = self.give(writer, opening.place, managed, known_zero & managed);
+        let step = writer.begin();
+        let overlap = self.give(&step, opening.place, managed, known_zero & managed);
+        drop(step);
         let foreign = frames & !opening.managed;
         if overlap != 0 {
             Err(refuse(group, overlap, Found::Free))
@@ -99,18 +101,12 @@ impl FrameTree<'_> {
 
     /// Gives checked frames of one group to their leaf; returns those that were free already.
     /// One read-modify-write; one more if the word was empty; a merge if the leaf is full now.
-    pub(crate) fn give(
-        &self,
-        writer: Writer<'_>,
-        place: Place,
-        frames: u64,
-        known_zero: u64,
-    ) -> u64 {
+    pub(crate) fn give(&self, step: &Step<'_>, place: Place, frames: u64, known_zero: u64) -> u64 {
         let Place { block, word } = place;
         if frames == 0 {
             return 0;
         }
-        let _step = writer.begin();
+        let writer = step.writer();
         if known_zero != 0 {
             self.give_zeroes(place, known_zero);
         }

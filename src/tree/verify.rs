@@ -44,6 +44,8 @@ pub enum Broken {
     ZeroNotFree(FrameNumber),
     /// A frame that is in a page cache and free in the tree.
     CachedAndFree(FrameNumber),
+    /// A frame that is in two page caches, or twice in one.
+    CachedTwice(FrameNumber),
     /// The free frames are not those that the journals account for.
     Count {
         /// Counted bit by bit.
@@ -68,6 +70,7 @@ impl fmt::Display for Broken {
             Self::ZeroNotHinted(at) => ("frames are known to be zero, unhinted, in the group", at),
             Self::ZeroNotFree(at) => ("frames are known to be zero but not free, in the group", at),
             Self::CachedAndFree(at) => ("a page cache holds a frame that is also free", at),
+            Self::CachedTwice(at) => ("two page caches hold the same frame", at),
             Self::Count { counted, accounted } => {
                 return write!(f, "{counted} frames are free, the journals say {accounted}");
             }
