@@ -44,10 +44,10 @@ pub enum Fill {
     Partial,
 }
 
-/// Which word of a node a bit lies in, and its mask there.
+/// Which word of a node a bit lies in, and its mask there. Bit numbers wrap at the node's end.
 #[inline]
 pub const fn word_and_mask(bit: usize) -> (usize, u64) {
-    (bit / WORD_BITS as usize, 1 << (bit as u64 % WORD_BITS))
+    (bit / WORD_BITS as usize % NODE_WORDS, 1 << (bit as u64 % WORD_BITS))
 }
 
 /// Gives `mask` to a word of truth: one read-modify-write.
@@ -116,18 +116,10 @@ impl Node {
         Self { words: core::array::from_fn(|_| Word::new(value)) }
     }
 
-    /// The words of all of these nodes, in one row.
-    pub fn flatten(nodes: &[Self]) -> &[Word] {
-        const { assert!(size_of::<Self>() == NODE_WORDS * size_of::<Word>()) };
-        // SAFETY: a node is `repr(C)` and exactly its words, as just asserted, so the nodes'
-        // memory is a row of words; the lifetime is kept.
-        unsafe { core::slice::from_raw_parts(nodes.as_ptr().cast(), nodes.len() * NODE_WORDS) }
-    }
-
-    /// Word `index`.
+    /// Word `index`, counted modulo the words that there are.
     #[inline]
     pub fn word(&self, index: usize) -> &Word {
-        &self.words[index]
+        &self.words[index % NODE_WORDS]
     }
 
     /// All words, lowest first.

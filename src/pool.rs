@@ -35,8 +35,9 @@ use crate::tree::{Broken, FrameTree};
 /// | [`alloc_block`](Self::alloc_block), [`free_block`](Self::free_block) | 1 each |
 /// | `alloc_block` that splits a GiB | 3, for 512 blocks |
 ///
-/// The first use of each block costs 1 more; so do the first free frame and the first free block
-/// to appear in a GiB that had none, and, for a search, each hint that turns out to be stale.
+/// The first use of each block costs 1 more, and so does that of each GiB; so do the first free
+/// frame and the first free block to appear in a GiB that had none, and, for a search, each hint
+/// that turns out to be stale.
 ///
 /// Any of these may run in an interrupt or NMI, also inside another of these on the same CPU: it
 /// then works on the shared tree, without a cache, and waits for nobody.
@@ -64,7 +65,7 @@ pub struct FramePool<C> {
 #[derive(Debug)]
 struct Shared {
     tree: FrameTree<'static>,
-    slots: &'static [Slot],
+    slots: &'static [Slot<'static>],
 }
 
 /// How a pool is to be initialised.
@@ -169,8 +170,9 @@ impl<C> FramePool<C> {
     ) -> Result<Metadata, InitError> {
         self.check_new()?;
         let layout = Layout::new(map, setup.cpus).map_err(InitError::Layout)?;
-        // Carving may cut a range, and a span, in two: less than one more part each.
-        let bytes = layout.bytes() + 2 * PART_ALIGN;
+        // Carving may cut a range in two: less than one more part. Of clusters, giants and
+        // sections it leaves as many or fewer: fewer frames can't touch more of them.
+        let bytes = layout.bytes() + PART_ALIGN;
         let count = (bytes as u64).div_ceil(FRAME_SIZE);
         let frames = map.carve(count, setup.metadata_below).map_err(InitError::Map)?;
         let start = to_virtual(frames.start().start_address());
@@ -365,7 +367,7 @@ impl<C: Cpus> FramePool<C> {
 
 impl Shared {
     #[inline(always)]
-    fn enter(&self, cpu: CpuId) -> Option<Turn<'_>> {
+    fn enter(&self, cpu: CpuId) -> Option<Turn<'_, 'static>> {
         self.slots.get(cpu.get())?.enter(&self.tree, cpu.get())
     }
 
@@ -427,7 +429,7 @@ impl Shared {
     #[cold]
     fn out_of_memory(&self, cpu: CpuId) -> AllocError {
         // An interrupt inside the allocator can't take from its own CPU's cache either.
-        let is_elsewhere = |at: usize, slot: &Slot| at != cpu.get() || slot.is_busy();
+        let is_elsewhere = |at: usize, slot: &Slot<'_>| at != cpu.get() || slot.is_busy();
         let others = self.slots.iter().enumerate().filter(|(at, slot)| is_elsewhere(*at, slot));
         AllocError::OutOfMemory { cached_elsewhere: others.map(|(_, slot)| slot.cached()).sum() }
     }

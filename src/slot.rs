@@ -22,22 +22,23 @@
 //! All words are atomic, written by the owner with plain stores, so that others can count.
 
 use crate::cache::PageCache;
-use crate::directory::{Group, Place, bit_of};
+use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber};
-use crate::geometry::WORD_BITS;
+use crate::geometry::{FULL, WORD_BITS};
 use crate::journal::Counter;
-use crate::sync::{Ordering, Word, interrupt_fence};
-use crate::tree::{FrameTree, Home, LeafWord, Opening, refuse};
+use crate::root::Giant;
+use crate::sync::{Link, Ordering, Word, interrupt_fence};
+use crate::tree::{FrameTree, HomeCell, Opening, check_above, give_frames, refuse};
 
 /// One CPU's page cache. Two pairs of lines: the owner's, and one for requests to it.
 #[derive(Debug)]
 #[repr(C, align(128))]
-pub struct Slot {
+pub struct Slot<'m> {
     busy: Word,
-    home: Word,
-    alloc_side: Side,
-    free_side: Side,
+    home: HomeCell<'m>,
+    alloc_side: Side<'m>,
+    free_side: Side<'m>,
     requests: Requests,
 }
 
@@ -51,33 +52,33 @@ struct Requests {
 /// Frames of one group.
 #[derive(Debug)]
 #[repr(C)]
-struct Side {
+struct Side<'m> {
     /// The group's number, or [`Side::CLOSED`].
     group: Word,
     free: Word,
-    /// Frames that were known to be zero when they came here, and have not been freed since.
-    known_zero: Word,
-    /// Frames of the group that are not managed.
+    /// Frames that can't simply be taken back: those that are not managed, and those that were
+    /// known to be zero when they came here and have not been freed since.
+    guarded: Word,
+    /// Of these, those that are not managed.
     foreign: Word,
-    /// A [`LeafWord`].
-    leaf: Word,
-    /// The giant's place in the table; with the group, a [`Place`].
-    giant: Word,
+    /// The group's word of truth.
+    leaf: Link<'m, Word>,
+    giant: Link<'m, Giant<'m>>,
 }
 
 /// The right to use a slot until it is dropped. One pointer, so that it stays in a register;
 /// tree and CPU number come as arguments.
 #[derive(Debug)]
-pub struct Turn<'s> {
-    slot: &'s Slot,
+pub struct Turn<'s, 'm> {
+    slot: &'s Slot<'m>,
 }
 
-impl Slot {
+impl<'m> Slot<'m> {
     /// A slot that holds nothing.
     pub fn new() -> Self {
         Self {
             busy: Word::new(0),
-            home: Word::new(0),
+            home: HomeCell::new(),
             alloc_side: Side::new(),
             free_side: Side::new(),
             requests: Requests { drain: Word::new(0) },
@@ -87,7 +88,7 @@ impl Slot {
     /// Begins a use by CPU `cpu`, which owns this slot; `None` in an interrupt inside another
     /// use. No atomic read-modify-write.
     #[inline(always)]
-    pub fn enter(&self, tree: &FrameTree<'_>, cpu: usize) -> Option<Turn<'_>> {
+    pub fn enter(&self, tree: &FrameTree<'m>, cpu: usize) -> Option<Turn<'_, 'm>> {
         // ORDERING: only this CPU, and interrupts on it, touch the flag.
         if self.busy.load(Ordering::Relaxed) != 0 {
             return None;
@@ -121,7 +122,7 @@ impl Slot {
     }
 
     /// A frame that is both here and free in the tree: a broken invariant.
-    pub fn overlap(&self, tree: &FrameTree<'_>) -> Option<FrameNumber> {
+    pub fn overlap(&self, tree: &FrameTree<'m>) -> Option<FrameNumber> {
         [&self.alloc_side, &self.free_side].into_iter().find_map(|side| {
             let free = get(&side.free);
             let group = (free != 0).then(|| Group::new(get(&side.group)))?;
@@ -131,7 +132,7 @@ impl Slot {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Turn<'_, '_> {
     #[inline]
     fn drop(&mut self) {
         interrupt_fence();
@@ -140,10 +141,10 @@ impl Drop for Turn<'_> {
     }
 }
 
-impl Turn<'_> {
+impl<'m> Turn<'_, 'm> {
     /// Takes a frame: from the cache without an atomic read-modify-write, else by a refill.
     #[inline(always)]
-    pub fn alloc(&self, tree: &FrameTree<'_>, cpu: usize) -> Result<Frame, OutOfMemory> {
+    pub fn alloc(&self, tree: &FrameTree<'m>, cpu: usize) -> Result<Frame, OutOfMemory> {
         match self.slot.alloc_side.alloc() {
             Some(frame) => Ok(frame),
             None => self.slot.alloc_anew(tree, cpu),
@@ -154,7 +155,7 @@ impl Turn<'_> {
     #[inline(always)]
     pub fn free(
         &self,
-        tree: &FrameTree<'_>,
+        tree: &FrameTree<'m>,
         cpu: usize,
         frame: FrameNumber,
     ) -> Result<(), FreeError> {
@@ -163,9 +164,9 @@ impl Turn<'_> {
         // Each side with code of its own: a load from the address form that the last store used
         // is free on recent CPUs, and several cycles otherwise.
         if alloc_side.is_open_for(group) {
-            alloc_side.take_back(tree, frame)
+            alloc_side.take_back(frame)
         } else if free_side.is_open_for(group) {
-            free_side.take_back(tree, frame)
+            free_side.take_back(frame)
         } else {
             self.slot.free_elsewhere(tree, cpu, frame)
         }
@@ -180,27 +181,27 @@ impl Turn<'_> {
     }
 
     /// Gives all cached frames back to the tree, and the home up.
-    pub fn drain(&self, tree: &FrameTree<'_>, cpu: usize) -> Result<(), FreeError> {
+    pub fn drain(&self, tree: &FrameTree<'m>, cpu: usize) -> Result<(), FreeError> {
         self.slot.give_all(tree, cpu)
     }
 }
 
 /// The slow paths, out of line: each is entered by the holder of the turn only.
-impl Slot {
+impl<'m> Slot<'m> {
     #[inline(never)]
-    fn alloc_anew(&self, tree: &FrameTree<'_>, cpu: usize) -> Result<Frame, OutOfMemory> {
+    fn alloc_anew(&self, tree: &FrameTree<'m>, cpu: usize) -> Result<Frame, OutOfMemory> {
         let Slot { alloc_side, free_side, home, .. } = self;
         if get(&free_side.free) != 0 {
             alloc_side.trade(free_side);
         } else {
-            let mut at = Home::from_word(get(home));
+            let mut at = home.get();
             let refill = tree.refill_near(tree.sole_writer(cpu), &mut at);
-            put(home, at.to_word());
-            let cache = refill?;
+            home.put(at);
+            let cache = refill?.cache;
             let group = Group::of(cache.base());
             // A refill comes from a managed group.
             let opening = tree.open(group).map_err(|_| OutOfMemory)?;
-            alloc_side.open(tree, group, opening);
+            alloc_side.open(opening);
             alloc_side.put(&cache);
         }
         alloc_side.alloc().ok_or(OutOfMemory)
@@ -210,7 +211,7 @@ impl Slot {
     #[inline(never)]
     fn free_elsewhere(
         &self,
-        tree: &FrameTree<'_>,
+        tree: &FrameTree<'m>,
         cpu: usize,
         frame: FrameNumber,
     ) -> Result<(), FreeError> {
@@ -218,67 +219,68 @@ impl Slot {
         let opening = tree.open(group).map_err(|found| FreeError { frame, found })?;
         let side = &self.free_side;
         let old = side.close();
-        side.open(tree, group, opening);
-        let taken = side.take_back(tree, frame);
-        taken.and(self.flush(tree, cpu, old))
+        side.open(opening);
+        let taken = side.take_back(frame);
+        taken.and(flush(tree, cpu, old))
     }
 
     /// Gives all cached frames back to the tree, and the home up.
-    fn give_all(&self, tree: &FrameTree<'_>, cpu: usize) -> Result<(), FreeError> {
+    fn give_all(&self, tree: &FrameTree<'m>, cpu: usize) -> Result<(), FreeError> {
         let Slot { alloc_side, free_side, home, .. } = self;
-        let first = self.flush(tree, cpu, alloc_side.close());
-        let second = self.flush(tree, cpu, free_side.close());
-        let mut at = Home::from_word(get(home));
-        tree.leave(&mut at);
-        put(home, at.to_word());
+        let first = flush(tree, cpu, alloc_side.close());
+        let second = flush(tree, cpu, free_side.close());
+        let mut at = home.get();
+        at.leave();
+        home.put(at);
         first.and(second)
     }
 
     #[cold]
-    fn serve_request(&self, tree: &FrameTree<'_>, cpu: usize) {
+    fn serve_request(&self, tree: &FrameTree<'m>, cpu: usize) {
         // ORDERING: withdrawn before the work, so that a request during it is kept.
         self.requests.drain.swap(0, Ordering::Relaxed);
         // A double free that only this flush could see is counted in the journal.
         let _ = self.give_all(tree, cpu);
     }
+}
 
-    /// Gives what a side held to the tree.
-    fn flush(&self, tree: &FrameTree<'_>, cpu: usize, held: Held) -> Result<(), FreeError> {
-        let Held { group, place, frames, known_zero } = held;
-        if frames == 0 {
-            return Ok(());
-        }
-        let writer = tree.sole_writer(cpu);
-        writer.add(Counter::Flushes, 1);
-        // While a frame is held its block can't be free as a whole: else all were freed twice.
-        let overlap = match tree.check_above(place.block) {
-            Ok(()) => tree.give(writer, place, frames, known_zero),
-            Err(_) => frames,
-        };
-        if overlap == 0 {
-            return Ok(());
-        }
-        writer.add(Counter::LateDoubleFrees, u64::from(overlap.count_ones()));
-        Err(refuse(group, overlap, Found::FreeAtFlush))
+/// Gives what a side held to the tree.
+fn flush(tree: &FrameTree<'_>, cpu: usize, held: Held<'_>) -> Result<(), FreeError> {
+    let Held { place: Some(place), frames, known_zero } = held else { return Ok(()) };
+    if frames == 0 {
+        return Ok(());
     }
+    let writer = tree.sole_writer(cpu);
+    writer.add(Counter::Flushes, 1);
+    // While a frame is held its block can't be free as a whole: else all were freed twice.
+    let overlap = match check_above(place.block()) {
+        Ok(()) => give_frames(writer, place, frames, known_zero),
+        Err(_) => frames,
+    };
+    if overlap == 0 {
+        return Ok(());
+    }
+    writer.add(Counter::LateDoubleFrees, u64::from(overlap.count_ones()));
+    Err(refuse(place.group, overlap, Found::FreeAtFlush))
 }
 
 /// What a closed side held.
 #[derive(Clone, Copy, Debug)]
-struct Held {
-    group: Group,
-    place: Place,
+struct Held<'m> {
+    /// Nowhere, if it was never open.
+    place: Option<Place<'m>>,
     frames: u64,
     known_zero: u64,
 }
 
-impl Side {
+impl<'m> Side<'m> {
     /// The group of a side that is open for none: no frame has this group.
     const CLOSED: u64 = u64::MAX;
 
     fn new() -> Self {
-        let [free, known_zero, foreign, leaf, giant] = core::array::from_fn(|_| Word::new(0));
-        Self { group: Word::new(Self::CLOSED), free, known_zero, foreign, leaf, giant }
+        let [free, guarded, foreign] = core::array::from_fn(|_| Word::new(0));
+        let group = Word::new(Self::CLOSED);
+        Self { group, free, guarded, foreign, leaf: Link::empty(), giant: Link::empty() }
     }
 
     #[inline]
@@ -305,18 +307,18 @@ impl Side {
     /// Frames of the group that can't simply be taken back: held here, free in the tree, foreign,
     /// or on record as known to be zero.
     #[inline(always)]
-    fn obstacles(&self, tree: &FrameTree<'_>, held: u64) -> u64 {
+    fn obstacles(&self, held: u64) -> u64 {
         // ORDERING: exact at rest, as promised; no contents are read through it.
-        let in_tree = tree.leaf_word(self.leaf_word()).load(Ordering::Relaxed);
-        held | in_tree | get(&self.foreign) | get(&self.known_zero)
+        let in_tree = self.leaf.load().map_or(FULL, |leaf| leaf.load(Ordering::Relaxed));
+        held | in_tree | get(&self.guarded)
     }
 
     /// Takes a frame of the side's group back, unless it is free already or foreign.
     #[inline(always)]
-    fn take_back(&self, tree: &FrameTree<'_>, frame: FrameNumber) -> Result<(), FreeError> {
+    fn take_back(&self, frame: FrameNumber) -> Result<(), FreeError> {
         let held = get(&self.free);
-        if held == 0 || self.obstacles(tree, held) & bit_of(frame) != 0 {
-            return self.take_back_slowly(tree, frame);
+        if held == 0 || self.obstacles(held) & bit_of(frame) != 0 {
+            return self.take_back_slowly(frame);
         }
         put(&self.free, held | bit_of(frame));
         Ok(())
@@ -325,7 +327,7 @@ impl Side {
     /// The same for the first frame of a dry side, for one that was known to be zero, and for
     /// what will be refused.
     #[inline(never)]
-    fn take_back_slowly(&self, tree: &FrameTree<'_>, frame: FrameNumber) -> Result<(), FreeError> {
+    fn take_back_slowly(&self, frame: FrameNumber) -> Result<(), FreeError> {
         let (held, bit) = (get(&self.free), bit_of(frame));
         let refused = |found| Err(FreeError { frame, found });
         if get(&self.foreign) & bit != 0 {
@@ -335,13 +337,14 @@ impl Side {
             return refused(Found::Cached);
         }
         if held == 0
-            && let Err(found) = tree.check_above(self.place().block)
+            && let Some(giant) = self.giant.load()
+            && let Err(found) = check_above(Block { giant, index: Group::of(frame).block() })
         {
             return refused(found);
         }
         // From here on nothing is known of its contents.
-        put(&self.known_zero, get(&self.known_zero) & !bit);
-        if self.obstacles(tree, held) & bit != 0 {
+        put(&self.guarded, get(&self.guarded) & !bit);
+        if self.obstacles(held) & bit != 0 {
             return refused(Found::Free);
         }
         put(&self.free, held | bit);
@@ -349,42 +352,39 @@ impl Side {
     }
 
     /// Opens a dry side for a group.
-    fn open(&self, tree: &FrameTree<'_>, group: Group, Opening { place, managed }: Opening) {
-        put(&self.group, group.number());
+    #[inline]
+    fn open(&self, Opening { place, managed }: Opening<'m>) {
+        put(&self.group, place.group.number());
+        put(&self.guarded, !managed);
         put(&self.foreign, !managed);
-        put(&self.leaf, tree.leaf_word_at(place).index() as u64);
-        put(&self.giant, place.block.giant as u64);
+        self.leaf.publish(place.leaf);
+        self.giant.publish(place.giant);
     }
 
     /// Empties and closes it.
-    fn close(&self) -> Held {
+    #[inline]
+    fn close(&self) -> Held<'m> {
+        let frames = get(&self.free);
         let held = Held {
-            group: Group::new(get(&self.group)),
             place: self.place(),
-            frames: get(&self.free),
-            known_zero: get(&self.known_zero) & get(&self.free),
+            frames,
+            known_zero: get(&self.guarded) & !get(&self.foreign) & frames,
         };
-        for word in [&self.free, &self.known_zero] {
-            put(word, 0);
-        }
+        put(&self.free, 0);
         put(&self.group, Self::CLOSED);
         held
     }
 
     #[inline]
-    fn place(&self) -> Place {
-        Place::of(Group::new(get(&self.group)), get(&self.giant) as usize)
-    }
-
-    #[inline]
-    fn leaf_word(&self) -> LeafWord {
-        LeafWord::new(get(&self.leaf) as usize)
+    fn place(&self) -> Option<Place<'m>> {
+        let group = Group::new(get(&self.group));
+        Some(Place { group, giant: self.giant.load()?, leaf: self.leaf.load()? })
     }
 
     #[inline]
     fn put(&self, cache: &PageCache) {
         put(&self.free, cache.free());
-        put(&self.known_zero, cache.known_zero());
+        put(&self.guarded, get(&self.foreign) | cache.known_zero());
     }
 
     /// Exchanges what the two sides hold.
@@ -392,16 +392,16 @@ impl Side {
         let pairs = [
             (&self.group, &other.group),
             (&self.free, &other.free),
-            (&self.known_zero, &other.known_zero),
+            (&self.guarded, &other.guarded),
             (&self.foreign, &other.foreign),
-            (&self.leaf, &other.leaf),
-            (&self.giant, &other.giant),
         ];
         for (one, another) in pairs {
             let kept = get(one);
             put(one, get(another));
             put(another, kept);
         }
+        self.leaf.trade(&other.leaf);
+        self.giant.trade(&other.giant);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Split against split, split against merge, whole blocks against frames, giants.
 
 use super::{World, explore, spawn};
-use crate::tree::Home;
+use crate::tree::HomeCell;
 
 #[test]
 fn two_first_splits_of_the_same_blocks() {
@@ -79,12 +79,12 @@ fn two_cpus_with_homes_lose_nothing() {
     explore(Some(2), || {
         let world = World::new(&[(0, 8)]);
         let visit = |world: &World, cpu: usize| {
-            let mut home = Home::default();
+            let mut home = HomeCell::new().get();
             let writer = world.tree.sole_writer(cpu);
-            let cache = world.tree.refill_near(writer, &mut home).expect("one of four words");
+            let cache = world.tree.refill_near(writer, &mut home).expect("one of four words").cache;
             world.touch(cache.base(), cache.free());
             world.flush(cpu, cache);
-            world.tree.leave(&mut home);
+            home.leave();
         };
         let other = spawn(&world, move |world| visit(world, 1));
         visit(&world, 0);
