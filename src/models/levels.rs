@@ -75,6 +75,34 @@ fn a_giant_split_against_its_merge() {
 }
 
 #[test]
+fn two_first_splits_of_the_same_giant() {
+    explore(Some(1), || {
+        let world = World::new(&[(0, 16)]);
+        let other = spawn(&world, |world| world.refill(1).expect("one of eight words"));
+        let own = world.refill(0).expect("one of eight words");
+        let other = other.join().unwrap();
+        world.flush(1, other);
+        world.flush(0, own);
+        world.check(16);
+    });
+}
+
+#[test]
+fn a_giant_claimed_whole_for_the_first_time_against_a_refill() {
+    explore(Some(1), || {
+        let world = World::new(&[(0, 16)]);
+        let other = spawn(&world, |world| world.refill(1).ok());
+        if let Ok(first) = world.alloc_giant(0) {
+            world.free_giant(0, first);
+        }
+        if let Some(cache) = other.join().unwrap() {
+            world.flush(1, cache);
+        }
+        world.check(16);
+    });
+}
+
+#[test]
 fn two_cpus_with_homes_lose_nothing() {
     explore(Some(2), || {
         let world = World::new(&[(0, 8)]);
