@@ -101,6 +101,23 @@ pub fn take_bit(word: &Word, mask: u64) -> Result<(), ()> {
     }
 }
 
+/// Takes the lowest bit of a word of truth, as a mask; `None` if it holds nothing. One
+/// read-modify-write, and one more for each other CPU that changes the word meanwhile.
+#[inline]
+pub fn take_lowest(word: &Word) -> Option<u64> {
+    loop {
+        // ORDERING: as in `take_all`.
+        let bits = word.load(Ordering::Acquire);
+        let lowest = bits & bits.wrapping_neg();
+        if lowest == 0 {
+            return None;
+        }
+        if exchange(word, bits, bits & !lowest) {
+            return Some(lowest);
+        }
+    }
+}
+
 /// Changes a word of truth from `found` to `left`: what is missing then is the caller's.
 #[inline]
 fn exchange(word: &Word, found: u64, left: u64) -> bool {
@@ -146,6 +163,12 @@ impl Node {
     #[inline]
     pub fn all(&self, value: u64, ordering: Ordering) -> bool {
         self.words.iter().all(|word| word.load(ordering) == value)
+    }
+
+    /// Whether every word reads 0: all are looked at, without a branch for each.
+    #[inline]
+    pub fn is_empty(&self, ordering: Ordering) -> bool {
+        self.words.iter().fold(0, |bits, word| bits | word.load(ordering)) == 0
     }
 
     /// How many bits read set. A statistic: nothing hangs on it.

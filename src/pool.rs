@@ -13,7 +13,7 @@ use crate::arena::{Arena, PART_ALIGN};
 use crate::cpu::Cpus;
 use crate::error::{AllocError, Found, FreeError, OutOfMemory};
 use crate::frame::{CpuId, Frame, FrameNumber, FrameRange};
-use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE};
+use crate::geometry::FRAME_SIZE;
 use crate::journal::{Counter, Writer};
 use crate::layout::{Layout, LayoutError};
 use crate::map::{MapError, MemoryMap};
@@ -233,7 +233,7 @@ impl<C> FramePool<C> {
         self.shared.call_once(|| {
             is_first = true;
             let tree = FrameTree::new(&mut arena, layout.size, layout.cpus, map.usable());
-            let slots = arena.deal(layout.cpus, |_| Slot::new());
+            let slots = arena.deal(layout.cpus, |cpu| Slot::new(tree.journal_of(cpu)));
             Shared { tree, slots }
         });
         let metadata =
@@ -306,7 +306,7 @@ impl<C: Cpus> FramePool<C> {
             return Err(FreeError { frame: number, found: Found::NotInitialised });
         };
         self.cpus.with_current(|cpu| match shared.enter(cpu) {
-            Some(turn) => turn.free(&shared.tree, cpu.get(), number),
+            Some(turn) => turn.free(&shared.tree, number),
             None => shared.free_nested(cpu, number),
         })
     }
@@ -368,13 +368,13 @@ impl<C: Cpus> FramePool<C> {
 impl Shared {
     #[inline(always)]
     fn enter(&self, cpu: CpuId) -> Option<Turn<'_, 'static>> {
-        self.slots.get(cpu.get())?.enter(&self.tree, cpu.get())
+        self.slots.get(cpu.get())?.enter()
     }
 
     #[inline(always)]
     fn alloc(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
         match self.enter(cpu) {
-            Some(turn) => turn.alloc(&self.tree, cpu.get()),
+            Some(turn) => turn.alloc(&self.tree),
             None => self.alloc_nested(cpu),
         }
     }
@@ -394,7 +394,7 @@ impl Shared {
     #[inline(never)]
     fn alloc_block(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
         match self.enter(cpu) {
-            Some(_turn) => self.tree.alloc_block_with(self.tree.sole_writer(cpu.get())),
+            Some(turn) => self.tree.alloc_block_with(turn.writer()),
             None => self.alloc_block_nested(cpu),
         }
     }
@@ -402,8 +402,8 @@ impl Shared {
     #[inline(never)]
     fn free_block(&self, cpu: CpuId, first: FrameNumber) -> Result<(), FreeError> {
         match self.enter(cpu) {
-            Some(turn) => match turn.held_in(first, BLOCK_FRAMES) {
-                0 => self.tree.free_block_with(self.tree.sole_writer(cpu.get()), first),
+            Some(turn) => match turn.held_in(first) {
+                0 => self.tree.free_block_with(turn.writer(), first),
                 free => self
                     .tree
                     .check_block(first)
@@ -436,8 +436,8 @@ impl Shared {
 
     fn drain(&self, cpu: CpuId) -> Result<(), FreeError> {
         let Some(slot) = self.slots.get(cpu.get()) else { return Ok(()) };
-        match slot.enter(&self.tree, cpu.get()) {
-            Some(turn) => turn.drain(&self.tree, cpu.get()),
+        match slot.enter() {
+            Some(turn) => turn.drain(),
             None => {
                 slot.request_drain();
                 Ok(())

@@ -198,6 +198,16 @@ impl<'m> Giant<'m> {
         is_ready.then_some(self.nodes)
     }
 
+    /// Its nodes, if they are written and it is not free as a whole. One that is neither was free
+    /// until a moment ago: none of its frames has an owner yet.
+    #[inline]
+    pub fn in_use(&self) -> Option<&'m Nodes> {
+        let Cluster { free, ready, .. } = self.cluster;
+        // ORDERING: as in `is_free` and `written`.
+        let free = free.load(Ordering::Acquire) | !ready.load(Ordering::Acquire);
+        (free & self.mask == 0).then_some(self.nodes)
+    }
+
     /// Writes its nodes, if that has never been done. The caller holds the whole giant, or nobody
     /// else knows it yet.
     #[inline]

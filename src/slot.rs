@@ -25,8 +25,8 @@ use crate::cache::PageCache;
 use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber};
-use crate::geometry::{FULL, WORD_BITS};
-use crate::journal::Counter;
+use crate::geometry::{FULL, NODE_WORDS};
+use crate::journal::{Counter, Journal, Writer};
 use crate::root::Giant;
 use crate::sync::{Link, Ordering, Word, interrupt_fence};
 use crate::tree::{FrameTree, HomeCell, Opening, check_above, give_frames, refuse};
@@ -36,6 +36,7 @@ use crate::tree::{FrameTree, HomeCell, Opening, check_above, give_frames, refuse
 #[repr(C, align(128))]
 pub struct Slot<'m> {
     busy: Word,
+    journal: &'m Journal,
     home: HomeCell<'m>,
     alloc_side: Side<'m>,
     free_side: Side<'m>,
@@ -67,17 +68,18 @@ struct Side<'m> {
 }
 
 /// The right to use a slot until it is dropped. One pointer, so that it stays in a register;
-/// tree and CPU number come as arguments.
+/// the tree comes as an argument.
 #[derive(Debug)]
 pub struct Turn<'s, 'm> {
     slot: &'s Slot<'m>,
 }
 
 impl<'m> Slot<'m> {
-    /// A slot that holds nothing.
-    pub fn new() -> Self {
+    /// A slot that holds nothing, for the CPU whose journal this is.
+    pub fn new(journal: &'m Journal) -> Self {
         Self {
             busy: Word::new(0),
+            journal,
             home: HomeCell::new(),
             alloc_side: Side::new(),
             free_side: Side::new(),
@@ -85,10 +87,10 @@ impl<'m> Slot<'m> {
         }
     }
 
-    /// Begins a use by CPU `cpu`, which owns this slot; `None` in an interrupt inside another
-    /// use. No atomic read-modify-write.
+    /// Begins a use by the CPU that owns this slot; `None` in an interrupt inside another use. No
+    /// atomic read-modify-write.
     #[inline(always)]
-    pub fn enter(&self, tree: &FrameTree<'m>, cpu: usize) -> Option<Turn<'_, 'm>> {
+    pub fn enter(&self) -> Option<Turn<'_, 'm>> {
         // ORDERING: only this CPU, and interrupts on it, touch the flag.
         if self.busy.load(Ordering::Relaxed) != 0 {
             return None;
@@ -99,7 +101,7 @@ impl<'m> Slot<'m> {
         let turn = Turn { slot: self };
         // ORDERING: a request only; what it is about is not read through it.
         if self.requests.drain.load(Ordering::Relaxed) != 0 {
-            self.serve_request(tree, cpu);
+            self.serve_request();
         }
         Some(turn)
     }
@@ -144,21 +146,16 @@ impl Drop for Turn<'_, '_> {
 impl<'m> Turn<'_, 'm> {
     /// Takes a frame: from the cache without an atomic read-modify-write, else by a refill.
     #[inline(always)]
-    pub fn alloc(&self, tree: &FrameTree<'m>, cpu: usize) -> Result<Frame, OutOfMemory> {
+    pub fn alloc(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
         match self.slot.alloc_side.alloc() {
             Some(frame) => Ok(frame),
-            None => self.slot.alloc_anew(tree, cpu),
+            None => self.slot.alloc_anew(tree),
         }
     }
 
     /// Takes a frame back, after looking whether it can be.
     #[inline(always)]
-    pub fn free(
-        &self,
-        tree: &FrameTree<'m>,
-        cpu: usize,
-        frame: FrameNumber,
-    ) -> Result<(), FreeError> {
+    pub fn free(&self, tree: &FrameTree<'m>, frame: FrameNumber) -> Result<(), FreeError> {
         let Slot { alloc_side, free_side, .. } = self.slot;
         let group = Group::of(frame);
         // Each side with code of its own: a load from the address form that the last store used
@@ -168,34 +165,48 @@ impl<'m> Turn<'_, 'm> {
         } else if free_side.is_open_for(group) {
             free_side.take_back(frame)
         } else {
-            self.slot.free_elsewhere(tree, cpu, frame)
+            self.slot.free_elsewhere(tree, frame)
         }
     }
 
-    /// How many frames of the `frames` from `first` on it holds; both whole groups.
-    pub fn held_in(&self, first: FrameNumber, frames: u64) -> u64 {
-        let start = Group::of(first).number();
-        let groups = start..start + frames / WORD_BITS;
-        let sides = [&self.slot.alloc_side, &self.slot.free_side];
-        sides.into_iter().filter(|side| groups.contains(&get(&side.group))).map(Side::count).sum()
+    /// The right to write the CPU's journal, for as long as the turn lasts.
+    #[inline]
+    pub fn writer(&self) -> Writer<'m> {
+        self.slot.writer()
+    }
+
+    /// How many frames of the block at `first` it holds.
+    #[inline]
+    pub fn held_in(&self, first: FrameNumber) -> u64 {
+        let Slot { alloc_side, free_side, .. } = self.slot;
+        let block = Group::of(first).number() / NODE_WORDS as u64;
+        if alloc_side.block() != block && free_side.block() != block {
+            return 0;
+        }
+        Self::count_in(block, [alloc_side, free_side])
+    }
+
+    #[cold]
+    fn count_in(block: u64, sides: [&Side<'m>; 2]) -> u64 {
+        sides.into_iter().filter(|side| side.block() == block).map(Side::count).sum()
     }
 
     /// Gives all cached frames back to the tree, and the home up.
-    pub fn drain(&self, tree: &FrameTree<'m>, cpu: usize) -> Result<(), FreeError> {
-        self.slot.give_all(tree, cpu)
+    pub fn drain(&self) -> Result<(), FreeError> {
+        self.slot.give_all()
     }
 }
 
 /// The slow paths, out of line: each is entered by the holder of the turn only.
 impl<'m> Slot<'m> {
     #[inline(never)]
-    fn alloc_anew(&self, tree: &FrameTree<'m>, cpu: usize) -> Result<Frame, OutOfMemory> {
+    fn alloc_anew(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
         let Slot { alloc_side, free_side, home, .. } = self;
         if get(&free_side.free) != 0 {
             alloc_side.trade(free_side);
         } else {
             let mut at = home.get();
-            let refill = tree.refill_near(tree.sole_writer(cpu), &mut at);
+            let refill = tree.refill_near(self.writer(), &mut at);
             home.put(at);
             let cache = refill?.cache;
             let group = Group::of(cache.base());
@@ -209,59 +220,80 @@ impl<'m> Slot<'m> {
 
     /// Takes a frame back that falls into neither side's group.
     #[inline(never)]
-    fn free_elsewhere(
-        &self,
-        tree: &FrameTree<'m>,
-        cpu: usize,
-        frame: FrameNumber,
-    ) -> Result<(), FreeError> {
-        let group = Group::of(frame);
-        let opening = tree.open(group).map_err(|found| FreeError { frame, found })?;
+    fn free_elsewhere(&self, tree: &FrameTree<'m>, frame: FrameNumber) -> Result<(), FreeError> {
+        let refused = |found| FreeError { frame, found };
+        let opening = tree.open(Group::of(frame)).map_err(refused)?;
+        check(&opening, frame).map_err(refused)?;
         let side = &self.free_side;
         let old = side.close();
         side.open(opening);
-        let taken = side.take_back(frame);
-        taken.and(flush(tree, cpu, old))
+        put(&side.free, bit_of(frame));
+        self.flush(old)
     }
 
     /// Gives all cached frames back to the tree, and the home up.
-    fn give_all(&self, tree: &FrameTree<'m>, cpu: usize) -> Result<(), FreeError> {
+    fn give_all(&self) -> Result<(), FreeError> {
         let Slot { alloc_side, free_side, home, .. } = self;
-        let first = flush(tree, cpu, alloc_side.close());
-        let second = flush(tree, cpu, free_side.close());
+        let given = [alloc_side, free_side].map(|side| self.flush(side.close()));
         let mut at = home.get();
         at.leave();
         home.put(at);
+        let [first, second] = given;
         first.and(second)
     }
 
     #[cold]
-    fn serve_request(&self, tree: &FrameTree<'m>, cpu: usize) {
+    fn serve_request(&self) {
         // ORDERING: withdrawn before the work, so that a request during it is kept.
         self.requests.drain.swap(0, Ordering::Relaxed);
         // A double free that only this flush could see is counted in the journal.
-        let _ = self.give_all(tree, cpu);
+        let _ = self.give_all();
+    }
+
+    #[inline]
+    fn writer(&self) -> Writer<'m> {
+        Writer::sole(self.journal)
+    }
+
+    /// Gives what a side held to the tree.
+    #[inline(always)]
+    fn flush(&self, held: Held<'m>) -> Result<(), FreeError> {
+        let Held { place: Some(place), frames, known_zero } = held else { return Ok(()) };
+        if frames == 0 {
+            return Ok(());
+        }
+        let writer = self.writer();
+        writer.add(Counter::Flushes, 1);
+        // While a frame is held its block can't be free as a whole: else all were freed twice.
+        let overlap = match check_above(place.block()) {
+            Ok(()) => give_frames(writer, place, frames, known_zero),
+            Err(_) => frames,
+        };
+        if overlap == 0 { Ok(()) } else { Err(late_double_free(writer, place.group, overlap)) }
     }
 }
 
-/// Gives what a side held to the tree.
-fn flush(tree: &FrameTree<'_>, cpu: usize, held: Held<'_>) -> Result<(), FreeError> {
-    let Held { place: Some(place), frames, known_zero } = held else { return Ok(()) };
-    if frames == 0 {
-        return Ok(());
+/// Looks whether a frame can be taken back to its group, of which nothing is held here.
+#[inline(always)]
+fn check(opening: &Opening<'_>, frame: FrameNumber) -> Result<(), Found> {
+    let Opening { place, managed } = opening;
+    if managed & bit_of(frame) == 0 {
+        return Err(Found::Unmanaged);
     }
-    let writer = tree.sole_writer(cpu);
-    writer.add(Counter::Flushes, 1);
-    // While a frame is held its block can't be free as a whole: else all were freed twice.
-    let overlap = match check_above(place.block()) {
-        Ok(()) => give_frames(writer, place, frames, known_zero),
-        Err(_) => frames,
-    };
-    if overlap == 0 {
-        return Ok(());
+    check_above(place.block())?;
+    // ORDERING: exact at rest, as promised; no contents are read through it.
+    if place.leaf.load(Ordering::Relaxed) & bit_of(frame) != 0 {
+        return Err(Found::Free);
     }
+    Ok(())
+}
+
+/// The error for frames that were free already when a side was flushed.
+#[cold]
+#[inline(never)]
+fn late_double_free(writer: Writer<'_>, group: Group, overlap: u64) -> FreeError {
     writer.add(Counter::LateDoubleFrees, u64::from(overlap.count_ones()));
-    Err(refuse(place.group, overlap, Found::FreeAtFlush))
+    refuse(group, overlap, Found::FreeAtFlush)
 }
 
 /// What a closed side held.
@@ -286,6 +318,12 @@ impl<'m> Side<'m> {
     #[inline]
     fn is_open_for(&self, group: Group) -> bool {
         get(&self.group) == group.number()
+    }
+
+    /// The number of its group's block; of a closed one a number that no block has.
+    #[inline]
+    fn block(&self) -> u64 {
+        get(&self.group) / NODE_WORDS as u64
     }
 
     fn count(&self) -> u64 {

@@ -106,8 +106,8 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "a giant's nodes that are read before they are written",
         file: "tree/search.rs",
-        right: "if giant.written().is_none() {",
-        wrong: "if false {",
+        right: "    giant.written()\n",
+        wrong: "    Some(giant.nodes())\n",
         models: "two_first_splits_of_the_same_giant",
     },
     Plant {

@@ -116,7 +116,7 @@ impl<'m> FrameTree<'m> {
         }
         check_above(block).map_err(refused)?;
         // ORDERING: a look for bugs of the caller; exact at rest.
-        if !block.leaf().all(0, Ordering::Relaxed) {
+        if !block.leaf().is_empty(Ordering::Relaxed) {
             return Err(refused(partly_free(block)));
         }
         Ok(block)
@@ -166,11 +166,7 @@ impl<'m> FrameTree<'m> {
 /// At which level.
 #[inline]
 pub(crate) fn check_above(block: Block<'_>) -> Result<(), Found> {
-    // Not written: it is free, or was until a moment ago, so none of its frames is the caller's.
-    let Some(nodes) = block.giant.written() else { return Err(Found::FreeGiant) };
-    if block.giant.is_free() {
-        return Err(Found::FreeGiant);
-    }
+    let Some(nodes) = block.giant.in_use() else { return Err(Found::FreeGiant) };
     // ORDERING: a look for bugs of the caller; exact at rest.
     if nodes.blocks.is_set(block.index, Ordering::Relaxed) {
         return Err(Found::FreeBlock);
@@ -180,6 +176,7 @@ pub(crate) fn check_above(block: Block<'_>) -> Result<(), Found> {
 
 /// Gives checked frames of one group to their leaf; returns those that were free already. One
 /// read-modify-write; one more if the word was empty; a merge if the leaf is full now.
+#[inline(always)]
 pub(crate) fn give_frames(
     writer: Writer<'_>,
     place: Place<'_>,
@@ -200,8 +197,19 @@ pub(crate) fn give_frames(
     if given.fill == Fill::Full {
         merge_block(writer, place.block());
     }
-    writer.add(Counter::Returned, u64::from((frames & !given.overlap).count_ones()));
+    writer.add(Counter::Returned, count(frames & !given.overlap));
     given.overlap
+}
+
+/// How many bits are set. Most often it is one, which is told without counting.
+#[inline(always)]
+fn count(bits: u64) -> u64 {
+    if bits.is_power_of_two() { 1 } else { count_many(bits) }
+}
+
+#[inline(never)]
+fn count_many(bits: u64) -> u64 {
+    u64::from(bits.count_ones())
 }
 
 /// Records frames that are about to be freed as known to be zero.

@@ -96,7 +96,7 @@ pub struct FreeCount {
     pub giants: u64,
 }
 
-impl FrameTree<'_> {
+impl<'m> FrameTree<'m> {
     /// Takes the lowest free frame.
     ///
     /// # Errors
@@ -254,10 +254,15 @@ impl FrameTree<'_> {
         Writer::shared(&self.journals[Journal::SHARED])
     }
 
+    /// The journal of the CPU with slot `cpu`.
+    pub(crate) fn journal_of(&self, cpu: usize) -> &'m Journal {
+        &self.journals[Journal::SHARED + 1 + cpu]
+    }
+
     /// For the one user of slot `cpu`.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn sole_writer(&self, cpu: usize) -> Writer<'_> {
-        Writer::sole(&self.journals[Journal::SHARED + 1 + cpu])
+        Writer::sole(self.journal_of(cpu))
     }
 
     /// For an interrupt inside an operation of slot `cpu`.

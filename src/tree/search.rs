@@ -27,7 +27,7 @@ use crate::error::OutOfMemory;
 use crate::frame::{Frame, FrameNumber};
 use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Writer, standstill};
-use crate::node::{take_all, take_bit};
+use crate::node::{take_all, take_lowest};
 use crate::root::{Cluster, Giant, Nodes};
 use crate::sync::{Link, Ordering, Word, pause};
 
@@ -97,7 +97,6 @@ struct Walk<'m> {
     clusters: &'m [&'m Cluster<'m>],
     /// Giants of this cluster that have been visited.
     passed: u64,
-    join: Join,
 }
 
 impl<'m> FrameTree<'m> {
@@ -194,14 +193,18 @@ impl<'m> FrameTree<'m> {
 
     /// The lowest frames of the whole tree.
     fn search(&self, writer: Writer<'_>, amount: Amount, join: Join) -> Option<Refill<'m>> {
-        let mut walk = Walk::new(self.directory.clusters(), join);
-        while let Some(giant) = walk.next() {
-            if giant.is_free() {
-                split_giant(writer, giant);
-            }
-            // Whoever claimed the giant, just now or since it was seen free by the walk, may
-            // still be writing its nodes for the first time.
-            if giant.written().is_none() {
+        let mut walk = Walk::new(self.directory.clusters());
+        let hints = |cluster: &Cluster<'_>| {
+            let avoided = match join {
+                // ORDERING: a mark only.
+                Join::Nobody => cluster.adopted.load(Ordering::Relaxed),
+                Join::Anybody => 0,
+            };
+            // ORDERING: as in `hints_at_blocks`.
+            (hints_at_blocks(cluster) | cluster.partial.load(Ordering::Acquire)) & !avoided
+        };
+        while let Some(giant) = walk.next(hints) {
+            if open_giant(writer, giant).is_none() {
                 continue;
             }
             let found = search_giant(writer, giant, amount, join);
@@ -217,13 +220,9 @@ impl<'m> FrameTree<'m> {
     /// The lowest free block, claimed.
     #[inline(always)]
     fn search_whole(&self, writer: Writer<'_>) -> Option<Block<'m>> {
-        let mut walk = Walk::new(self.directory.clusters(), Join::Anybody);
-        while let Some(giant) = walk.next() {
-            if giant.is_free() {
-                split_giant(writer, giant);
-            }
-            // As in `search`.
-            let Some(nodes) = giant.written() else { continue };
+        let mut walk = Walk::new(self.directory.clusters());
+        while let Some(giant) = walk.next(hints_at_blocks) {
+            let Some(nodes) = open_giant(writer, giant) else { continue };
             for (index, word) in nodes.blocks.words().enumerate() {
                 if let Some(bit) = take_lowest(word) {
                     let index = index * WORD_BITS as usize + bit.trailing_zeros() as usize;
@@ -244,6 +243,34 @@ impl<'m> FrameTree<'m> {
     }
 }
 
+/// Giants of a cluster that are free, or hint at blocks that are.
+#[inline(always)]
+fn hints_at_blocks(cluster: &Cluster<'_>) -> u64 {
+    // ORDERING: Acquire pairs with the Release of whoever cleared a bit: that step is seen in its
+    // journal before "out of memory" is said.
+    cluster.free.load(Ordering::Acquire) | cluster.whole.load(Ordering::Acquire)
+}
+
+/// The nodes of a giant that a walk has come to; one that is free as a whole is split.
+#[inline(always)]
+fn open_giant<'m>(writer: Writer<'_>, giant: &'m Giant<'m>) -> Option<&'m Nodes> {
+    match giant.in_use() {
+        Some(nodes) => Some(nodes),
+        None => open_free_giant(writer, giant),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn open_free_giant<'m>(writer: Writer<'_>, giant: &'m Giant<'m>) -> Option<&'m Nodes> {
+    if giant.is_free() {
+        split_giant(writer, giant);
+    }
+    // Whoever else claimed the giant, just now or since it was seen free by the walk, may still be
+    // writing its nodes for the first time.
+    giant.written()
+}
+
 /// The lowest frames of one giant, whose nodes are written.
 fn search_giant<'m>(
     writer: Writer<'_>,
@@ -255,7 +282,7 @@ fn search_giant<'m>(
     for word in 0..NODE_WORDS {
         let mut passed = 0;
         loop {
-            // ORDERING: as in `Walk::next`.
+            // ORDERING: as in `hints_at_blocks`.
             let some = blocks.word(word).load(Ordering::Acquire)
                 | partial.word(word).load(Ordering::Acquire);
             let avoided = match join {
@@ -314,26 +341,18 @@ fn harvest<'m>(writer: Writer<'_>, block: Block<'m>, amount: Amount) -> Option<R
 }
 
 impl<'m> Walk<'m> {
-    fn new(clusters: &'m [&'m Cluster<'m>], join: Join) -> Self {
-        Self { clusters, passed: 0, join }
+    #[inline]
+    fn new(clusters: &'m [&'m Cluster<'m>]) -> Self {
+        Self { clusters, passed: 0 }
     }
 
-    /// The lowest giant that hints at something now, of those that the walk has not passed.
+    /// The lowest giant that `hints` names now, of those that the walk has not passed.
     #[inline(always)]
-    fn next(&mut self) -> Option<&'m Giant<'m>> {
+    fn next(&mut self, hints: impl Fn(&Cluster<'m>) -> u64) -> Option<&'m Giant<'m>> {
         while let [cluster, behind @ ..] = self.clusters {
-            // ORDERING: Acquire pairs with the Release of whoever cleared a bit: that step is
-            // seen in its journal before "out of memory" is said.
-            let [free, whole, partial] = [&cluster.free, &cluster.whole, &cluster.partial]
-                .map(|word| word.load(Ordering::Acquire));
-            let avoided = match self.join {
-                // ORDERING: a mark only.
-                Join::Nobody => cluster.adopted.load(Ordering::Relaxed),
-                Join::Anybody => 0,
-            };
-            let hints = (free | whole | partial) & !self.passed & !avoided;
+            let hints = hints(cluster) & !self.passed;
             if hints == 0 {
-                *self = Self::new(behind, self.join);
+                *self = Self::new(behind);
                 continue;
             }
             let bit = hints.trailing_zeros();
@@ -431,22 +450,6 @@ impl<'m> HomeCell<'m> {
 /// Whose mark a `fetch_or` that found `old` has set.
 fn mark(old: u64, mask: u64) -> Mark {
     if old & mask == 0 { Mark::Own } else { Mark::Foreign }
-}
-
-/// Takes the lowest bit of a word of truth, as a mask.
-#[inline]
-fn take_lowest(word: &Word) -> Option<u64> {
-    loop {
-        // ORDERING: Acquire as in `take_all`; `take_bit` decides.
-        let bits = word.load(Ordering::Acquire);
-        let lowest = bits & bits.wrapping_neg();
-        if lowest == 0 {
-            return None;
-        }
-        if take_bit(word, lowest).is_ok() {
-            return Some(lowest);
-        }
-    }
 }
 
 fn count_refill(writer: Writer<'_>, cache: &PageCache) {
