@@ -82,19 +82,25 @@ pub struct Link<'m, T> {
     at: imp::AtomicPtr<T>,
     /// It gives `&'m T` and takes `&'m T`: a link must pass for one of neither a shorter nor a
     /// longer lifetime.
-    part: PhantomData<(&'m T, fn(&'m T))>,
+    gives: PhantomData<&'m T>,
+    takes: PhantomData<fn(&'m T)>,
 }
 
 impl<'m, T> Link<'m, T> {
     /// A link to nothing yet.
     pub fn empty() -> Self {
-        Self { at: imp::AtomicPtr::new(core::ptr::null_mut()), part: PhantomData }
+        Self::of(core::ptr::null_mut())
     }
 
     /// A link to `part`.
     #[inline]
     pub fn to(part: &'m T) -> Self {
-        Self { at: imp::AtomicPtr::new(core::ptr::from_ref(part).cast_mut()), part: PhantomData }
+        Self::of(core::ptr::from_ref(part).cast_mut())
+    }
+
+    #[inline]
+    fn of(at: *mut T) -> Self {
+        Self { at: imp::AtomicPtr::new(at), gives: PhantomData, takes: PhantomData }
     }
 
     /// What it leads to; a plain load on x86.
