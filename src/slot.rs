@@ -29,7 +29,7 @@ use crate::geometry::{FULL, NODE_WORDS};
 use crate::journal::{Counter, Journal, Writer};
 use crate::root::Giant;
 use crate::sync::{Link, Ordering, Word, interrupt_fence};
-use crate::tree::{FrameTree, HomeCell, Opening, check_above, give_frames, refuse};
+use crate::tree::{FrameTree, HomeCell, Opening, Refill, check_above, give_frames, refuse};
 
 /// One CPU's page cache. Two pairs of lines: the owner's, and one for requests to it.
 #[derive(Debug)]
@@ -208,11 +208,8 @@ impl<'m> Slot<'m> {
             let mut at = home.get();
             let refill = tree.refill_near(self.writer(), &mut at);
             home.put(at);
-            let cache = refill?.cache;
-            let group = Group::of(cache.base());
-            // A refill comes from a managed group.
-            let opening = tree.open(group).map_err(|_| OutOfMemory)?;
-            alloc_side.open(opening);
+            let Refill { cache, block } = refill?;
+            alloc_side.open(tree.open_in(block, Group::of(cache.base())));
             alloc_side.put(&cache);
         }
         alloc_side.alloc().ok_or(OutOfMemory)

@@ -42,6 +42,14 @@ impl<'m> FrameTree<'m> {
         if managed == 0 { Err(Found::Unmanaged) } else { Ok(Opening { place, managed }) }
     }
 
+    /// The same for a group of this block, some of whose frames are managed.
+    #[inline]
+    pub(crate) fn open_in(&self, block: Block<'m>, group: Group) -> Opening<'m> {
+        let leaf = block.leaf().word(group.word());
+        let managed = self.directory.managed(group, block);
+        Opening { place: Place { group, giant: block.giant, leaf }, managed }
+    }
+
     /// [`FrameTree::free`], in this writer's journal.
     pub(crate) fn free_with(
         &self,

@@ -34,7 +34,7 @@ mod verify;
 pub use verify::Broken;
 
 pub(crate) use free::{Opening, check_above, give_frames, refuse};
-pub(crate) use search::HomeCell;
+pub(crate) use search::{HomeCell, Refill};
 
 use crate::cache::PageCache;
 use crate::directory::{Block, Directory, Group};
@@ -221,13 +221,13 @@ impl<'m> FrameTree<'m> {
         if self.directory.managed(group, block) == 0 {
             return None;
         }
-        if block.giant.is_free() && block.giant.written().is_none() {
-            return Some((FULL, 0));
-        }
-        let Some(nodes) = block.giant.written() else { return Some((0, 0)) };
+        let is_giant_free = block.giant.is_free();
+        let Some(nodes) = block.giant.written() else {
+            return Some((if is_giant_free { FULL } else { 0 }, 0));
+        };
         // ORDERING: a look, as the doc says.
         let relaxed = Ordering::Relaxed;
-        let is_whole = block.giant.is_free() || nodes.blocks.is_set(block.index, relaxed);
+        let is_whole = is_giant_free || nodes.blocks.is_set(block.index, relaxed);
         // ORDERING: Acquire pairs with the Release in `write_leaf`.
         let is_ready = nodes.ready.is_set(block.index, Ordering::Acquire);
         let free = match (is_whole, is_ready) {
