@@ -118,6 +118,13 @@ const PLANTS: &[Plant] = &[
         models: "two_first_splits_of_the_same_giant",
     },
     Plant {
+        name: "a link that shows a part before it is whole",
+        file: "sync.rs",
+        right: "self.at.store(core::ptr::from_ref(part).cast_mut(), Ordering::Release);",
+        wrong: "self.at.store(core::ptr::from_ref(part).cast_mut(), Ordering::Relaxed);",
+        models: "what_a_link_leads_to_is_whole",
+    },
+    Plant {
         name: "out of memory after one look at the hints",
         file: "tree/search.rs",
         right: "for _ in 0..LOOKS {",
