@@ -12,7 +12,7 @@
 //! **What hangs there stays.** A part is published by one store into an empty link, whole by
 //! then, and is never taken away or moved: whoever has a reference keeps it. So memory can be
 //! added below any link while others search. (The top is a list without gaps, so a cluster is
-//! added by publishing a longer copy.)
+//! added by publishing a longer copy; the old one stays for those who are reading it.)
 //!
 //! **Nodes come late.** A giant's [`Nodes`] are not written before its first holder as a whole
 //! does so and sets its bit in [`Cluster::ready`]; until then they hold anything. Whoever may be
