@@ -1,17 +1,16 @@
 //! The metadata memory, dealt out part by part: the one place where raw memory becomes typed.
 //!
-//! Each part starts at a multiple of 128 bytes (their sizes are added up in [`crate::layout`]), and
-//! lives as long as the memory does. All but the leaves are written when they are dealt; a leaf
-//! is written by whoever first claims its block (see `tree`), so that starting up costs nothing
-//! for each frame.
+//! Each part starts at a multiple of 128 bytes (their sizes are added up in `layout`), and
+//! lives as long as the memory does. Parts are written when they are dealt, or value by value
+//! ([`Part`]), or not at all: leaves and a giant's nodes are [`Unwritten`] until the first holder
+//! of the whole block, or giant, writes them (see `tree`), so that starting up costs nothing for
+//! each frame and block.
 //!
 //! Under `cfg(loom)`, whose atomics can't be laid over bytes, the parts come from the heap, and
-//! leaves are filled with ones: what is read before it is written gives frames out that do not
-//! exist, and models notice.
+//! unwritten ones are filled with ones: what is read before it is written gives frames out that
+//! do not exist, and models notice.
 
 use core::marker::PhantomData;
-
-use crate::node::Node;
 
 /// Each part of the metadata starts at a multiple of this many bytes.
 pub const PART_ALIGN: usize = 128;
@@ -28,6 +27,42 @@ pub struct Arena<'m> {
     next: *mut u8,
     left: usize,
     memory: PhantomData<&'m mut [u64]>,
+}
+
+/// Room for values that are written one by one.
+#[derive(Debug)]
+pub struct Part<'m, T> {
+    next: *mut T,
+    left: usize,
+    memory: PhantomData<&'m [T]>,
+}
+
+/// What may be used before it is written: whatever it reads as then, it is a value.
+///
+/// # Safety
+/// Any bytes are a value of the type.
+pub unsafe trait Unwritten {
+    /// The value that models find before they write one.
+    #[cfg(loom)]
+    fn ones() -> Self;
+}
+
+impl<'m, T> Part<'m, T> {
+    /// Writes the next value.
+    ///
+    /// # Panics
+    /// If there is no room left: a bug in `layout`.
+    pub fn put(&mut self, value: T) -> &'m T {
+        assert!(self.left > 0, "more values than the layout has");
+        let at = self.next;
+        // SAFETY: `cut` gave room for as many values as are left, aligned, to this part alone.
+        unsafe { at.write(value) };
+        self.left -= 1;
+        // SAFETY: within the part, or right behind it.
+        self.next = unsafe { at.add(1) };
+        // SAFETY: just written; nobody writes there again, and the memory lives for `'m`.
+        unsafe { &*at }
+    }
 }
 
 impl<'m> Arena<'m> {
@@ -65,18 +100,30 @@ impl<'m> Arena<'m> {
         self.deal(count, |_| values.next().expect("the map changed since its layout was made"))
     }
 
-    /// Deals `count` nodes with whatever the memory holds.
+    /// Deals room for `count` values, which are written one by one.
     ///
     /// # Panics
     /// If the arena is too small: a bug in `layout`.
-    pub fn deal_unwritten(&mut self, count: usize) -> &'m [Node] {
-        if cfg!(loom) {
-            return self.deal(count, |_| Node::new(crate::geometry::FULL));
-        }
-        let part = self.cut::<Node>(count);
-        // SAFETY: `cut` gave room for `count` nodes, aligned, to this call alone; any bytes are
-        // a valid `Node`, and the memory holds bytes as `new` was promised.
+    pub fn deal_part<T>(&mut self, count: usize) -> Part<'m, T> {
+        Part { next: self.cut(count), left: count, memory: PhantomData }
+    }
+
+    /// Deals `count` values with whatever the memory holds.
+    ///
+    /// # Panics
+    /// As [`Arena::deal_part`].
+    #[cfg(not(loom))]
+    pub fn deal_unwritten<T: Unwritten>(&mut self, count: usize) -> &'m [T] {
+        let part = self.cut::<T>(count);
+        // SAFETY: `cut` gave room for `count` values, aligned, to this call alone; any bytes are
+        // a valid `T`, and the memory holds bytes as `new` was promised.
         unsafe { core::slice::from_raw_parts(part, count) }
+    }
+
+    /// Deals `count` values full of ones.
+    #[cfg(loom)]
+    pub fn deal_unwritten<T: Unwritten>(&mut self, count: usize) -> &'m [T] {
+        self.deal(count, |_| T::ones())
     }
 
     #[cfg(not(loom))]

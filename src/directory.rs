@@ -1,16 +1,28 @@
-//! The directory: which frames are managed, and where their bits lie. Written once, at
-//! initialisation, and only read from then on, so every CPU may keep its lines.
+//! The directory: where a frame's bits lie, and whether the frame is managed.
 //!
-//! From a physical frame number to its place: the span of neighbouring GiBs that it lies in
-//! (most machines have one or two), then the giant's entry, then plain arithmetic. Frames in
-//! holes and reservations have a place too if their giant is managed; whether they are managed
-//! is a second question, answered by one bit for a block that is managed in full, and by a
-//! search in the sorted ranges for the few blocks at the edges.
+//! From a physical frame number to its place: the cluster, the giant and the section by their
+//! numbers, link by link, as the page tables do it (see [`crate::root`]). A link that is empty
+//! says that nothing is managed there. Frames in holes and reservations have a place too if
+//! their section exists; whether they are managed is a second question, answered by one bit for
+//! a block that is managed in full, and by a search in the sorted ranges for the few blocks at
+//! the edges.
+//!
+//! It is built from the memory map in one pass over its GiBs, and its size is counted in one over
+//! its ranges.
 
-use crate::arena::Arena;
+use core::ops::Range;
+use core::slice::Iter;
+
+use crate::arena::{Arena, Part};
 use crate::bits::mask;
 use crate::frame::{FrameNumber, FrameRange};
-use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_BLOCKS, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
+use crate::geometry::{
+    BLOCK_FRAMES, CLUSTER_FRAMES, CLUSTER_GIANTS, FULL, GIANT_BLOCKS, GIANT_FRAMES, NODE_WORDS,
+    SECTION_BLOCKS, SECTION_FRAMES, WORD_BITS,
+};
+use crate::node::Node;
+use crate::root::{Cluster, Giant, Nodes, Section, Top};
+use crate::sync::{Link, Ordering, Word};
 
 /// An aligned group of frames that share one word: 64 of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +54,24 @@ impl Group {
         FrameNumber::trusted(self.0 * WORD_BITS)
     }
 
+    /// The number of the giant that it lies in.
+    #[inline]
+    pub const fn giant(self) -> u64 {
+        self.0 / (GIANT_FRAMES / WORD_BITS)
+    }
+
+    /// The number of its block within the giant.
+    #[inline]
+    pub const fn block(self) -> usize {
+        (self.0 / NODE_WORDS as u64 % GIANT_BLOCKS) as usize
+    }
+
+    /// The number of its word within the block's leaf.
+    #[inline]
+    pub const fn word(self) -> usize {
+        self.0 as usize % NODE_WORDS
+    }
+
     /// Its frame number `bit`.
     #[inline]
     pub const fn frame(self, bit: u32) -> FrameNumber {
@@ -55,69 +85,44 @@ pub const fn bit_of(frame: FrameNumber) -> u64 {
     1 << (frame.get() % WORD_BITS)
 }
 
-/// A block: a giant's place in the table, and the block's number within that giant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Block {
-    pub giant: usize,
+/// A block with managed frames, or next to some: its section exists.
+#[derive(Clone, Copy, Debug)]
+pub struct Block<'m> {
+    pub giant: &'m Giant<'m>,
+    /// Its number within the giant.
     pub index: usize,
 }
 
 /// Where a group's bits lie.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
-    pub block: Block,
-    /// The word within the block's leaf.
-    pub word: usize,
-}
-
-impl Place {
-    /// Where a group's bits lie in the giant that holds them.
-    #[inline]
-    pub const fn of(group: Group, giant: usize) -> Self {
-        let index = (group.number() / NODE_WORDS as u64 % GIANT_BLOCKS) as usize;
-        Self { block: Block { giant, index }, word: group.number() as usize % NODE_WORDS }
-    }
-}
-
-/// What never changes about a giant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct GiantInfo {
-    /// Which GiB of the physical address space it is.
-    number: u64,
-    /// Where the leaf of its block 0 is, or would be: the number may have wrapped below 0.
-    first_leaf: usize,
-    /// Its first block with managed frames, and the one behind its last.
-    hull: (usize, usize),
-    /// Blocks that are managed in full, one bit each.
-    full: [u64; NODE_WORDS],
-}
-
-/// A run of neighbouring giants.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Span {
-    first: u64,
-    count: u64,
-    index: usize,
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'m> {
+    pub group: Group,
+    pub giant: &'m Giant<'m>,
+    /// The group's word of truth.
+    pub leaf: &'m Word,
 }
 
 /// Which frames are managed, and where their bits lie.
 #[derive(Debug)]
 pub struct Directory<'m> {
-    spans: &'m [Span],
-    info: &'m [GiantInfo],
+    top: Link<'m, Top<'m>>,
     ranges: &'m [FrameRange],
 }
 
-/// Cuts ranges at giant boundaries: the giant's number, and the frames of it.
-pub fn pieces(
-    ranges: impl Iterator<Item = FrameRange> + Clone,
-) -> impl Iterator<Item = (u64, FrameRange)> + Clone {
-    ranges.flat_map(|range| {
-        let (start, end) = (range.start().get(), range.end().get());
-        (start / GIANT_FRAMES..end.div_ceil(GIANT_FRAMES)).map(move |giant| {
-            let first = start.max(giant * GIANT_FRAMES);
-            (giant, FrameRange::from_numbers(first, end.min((giant + 1) * GIANT_FRAMES)))
-        })
+/// What giants and sections are made of while the directory is built.
+struct Builder<'m> {
+    giants: Part<'m, Giant<'m>>,
+    nodes: Iter<'m, Nodes>,
+    sections: Iter<'m, Section>,
+}
+
+/// Cuts a range at giant boundaries: the giant's number, and the frames of it.
+fn pieces(range: FrameRange) -> impl Iterator<Item = (u64, FrameRange)> {
+    let (start, end) = (range.start().get(), range.end().get());
+    (start / GIANT_FRAMES..end.div_ceil(GIANT_FRAMES)).map(move |giant| {
+        let first = start.max(giant * GIANT_FRAMES);
+        let [first, end] = [first, end.min((giant + 1) * GIANT_FRAMES)].map(FrameNumber::trusted);
+        (giant, FrameRange::trusted(first, end))
     })
 }
 
@@ -132,35 +137,6 @@ pub fn touched_and_filled(frames: FrameRange) -> ((usize, usize), (usize, usize)
     (pair(touched), pair(filled))
 }
 
-/// The giants that `ranges` (ascending, disjoint) touch, ascending.
-pub fn giants(ranges: impl Iterator<Item = FrameRange> + Clone) -> impl Iterator<Item = GiantInfo> {
-    let mut pieces = pieces(ranges).peekable();
-    let mut leaves = 0usize;
-    core::iter::from_fn(move || {
-        let &(number, frames) = pieces.peek()?;
-        let first = touched_and_filled(frames).0.0;
-        let mut info = GiantInfo { number, first_leaf: 0, hull: (first, 0), full: [0; NODE_WORDS] };
-        while let Some((_, frames)) = pieces.next_if(|(giant, _)| *giant == number) {
-            let (touched, filled) = touched_and_filled(frames);
-            info.hull.1 = touched.1;
-            if frames.len() == GIANT_FRAMES {
-                info.full = [FULL; NODE_WORDS];
-            } else {
-                set_bits(&mut info.full, filled);
-            }
-        }
-        info.first_leaf = leaves.wrapping_sub(info.hull.0);
-        leaves += info.leaves();
-        Some(info)
-    })
-}
-
-fn set_bits(words: &mut [u64; NODE_WORDS], (start, end): (usize, usize)) {
-    for (index, word) in words.iter_mut().enumerate() {
-        *word |= mask_between(start, end, index * WORD_BITS as usize);
-    }
-}
-
 /// The bits of the word whose first bit is number `base` that lie in `start..end`.
 pub fn mask_between(start: usize, end: usize, base: usize) -> u64 {
     let from = start.max(base);
@@ -168,127 +144,206 @@ pub fn mask_between(start: usize, end: usize, base: usize) -> u64 {
     if from < to { mask((from - base) as u32, (to - from) as u32) } else { 0 }
 }
 
-/// The spans that giants with these numbers form.
-pub fn spans(numbers: impl Iterator<Item = u64>) -> impl Iterator<Item = Span> {
-    let mut numbers = numbers.enumerate().peekable();
-    core::iter::from_fn(move || {
-        let (index, first) = numbers.next()?;
-        let mut span = Span { first, count: 1, index };
-        while numbers.next_if(|(_, next)| *next == span.first + span.count).is_some() {
-            span.count += 1;
-        }
-        Some(span)
+/// The aligned stretches of `frames` frames that the ranges (ascending, disjoint) touch, by their
+/// numbers: a run for each range, and no number twice.
+fn touched(
+    ranges: impl Iterator<Item = FrameRange>,
+    frames: u64,
+) -> impl Iterator<Item = Range<u64>> {
+    let mut behind = 0;
+    ranges.map(move |range| {
+        let first = (range.start().get() / frames).max(behind);
+        behind = range.end().get().div_ceil(frames);
+        first..behind
     })
 }
 
 /// How large a directory is, and how many leaves it leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Size {
+    pub clusters: usize,
     pub giants: usize,
-    pub spans: usize,
+    pub sections: usize,
     pub ranges: usize,
-    pub leaves: usize,
     /// Managed frames.
     pub frames: u64,
 }
 
 impl Size {
-    /// The size for these ranges (ascending, disjoint): one pass over their GiBs.
+    /// The size for these ranges (ascending, disjoint): a few passes over them.
     pub fn of(ranges: impl Iterator<Item = FrameRange> + Clone) -> Self {
-        let frames = ranges.clone().map(FrameRange::len).sum();
-        let mut size = Self { ranges: ranges.clone().count(), frames, ..Self::default() };
-        let numbers = giants(ranges).map(|giant| {
-            size.giants += 1;
-            size.leaves += giant.leaves();
-            giant.number
-        });
-        let spans = spans(numbers).count();
-        Self { spans, ..size }
+        let count = |frames| {
+            touched(ranges.clone(), frames).map(|run| (run.end - run.start) as usize).sum()
+        };
+        Self {
+            clusters: count(CLUSTER_FRAMES),
+            giants: count(GIANT_FRAMES),
+            sections: count(SECTION_FRAMES),
+            ranges: ranges.clone().count(),
+            frames: ranges.map(FrameRange::len).sum(),
+        }
     }
 }
 
-impl GiantInfo {
-    /// How many leaves it has.
-    pub const fn leaves(&self) -> usize {
-        self.hull.1 - self.hull.0
+impl<'m> Block<'m> {
+    /// Its frames, 1 = free.
+    #[inline]
+    pub fn leaf(self) -> &'m Node {
+        self.section().leaf(self.index)
     }
 
-    /// Which GiB of the physical address space it is.
-    pub const fn number(&self) -> u64 {
-        self.number
+    /// Which of its free frames are known to be zero.
+    #[inline]
+    pub fn zeroes(self) -> &'m Node {
+        self.section().zeroes(self.index)
     }
 
-    /// The first of its blocks with managed frames, and the one behind the last.
-    pub const fn hull(&self) -> (usize, usize) {
-        self.hull
+    #[inline]
+    fn section(self) -> &'m Section {
+        self.giant.section(self.index).load().expect("a block whose section does not exist")
+    }
+
+    /// Its first frame.
+    #[inline]
+    pub fn first_frame(self) -> FrameNumber {
+        FrameNumber::trusted(self.giant.number() * GIANT_FRAMES + self.index as u64 * BLOCK_FRAMES)
+    }
+
+    /// Its group number `word`.
+    #[inline]
+    pub fn group(self, word: usize) -> Group {
+        Group::new(self.first_frame().get() / WORD_BITS + word as u64)
     }
 
     /// Whether all of its frames are managed.
-    pub fn is_full(&self) -> bool {
-        self.full.iter().all(|word| *word == FULL)
+    #[inline]
+    pub fn is_full(self) -> bool {
+        // ORDERING: set before its first frame was given; whoever holds one has seen that.
+        self.giant.full.is_set(self.index, Ordering::Relaxed)
     }
 
-    /// Whether all frames of a block are managed.
+    /// Whether it is the same.
     #[inline]
-    pub const fn is_block_full(&self, index: usize) -> bool {
-        self.full[index / WORD_BITS as usize] >> (index as u64 % WORD_BITS) & 1 != 0
+    pub fn is(self, other: Self) -> bool {
+        core::ptr::eq(self.giant, other.giant) && self.index == other.index
+    }
+}
+
+impl<'m> Place<'m> {
+    /// Where a group's bits lie in its giant; `None` if nothing near is managed.
+    #[inline]
+    pub fn of(group: Group, giant: &'m Giant<'m>) -> Option<Self> {
+        let section = giant.section(group.block()).load()?;
+        Some(Self { group, giant, leaf: section.leaf(group.block()).word(group.word()) })
+    }
+
+    /// The block.
+    #[inline]
+    pub fn block(&self) -> Block<'m> {
+        Block { giant: self.giant, index: self.group.block() }
+    }
+}
+
+impl<'m> Builder<'m> {
+    /// Makes these frames of a giant managed, before anybody else knows it.
+    fn add(&mut self, cluster: &'m Cluster<'m>, number: u64, frames: FrameRange) -> &'m Giant<'m> {
+        let link = cluster.giant(number);
+        let is_whole = frames.len() == GIANT_FRAMES;
+        let giant = link.load().unwrap_or_else(|| {
+            let (full, sections) = if is_whole {
+                (FULL, core::array::from_fn(|_| Link::to(self.section())))
+            } else {
+                (0, core::array::from_fn(|_| Link::empty()))
+            };
+            let nodes = self.nodes.next().expect("nodes for each giant");
+            self.giants.put(Giant::new(cluster, number, nodes, sections, Node::new(full)))
+        });
+        if !is_whole {
+            self.cover(giant, frames);
+        }
+        link.publish(giant);
+        giant
+    }
+
+    /// The same for frames that are a part of their giant.
+    fn cover(&mut self, giant: &Giant<'m>, frames: FrameRange) {
+        let (touched, filled) = touched_and_filled(frames);
+        for block in (touched.0 - touched.0 % SECTION_BLOCKS..touched.1).step_by(SECTION_BLOCKS) {
+            if giant.section(block).load().is_none() {
+                giant.section(block).publish(self.section());
+            }
+        }
+        for (index, word) in giant.full.words().enumerate() {
+            let filled = mask_between(filled.0, filled.1, index * WORD_BITS as usize);
+            // ORDERING: nobody else knows the giant; it is published with the tree.
+            word.store(word.load(Ordering::Relaxed) | filled, Ordering::Relaxed);
+        }
+    }
+
+    fn section(&mut self) -> &'m Section {
+        self.sections.next().expect("as many sections as were counted")
     }
 }
 
 impl<'m> Directory<'m> {
-    /// Writes the directory of these ranges (ascending, disjoint) into the arena.
+    /// Writes the directory of these ranges (ascending, disjoint) into the arena, and shows each
+    /// piece of them, cut at giants, to `put`.
     ///
     /// # Panics
-    /// If there are fewer giants or ranges than counted.
+    /// If there is more of anything than counted.
     pub fn new(
         arena: &mut Arena<'m>,
         size: Size,
         ranges: impl Iterator<Item = FrameRange> + Clone,
+        put: impl Fn(&'m Giant<'m>, FrameRange),
     ) -> Self {
-        let info = arena.deal_all(size.giants, giants(ranges.clone()));
-        let spans = spans(info.iter().map(GiantInfo::number));
-        let spans = arena.deal_all(size.spans, spans);
-        Self { spans, info, ranges: arena.deal_all(size.ranges, ranges) }
-    }
-
-    /// What never changes about the giant at `index`.
-    #[inline]
-    pub fn giant(&self, index: usize) -> &GiantInfo {
-        &self.info[index]
-    }
-
-    /// Where a group's bits lie, or would lie; `None` if its giant has no managed frame.
-    #[inline]
-    pub fn locate(&self, group: Group) -> Option<Place> {
-        let first = group.number() * WORD_BITS;
-        let number = first / GIANT_FRAMES;
-        let span = match self.spans {
-            // The last span has most of the memory of most machines.
-            [.., last] if last.first <= number => last,
-            spans => Self::span_below(spans, number)?,
+        let mut clusters = arena.deal_part(size.clusters);
+        let numbers = touched(ranges.clone(), CLUSTER_FRAMES).flatten();
+        let clusters =
+            arena.deal_all(size.clusters, numbers.map(|number| clusters.put(Cluster::new(number))));
+        let top = arena.deal_part(1).put(Top::new(clusters));
+        let mut builder = Builder {
+            giants: arena.deal_part(size.giants),
+            nodes: arena.deal_unwritten(size.giants).iter(),
+            sections: arena.deal_unwritten(size.sections).iter(),
         };
-        let offset = number - span.first;
-        if offset >= span.count {
-            return None;
+        for range in ranges.clone() {
+            for (number, frames) in pieces(range) {
+                if let Some(cluster) = top.cluster(number / CLUSTER_GIANTS as u64) {
+                    put(builder.add(cluster, number, frames), frames);
+                }
+            }
         }
-        Some(Place::of(group, span.index + offset as usize))
+        Self { top: Link::to(top), ranges: arena.deal_all(size.ranges, ranges) }
     }
 
-    /// The last span that starts at or below giant `number`.
-    #[inline(never)]
-    fn span_below(spans: &[Span], number: u64) -> Option<&Span> {
-        let behind = spans.partition_point(|span| span.first <= number);
-        spans.get(behind.checked_sub(1)?)
-    }
-
-    /// The managed frames of a group, one bit each.
+    /// The clusters, ascending.
     #[inline]
-    pub fn managed(&self, group: Group, block: Block) -> u64 {
-        if self.info[block.giant].is_block_full(block.index) {
-            FULL
-        } else {
-            self.managed_at_an_edge(group)
-        }
+    pub fn clusters(&self) -> &'m [&'m Cluster<'m>] {
+        self.top.load().map_or(&[], Top::clusters)
+    }
+
+    /// The giants, ascending.
+    pub fn giants(&self) -> impl Iterator<Item = &'m Giant<'m>> + use<'m> {
+        self.clusters().iter().flat_map(|cluster| cluster.giants())
+    }
+
+    /// The giant with this number; `None` if it has no managed frame.
+    #[inline]
+    pub fn giant(&self, number: u64) -> Option<&'m Giant<'m>> {
+        self.top.load()?.cluster(number / CLUSTER_GIANTS as u64)?.giant(number).load()
+    }
+
+    /// Where a group's bits lie; `None` if nothing near is managed.
+    #[inline]
+    pub fn locate(&self, group: Group) -> Option<Place<'m>> {
+        Place::of(group, self.giant(group.giant())?)
+    }
+
+    /// The managed frames of a group of this block, one bit each.
+    #[inline]
+    pub fn managed(&self, group: Group, block: Block<'_>) -> u64 {
+        if block.is_full() { FULL } else { self.managed_at_an_edge(group) }
     }
 
     #[cold]
@@ -304,29 +359,25 @@ impl<'m> Directory<'m> {
         )
     }
 
-    /// The leaf of a block that has managed frames.
-    #[inline]
-    pub fn leaf(&self, block: Block) -> usize {
-        self.info[block.giant].first_leaf.wrapping_add(block.index)
-    }
-
-    /// A block's first frame.
-    #[inline]
-    pub fn first_frame(&self, block: Block) -> FrameNumber {
-        let giant = self.info[block.giant].number;
-        FrameNumber::trusted(giant * GIANT_FRAMES + block.index as u64 * BLOCK_FRAMES)
-    }
-
-    /// A block's group number `word`.
-    #[inline]
-    pub fn group(&self, block: Block, word: usize) -> Group {
-        Group::new(self.first_frame(block).get() / WORD_BITS + word as u64)
-    }
-
     /// How many frames of a block are managed.
-    pub fn managed_frames(&self, block: Block) -> u64 {
+    pub fn managed_frames(&self, block: Block<'_>) -> u64 {
         (0..NODE_WORDS)
-            .map(|word| self.managed(self.group(block, word), block).count_ones() as u64)
+            .map(|word| u64::from(self.managed(block.group(word), block).count_ones()))
             .sum()
+    }
+}
+
+impl<'m> Giant<'m> {
+    /// Its blocks, those of sections that exist.
+    pub fn blocks(&'m self) -> impl Iterator<Item = Block<'m>> {
+        (0..GIANT_BLOCKS as usize)
+            .filter(|index| self.section(*index).load().is_some())
+            .map(|index| Block { giant: self, index })
+    }
+
+    /// Whether all of its frames are managed.
+    pub fn is_full(&self) -> bool {
+        // ORDERING: as in `Block::is_full`.
+        self.full.all(FULL, Ordering::Relaxed)
     }
 }

@@ -2,11 +2,13 @@
 //! crate is derived from the two constants at the top.
 //!
 //! ```text
-//! frame  = 4 KiB, one bit
-//! word   = 64 frames               (a page cache's reach)
-//! node   = 8 words = 512 bits      (one cache line)
-//! block  = one node of frames      = 2 MiB (a page table's reach)
-//! giant  = one node of blocks      = 1 GiB (a page directory's reach)
+//! frame   = 4 KiB, one bit
+//! word    = 64 frames              (a page cache's reach)
+//! node    = 8 words = 512 bits     (one cache line)
+//! block   = one node of frames     = 2 MiB (a page table's reach)
+//! section = one word of blocks     = 128 MiB (what leaves are kept for)
+//! giant   = one node of blocks     = 1 GiB (a page directory's reach)
+//! cluster = one word of giants     = 64 GiB
 //! ```
 //!
 //! Under `cfg(loom)` the same code runs on words of two bits and nodes of two words, so that a
@@ -27,6 +29,14 @@ pub const BLOCK_FRAMES: u64 = NODE_BITS;
 pub const GIANT_BLOCKS: u64 = NODE_BITS;
 /// Frames of a giant.
 pub const GIANT_FRAMES: u64 = BLOCK_FRAMES * GIANT_BLOCKS;
+/// Blocks of a section (128 MiB): one word of a giant's node.
+pub const SECTION_BLOCKS: usize = WORD_BITS as usize;
+/// Frames of a section.
+pub const SECTION_FRAMES: u64 = BLOCK_FRAMES * WORD_BITS;
+/// Giants of a cluster (64 GiB): one word.
+pub const CLUSTER_GIANTS: usize = WORD_BITS as usize;
+/// Frames of a cluster.
+pub const CLUSTER_FRAMES: u64 = GIANT_FRAMES * WORD_BITS;
 /// A word with every bit in use set: all of its children are free.
 pub const FULL: u64 = u64::MAX >> (u64::BITS as u64 - WORD_BITS);
 /// Physical addresses end here: 52 bits are the most that x86-64 can have.

@@ -2,33 +2,33 @@
 //! part lies in one piece of memory.
 //!
 //! ```text
-//! clusters   one line for 64 giants: free giants, and two hints for each
-//! giants     a few lines for each GiB that has managed frames
-//! info       what never changes about each of them
-//! spans      runs of neighbouring giants: from a physical GiB to its place above
+//! top        the clusters that exist, and a link to each
+//! clusters   for 64 GiB: free giants, hints, and links to giants
+//! giants     for each GiB that has managed frames: links to sections, blocks managed in full
+//! nodes      for each of them: five lines, its blocks
+//! sections   for 128 MiB with managed frames, for each 2 MiB block two lines:
+//!            its frames, 1 = free, and which of its free frames are known to be zero
 //! ranges     the managed frames, as the map gave them
 //! journals   two lines for each CPU, and two for all
 //! slots      a few lines for each CPU: its page cache
-//! leaves     one line for each 2 MiB block: its frames, 1 = free
-//! zeroes     one line for each 2 MiB block: which of its free frames are known to be zero
 //! ```
 //!
-//! Everything is in proportion to the memory that exists: a giant keeps leaves only for the
-//! blocks from its first to its last managed one, and a hole of whole GiBs costs nothing. Two
-//! bits a frame for full GiBs, and less than a hundredth more.
+//! Everything is in proportion to the memory that exists: an aligned 128 MiB without managed
+//! frames has no section, a hole of whole GiBs costs nothing, and one of 64 GiB not even links.
+//! One managed frame costs a whole section, 8 KiB. Two bits a frame for full GiBs, and less than
+//! a hundredth more.
 //!
 //! The size is known before a byte is taken ([`Layout::bytes`]), from the map alone.
 
 use core::fmt;
 
 use crate::arena::part;
-use crate::directory::{GiantInfo, Size, Span};
+use crate::directory::Size;
 use crate::frame::FrameRange;
 use crate::geometry::FRAME_SIZE;
 use crate::journal::Journal;
 use crate::map::MemoryMap;
-use crate::node::Node;
-use crate::root::{Cluster, Giant, clusters};
+use crate::root::{Cluster, Giant, Nodes, Section, Top};
 use crate::slot::Slot;
 
 /// More CPUs than any machine has: keeps the sizes below from overflowing.
@@ -77,7 +77,7 @@ impl core::error::Error for LayoutError {}
 impl Layout {
     /// The layout for the usable frames of `map` and this many CPUs.
     ///
-    /// Costs a few passes over the map: its entries and its GiBs.
+    /// Costs a few passes over the map's entries.
     ///
     /// # Errors
     /// If nothing is usable, or `cpus` is 0 or above 2^20.
@@ -106,14 +106,15 @@ impl Layout {
     /// Bytes of metadata, to be aligned to 128.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        part::<Cluster>(clusters(self.size.giants))
-            + part::<Giant>(self.size.giants)
-            + part::<GiantInfo>(self.size.giants)
-            + part::<Span>(self.size.spans)
+        part::<Top<'_>>(1)
+            + part::<&Cluster<'_>>(self.size.clusters)
+            + part::<Cluster<'_>>(self.size.clusters)
+            + part::<Giant<'_>>(self.size.giants)
+            + part::<Nodes>(self.size.giants)
+            + part::<Section>(self.size.sections)
             + part::<FrameRange>(self.size.ranges)
             + part::<Journal>(Journal::count_for(self.cpus))
-            + part::<Slot>(self.cpus)
-            + 2 * part::<Node>(self.size.leaves)
+            + part::<Slot<'_>>(self.cpus)
     }
 
     /// Frames of metadata: the bytes, rounded up.

@@ -44,10 +44,10 @@ pub enum Fill {
     Partial,
 }
 
-/// Which word of a node a bit lies in, and its mask there.
+/// Which word of a node a bit lies in, and its mask there. Bit numbers wrap at the node's end.
 #[inline]
 pub const fn word_and_mask(bit: usize) -> (usize, u64) {
-    (bit / WORD_BITS as usize, 1 << (bit as u64 % WORD_BITS))
+    (bit / WORD_BITS as usize % NODE_WORDS, 1 << (bit as u64 % WORD_BITS))
 }
 
 /// Gives `mask` to a word of truth: one read-modify-write.
@@ -101,6 +101,23 @@ pub fn take_bit(word: &Word, mask: u64) -> Result<(), ()> {
     }
 }
 
+/// Takes the lowest bit of a word of truth, as a mask; `None` if it holds nothing. One
+/// read-modify-write, and one more for each other CPU that changes the word meanwhile.
+#[inline]
+pub fn take_lowest(word: &Word) -> Option<u64> {
+    loop {
+        // ORDERING: as in `take_all`.
+        let bits = word.load(Ordering::Acquire);
+        let lowest = bits & bits.wrapping_neg();
+        if lowest == 0 {
+            return None;
+        }
+        if exchange(word, bits, bits & !lowest) {
+            return Some(lowest);
+        }
+    }
+}
+
 /// Changes a word of truth from `found` to `left`: what is missing then is the caller's.
 #[inline]
 fn exchange(word: &Word, found: u64, left: u64) -> bool {
@@ -116,18 +133,10 @@ impl Node {
         Self { words: core::array::from_fn(|_| Word::new(value)) }
     }
 
-    /// The words of all of these nodes, in one row.
-    pub fn flatten(nodes: &[Self]) -> &[Word] {
-        const { assert!(size_of::<Self>() == NODE_WORDS * size_of::<Word>()) };
-        // SAFETY: a node is `repr(C)` and exactly its words, as just asserted, so the nodes'
-        // memory is a row of words; the lifetime is kept.
-        unsafe { core::slice::from_raw_parts(nodes.as_ptr().cast(), nodes.len() * NODE_WORDS) }
-    }
-
-    /// Word `index`.
+    /// Word `index`, counted modulo the words that there are.
     #[inline]
     pub fn word(&self, index: usize) -> &Word {
-        &self.words[index]
+        &self.words[index % NODE_WORDS]
     }
 
     /// All words, lowest first.
@@ -154,6 +163,12 @@ impl Node {
     #[inline]
     pub fn all(&self, value: u64, ordering: Ordering) -> bool {
         self.words.iter().all(|word| word.load(ordering) == value)
+    }
+
+    /// Whether every word reads 0: all are looked at, without a branch for each.
+    #[inline]
+    pub fn is_empty(&self, ordering: Ordering) -> bool {
+        self.words.iter().fold(0, |bits, word| bits | word.load(ordering)) == 0
     }
 
     /// How many bits read set. A statistic: nothing hangs on it.

@@ -13,7 +13,7 @@ use crate::arena::{Arena, PART_ALIGN};
 use crate::cpu::Cpus;
 use crate::error::{AllocError, Found, FreeError, OutOfMemory};
 use crate::frame::{CpuId, Frame, FrameNumber, FrameRange};
-use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE};
+use crate::geometry::FRAME_SIZE;
 use crate::journal::{Counter, Writer};
 use crate::layout::{Layout, LayoutError};
 use crate::map::{MapError, MemoryMap};
@@ -36,8 +36,9 @@ use crate::tree::{Broken, FrameTree};
 /// | [`alloc_block`](Self::alloc_block), [`free_block`](Self::free_block) | 1 each |
 /// | `alloc_block` that splits a GiB | 3, for 512 blocks |
 ///
-/// The first use of each block costs 1 more; so do the first free frame and the first free block
-/// to appear in a GiB that had none, and, for a search, each hint that turns out to be stale.
+/// The first use of each block costs 1 more, and so does that of each GiB; so do the first free
+/// frame and the first free block to appear in a GiB that had none, and, for a search, each hint
+/// that turns out to be stale.
 ///
 /// Any of these may run in an interrupt or NMI, also inside another of these on the same CPU: it
 /// then works on the shared tree, without a cache, and waits for nobody.
@@ -67,7 +68,7 @@ pub struct FramePool<C> {
 #[derive(Debug)]
 struct Shared {
     tree: FrameTree<'static>,
-    slots: &'static [Slot],
+    slots: &'static [Slot<'static>],
 }
 
 /// How often an allocation looks again while other CPUs are about to give frames back.
@@ -190,8 +191,9 @@ impl<C> FramePool<C> {
     ) -> Result<Metadata, InitError> {
         self.check_new()?;
         let layout = Layout::new(map, setup.cpus).map_err(InitError::Layout)?;
-        // Carving may cut a range, and a span, in two: less than one more part each.
-        let bytes = layout.bytes() + 2 * PART_ALIGN;
+        // Carving may cut a range in two: less than one more part. Of clusters, giants and
+        // sections it leaves as many or fewer: fewer frames can't touch more of them.
+        let bytes = layout.bytes() + PART_ALIGN;
         let count = (bytes as u64).div_ceil(FRAME_SIZE);
         let frames = map.carve(count, setup.metadata_below).map_err(InitError::Map)?;
         let start = to_virtual(frames.start().start_address());
@@ -252,7 +254,7 @@ impl<C> FramePool<C> {
         self.shared.call_once(|| {
             is_first = true;
             let tree = FrameTree::new(&mut arena, layout.size, layout.cpus, map.usable());
-            let slots = arena.deal(layout.cpus, |_| Slot::new());
+            let slots = arena.deal(layout.cpus, |cpu| Slot::new(tree.journal_of(cpu)));
             Shared { tree, slots }
         });
         let metadata =
@@ -304,7 +306,7 @@ impl<C> FramePool<C> {
         if let Some(frame) = slots.iter().find_map(|slot| slot.overlap(tree)) {
             return Err(Broken::CachedAndFree(frame));
         }
-        let mut rest: &[Slot] = slots;
+        let mut rest: &[Slot<'_>] = slots;
         while let [slot, others @ ..] = rest {
             if let Some(frame) = slot.twice(others) {
                 return Err(Broken::CachedTwice(frame));
@@ -342,7 +344,7 @@ impl<C: Cpus> FramePool<C> {
             return Err(FreeError { frame: number, found: Found::NotInitialised });
         };
         self.cpus.with_current(|cpu| {
-            match shared.take_turn(cpu, |turn| turn.free(&shared.tree, cpu.get(), number)) {
+            match shared.take_turn(cpu, |turn| turn.free(&shared.tree, number)) {
                 Some(freed) => freed,
                 None => shared.free_nested(cpu, number),
             }
@@ -422,13 +424,13 @@ impl<C: Cpus> FramePool<C> {
 
 impl Shared {
     #[inline(always)]
-    fn take_turn<R>(&self, cpu: CpuId, work: impl FnOnce(Turn<'_>) -> R) -> Option<R> {
-        self.slots.get(cpu.get())?.take_turn(&self.tree, cpu.get(), work)
+    fn take_turn<R>(&self, cpu: CpuId, work: impl FnOnce(Turn<'_, 'static>) -> R) -> Option<R> {
+        self.slots.get(cpu.get())?.take_turn(work)
     }
 
     #[inline(always)]
     fn alloc(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
-        match self.take_turn(cpu, |turn| turn.alloc(&self.tree, cpu.get())) {
+        match self.take_turn(cpu, |turn| turn.alloc(&self.tree)) {
             Some(taken) => taken,
             None => self.alloc_nested(cpu),
         }
@@ -448,8 +450,7 @@ impl Shared {
 
     #[inline(never)]
     fn alloc_block(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
-        let take = |_: Turn<'_>| self.tree.alloc_block_with(self.tree.sole_writer(cpu.get()));
-        match self.take_turn(cpu, take) {
+        match self.take_turn(cpu, |turn| self.tree.alloc_block_with(turn.writer())) {
             Some(taken) => taken,
             None => self.alloc_block_nested(cpu),
         }
@@ -457,8 +458,8 @@ impl Shared {
 
     #[inline(never)]
     fn free_block(&self, cpu: CpuId, first: FrameNumber) -> Result<(), FreeError> {
-        let freed = self.take_turn(cpu, |turn| match turn.held_in(first, BLOCK_FRAMES) {
-            0 => self.tree.free_block_with(self.tree.sole_writer(cpu.get()), first),
+        let freed = self.take_turn(cpu, |turn| match turn.held_in(first) {
+            0 => self.tree.free_block_with(turn.writer(), first),
             free => self
                 .tree
                 .check_block(first)
@@ -486,14 +487,14 @@ impl Shared {
     #[cold]
     fn out_of_memory(&self, cpu: CpuId) -> AllocError {
         // An interrupt inside the allocator can't take from its own CPU's cache either.
-        let is_elsewhere = |at: usize, slot: &Slot| at != cpu.get() || slot.is_busy();
+        let is_elsewhere = |at: usize, slot: &Slot<'_>| at != cpu.get() || slot.is_busy();
         let others = self.slots.iter().enumerate().filter(|(at, slot)| is_elsewhere(*at, slot));
         AllocError::OutOfMemory { cached_elsewhere: others.map(|(_, slot)| slot.cached()).sum() }
     }
 
     fn drain(&self, cpu: CpuId) -> Result<Drained, FreeError> {
         let Some(slot) = self.slots.get(cpu.get()) else { return Ok(Drained::Done) };
-        match slot.take_turn(&self.tree, cpu.get(), |turn| turn.drain(&self.tree, cpu.get())) {
+        match slot.take_turn(|turn| turn.drain()) {
             Some(drained) => drained.map(|()| Drained::Done),
             None => {
                 slot.request_drain();

@@ -1,28 +1,82 @@
-//! The two upper levels' shared words: a [`Giant`] for each GiB with managed frames, and a
-//! [`Cluster`] for 64 giants. Which word is truth and which is a hint is said at each.
+//! The radix tree by physical address: [`Top`], [`Cluster`], [`Giant`], [`Section`], each of which
+//! hangs from the one above by a [`Link`]. Which word is truth and which is a hint is said at
+//! each.
+//!
+//! ```text
+//! Top        the clusters that exist, ascending
+//!  | Cluster   64 GiB: words of one bit for each giant, and 64 links, empty at holes
+//!     | Giant    1 GiB: what is known of it, 8 links, and its nodes
+//!        | Section  128 MiB: 64 leaves and 64 zero nodes
+//! ```
+//!
+//! **What hangs there stays.** A part is published by one store into an empty link, whole by
+//! then, and is never taken away or moved: whoever has a reference keeps it. So memory can be
+//! added below any link while others search. (The top is a list without gaps, so a cluster is
+//! added by publishing a longer copy; the old one stays for those who are reading it.)
+//!
+//! **Nodes come late.** A giant's [`Nodes`] are not written before its first holder as a whole
+//! does so and sets its bit in [`Cluster::ready`]; until then they hold anything. Whoever may be
+//! there earlier, because a hint or the truth has changed under it, asks [`Giant::written`].
+//! Leaves do the same one level down, by [`Nodes::ready`].
 
-use crate::geometry::WORD_BITS;
+use crate::arena::Unwritten;
+use crate::geometry::{CLUSTER_GIANTS, NODE_WORDS, SECTION_BLOCKS};
 use crate::node::Node;
-use crate::sync::Word;
+use crate::sync::{Link, Ordering, Word};
 
-/// The top of the tree for 64 giants: one line.
+/// The clusters that exist.
+#[derive(Debug)]
+pub struct Top<'m> {
+    /// All of them, ascending.
+    clusters: &'m [&'m Cluster<'m>],
+    /// Those from 0 on without a gap: found by their number.
+    dense: &'m [&'m Cluster<'m>],
+}
+
+/// 64 giants: a line of words, and eight of links.
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub struct Cluster {
+pub struct Cluster<'m> {
+    /// The giants; empty where no frame is managed. Read by all and written hardly ever, so on
+    /// lines of their own.
+    giants: [Link<'m, Giant<'m>>; CLUSTER_GIANTS],
     /// Truth: giants that are free as a whole.
     pub free: Word,
+    /// Truth: giants whose nodes have been written. Set once, by whoever holds the whole giant,
+    /// and never cleared.
+    pub ready: Word,
     /// Hint: giants with a block that is free as a whole.
     pub whole: Word,
     /// Hint: giants with a block of which some frames are free.
     pub partial: Word,
     /// Hint: giants that some CPU works in.
     pub adopted: Word,
+    /// Which 64 GiB of the physical address space they are.
+    number: u64,
 }
 
-/// The block level of one giant: five lines.
+/// One giant: three lines that only growing memory changes. The nodes lie elsewhere, so that
+/// starting up writes as few lines as it can.
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub struct Giant {
+pub struct Giant<'m> {
+    /// Where its bits are.
+    pub cluster: &'m Cluster<'m>,
+    /// Its bit in the cluster's words.
+    pub mask: u64,
+    /// Which GiB of the physical address space it is.
+    number: u64,
+    nodes: &'m Nodes,
+    /// Its sections; empty where no frame is managed.
+    sections: [Link<'m, Section>; NODE_WORDS],
+    /// Truth: blocks of which all frames are managed. Bits are only ever set.
+    pub full: Node,
+}
+
+/// The block level of one giant: five lines, written late.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Nodes {
     /// Truth: blocks that are free as a whole. All zero while the giant itself is free.
     pub blocks: Node,
     /// Hint: some of the block's free frames are known to be zero, so its zero node is worth a
@@ -37,29 +91,181 @@ pub struct Giant {
     pub ready: Node,
 }
 
-impl Cluster {
-    /// Nothing free.
-    pub fn new() -> Self {
-        let [free, whole, partial, adopted] = core::array::from_fn(|_| Word::new(0));
-        Self { free, whole, partial, adopted }
+/// The frame level of one word of blocks: two lines for each, written late.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Section {
+    /// Truth: frames that are free one by one.
+    leaves: [Node; SECTION_BLOCKS],
+    /// Beside a free frame: its contents are known to be zero.
+    zeroes: [Node; SECTION_BLOCKS],
+}
+
+impl<'m> Top<'m> {
+    /// The top of these clusters, ascending.
+    pub fn new(clusters: &'m [&'m Cluster<'m>]) -> Self {
+        let is_dense = |&(index, cluster): &(usize, &&Cluster<'_>)| cluster.number == index as u64;
+        let dense = clusters.iter().enumerate().take_while(is_dense).count();
+        Self { clusters, dense: &clusters[..dense] }
+    }
+
+    /// All clusters, ascending.
+    #[inline]
+    pub fn clusters(&self) -> &'m [&'m Cluster<'m>] {
+        self.clusters
+    }
+
+    /// The cluster with this number.
+    #[inline]
+    pub fn cluster(&self, number: u64) -> Option<&'m Cluster<'m>> {
+        match self.dense.get(number as usize) {
+            Some(cluster) => Some(cluster),
+            None => self.cluster_behind_a_gap(number),
+        }
+    }
+
+    #[inline(never)]
+    fn cluster_behind_a_gap(&self, number: u64) -> Option<&'m Cluster<'m>> {
+        let index = self.clusters.binary_search_by_key(&number, |cluster| cluster.number).ok()?;
+        self.clusters.get(index).copied()
     }
 }
 
-impl Giant {
-    /// Nothing free, no leaf written.
-    pub fn new() -> Self {
-        let [blocks, zero, partial, claimed, ready] = core::array::from_fn(|_| Node::new(0));
+impl<'m> Cluster<'m> {
+    /// Nothing there, nothing free.
+    pub fn new(number: u64) -> Self {
+        let [free, ready, whole, partial, adopted] = core::array::from_fn(|_| Word::new(0));
+        let giants = core::array::from_fn(|_| Link::empty());
+        Self { giants, free, ready, whole, partial, adopted, number }
+    }
+
+    /// The link to a giant of it, by the giant's number.
+    #[inline]
+    pub fn giant(&self, number: u64) -> &Link<'m, Giant<'m>> {
+        &self.giants[number as usize % CLUSTER_GIANTS]
+    }
+
+    /// The giants that exist, ascending.
+    pub fn giants(&self) -> impl Iterator<Item = &'m Giant<'m>> {
+        self.giants.iter().filter_map(Link::load)
+    }
+}
+
+impl<'m> Giant<'m> {
+    /// A giant whose nodes are not written.
+    #[inline]
+    pub fn new(
+        cluster: &'m Cluster<'m>,
+        number: u64,
+        nodes: &'m Nodes,
+        sections: [Link<'m, Section>; NODE_WORDS],
+        full: Node,
+    ) -> Self {
+        let mask = 1 << (number % CLUSTER_GIANTS as u64);
+        Self { cluster, mask, number, nodes, sections, full }
+    }
+
+    /// Which GiB of the physical address space it is.
+    #[inline]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The link to the section that a block lies in.
+    #[inline]
+    pub fn section(&self, block: usize) -> &Link<'m, Section> {
+        &self.sections[block / SECTION_BLOCKS % NODE_WORDS]
+    }
+
+    /// Whether it is free as a whole.
+    #[inline]
+    pub fn is_free(&self) -> bool {
+        // ORDERING: a look; whoever claims decides.
+        self.cluster.free.load(Ordering::Acquire) & self.mask != 0
+    }
+
+    /// Its nodes, for who has held some of its frames, or has seen that they are written.
+    #[inline]
+    pub fn nodes(&self) -> &'m Nodes {
+        self.nodes
+    }
+
+    /// Its nodes, if they are written.
+    #[inline]
+    pub fn written(&self) -> Option<&'m Nodes> {
+        // ORDERING: Acquire pairs with the Release in `write`.
+        let is_ready = self.cluster.ready.load(Ordering::Acquire) & self.mask != 0;
+        is_ready.then_some(self.nodes)
+    }
+
+    /// Its nodes, if they are written and it is not free as a whole. One that is neither was free
+    /// until a moment ago: none of its frames has an owner yet.
+    #[inline]
+    pub fn in_use(&self) -> Option<&'m Nodes> {
+        let Cluster { free, ready, .. } = self.cluster;
+        // ORDERING: as in `is_free` and `written`.
+        let free = free.load(Ordering::Acquire) | !ready.load(Ordering::Acquire);
+        (free & self.mask == 0).then_some(self.nodes)
+    }
+
+    /// Writes its nodes, if that has never been done. The caller holds the whole giant, or nobody
+    /// else knows it yet.
+    #[inline]
+    pub fn make_ready(&self) {
+        // ORDERING: set by an earlier holder of the giant; the giant's own bit carried it here.
+        if self.cluster.ready.load(Ordering::Relaxed) & self.mask == 0 {
+            self.write();
+        }
+    }
+
+    #[cold]
+    fn write(&self) {
+        let Nodes { blocks, zero, partial, claimed, ready } = self.nodes;
+        for node in [blocks, zero, partial, claimed, ready] {
+            node.fill(0);
+        }
+        // ORDERING: Release pairs with the Acquire in `written`, for who comes by an old hint,
+        // and with the Relaxed look above through the giant's own bit.
+        self.cluster.ready.fetch_or(self.mask, Ordering::Release);
+    }
+}
+
+impl Section {
+    /// A block's frames, 1 = free; blocks are counted within the giant.
+    #[inline]
+    pub fn leaf(&self, block: usize) -> &Node {
+        &self.leaves[block % SECTION_BLOCKS]
+    }
+
+    /// Which of a block's free frames are known to be zero.
+    #[inline]
+    pub fn zeroes(&self, block: usize) -> &Node {
+        &self.zeroes[block % SECTION_BLOCKS]
+    }
+}
+
+// SAFETY: it is words and nothing else, and any bytes are a word.
+unsafe impl Unwritten for Nodes {
+    #[cfg(loom)]
+    fn ones() -> Self {
+        let [blocks, zero, partial, claimed, ready] = core::array::from_fn(|_| ones());
         Self { blocks, zero, partial, claimed, ready }
     }
 }
 
-/// How many clusters this many giants need.
-pub const fn clusters(giants: usize) -> usize {
-    giants.div_ceil(WORD_BITS as usize)
+// SAFETY: as above.
+unsafe impl Unwritten for Section {
+    #[cfg(loom)]
+    fn ones() -> Self {
+        let [leaves, zeroes] = core::array::from_fn(|_| core::array::from_fn(|_| ones()));
+        Self { leaves, zeroes }
+    }
 }
 
-/// Which cluster a giant belongs to, and its bit there.
-#[inline]
-pub const fn cluster_and_mask(giant: usize) -> (usize, u64) {
-    (giant / WORD_BITS as usize, 1 << (giant as u64 % WORD_BITS))
+#[cfg(loom)]
+fn ones() -> Node {
+    Node::new(crate::geometry::FULL)
 }
+
+const _: () = assert!(cfg!(loom) || size_of::<Section>() == 2 * SECTION_BLOCKS * 64);
+const _: () = assert!(cfg!(loom) || size_of::<Giant<'_>>() == 3 * 64);

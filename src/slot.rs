@@ -22,22 +22,24 @@
 //! All words are atomic, written by the owner with plain stores, so that others can count.
 
 use crate::cache::PageCache;
-use crate::directory::{Group, Place, bit_of};
+use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber};
-use crate::geometry::WORD_BITS;
-use crate::journal::Counter;
-use crate::sync::{Ordering, Word, interrupt_fence};
-use crate::tree::{FrameTree, Home, LeafWord, Opening, refuse};
+use crate::geometry::{FULL, NODE_WORDS};
+use crate::journal::{Counter, Journal, Step, Writer};
+use crate::root::Giant;
+use crate::sync::{Link, Ordering, Word, interrupt_fence};
+use crate::tree::{FrameTree, HomeCell, Opening, Refill, check_above, give_frames, refuse};
 
 /// One CPU's page cache. Two pairs of lines: the owner's, and one for requests to it.
 #[derive(Debug)]
 #[repr(C, align(128))]
-pub struct Slot {
+pub struct Slot<'m> {
     busy: Word,
-    home: Word,
-    alloc_side: Side,
-    free_side: Side,
+    journal: &'m Journal,
+    home: HomeCell<'m>,
+    alloc_side: Side<'m>,
+    free_side: Side<'m>,
     requests: Requests,
 }
 
@@ -51,60 +53,55 @@ struct Requests {
 /// Frames of one group.
 #[derive(Debug)]
 #[repr(C)]
-struct Side {
+struct Side<'m> {
     /// The group's number, or [`Side::CLOSED`].
     group: Word,
     free: Word,
-    /// Frames that were known to be zero when they came here, and have not been freed since.
-    known_zero: Word,
-    /// Frames of the group that are not managed.
+    /// Frames that can't simply be taken back: those that are not managed, and those that were
+    /// known to be zero when they came here and have not been freed since.
+    guarded: Word,
+    /// Of these, those that are not managed.
     foreign: Word,
-    /// A [`LeafWord`].
-    leaf: Word,
-    /// The giant's place in the table; with the group, a [`Place`].
-    giant: Word,
+    /// The group's word of truth.
+    leaf: Link<'m, Word>,
+    giant: Link<'m, Giant<'m>>,
 }
 
 /// The right to use a slot until it is dropped. One pointer, so that it stays in a register;
-/// tree and CPU number come as arguments.
+/// the tree comes as an argument.
 #[derive(Debug)]
-pub struct Turn<'s> {
-    slot: &'s Slot,
+pub struct Turn<'s, 'm> {
+    slot: &'s Slot<'m>,
 }
 
-impl Slot {
-    /// A slot that holds nothing.
-    pub fn new() -> Self {
+impl<'m> Slot<'m> {
+    /// A slot that holds nothing, for the CPU whose journal this is.
+    pub fn new(journal: &'m Journal) -> Self {
         Self {
             busy: Word::new(0),
-            home: Word::new(0),
+            journal,
+            home: HomeCell::new(),
             alloc_side: Side::new(),
             free_side: Side::new(),
             requests: Requests { drain: Word::new(0) },
         }
     }
 
-    /// A use by CPU `cpu`, which owns this slot; `None` in an interrupt inside another use. No
-    /// atomic read-modify-write. A request to drain that is there at the end is served then,
-    /// also one that an interrupt inside the use has left.
+    /// A use by the CPU that owns this slot; `None` in an interrupt inside another use. No atomic
+    /// read-modify-write. A request to drain that is there at the end is served then, also one
+    /// that an interrupt inside the use has left.
     #[inline(always)]
-    pub fn take_turn<R>(
-        &self,
-        tree: &FrameTree<'_>,
-        cpu: usize,
-        work: impl FnOnce(Turn<'_>) -> R,
-    ) -> Option<R> {
-        let turn = self.enter()?;
-        let result = work(turn);
+    pub fn take_turn<R>(&self, work: impl FnOnce(Turn<'_, 'm>) -> R) -> Option<R> {
+        let result = work(self.enter()?);
         // ORDERING: a request only; what it is about is not read through it.
         if self.requests.drain.load(Ordering::Relaxed) != 0 {
-            self.serve_requests(tree, cpu);
+            self.serve_requests();
         }
         Some(result)
     }
 
     #[inline(always)]
-    fn enter(&self) -> Option<Turn<'_>> {
+    fn enter(&self) -> Option<Turn<'_, 'm>> {
         if self.is_busy() {
             return None;
         }
@@ -141,7 +138,7 @@ impl Slot {
     }
 
     /// A frame that is both here and free in the tree: a broken invariant.
-    pub fn overlap(&self, tree: &FrameTree<'_>) -> Option<FrameNumber> {
+    pub fn overlap(&self, tree: &FrameTree<'m>) -> Option<FrameNumber> {
         self.sides()
             .filter_map(Side::held)
             .find_map(|(group, frames)| lowest(group, frames & tree.peek(group.first_frame())?.0))
@@ -158,12 +155,12 @@ impl Slot {
         })
     }
 
-    fn sides(&self) -> impl Iterator<Item = &Side> + Clone {
+    fn sides(&self) -> impl Iterator<Item = &Side<'m>> + Clone {
         [&self.alloc_side, &self.free_side].into_iter()
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Turn<'_, '_> {
     #[inline]
     fn drop(&mut self) {
         interrupt_fence();
@@ -172,66 +169,73 @@ impl Drop for Turn<'_> {
     }
 }
 
-impl Turn<'_> {
+impl<'m> Turn<'_, 'm> {
     /// Takes a frame: from the cache without an atomic read-modify-write, else by a refill.
     #[inline(always)]
-    pub fn alloc(&self, tree: &FrameTree<'_>, cpu: usize) -> Result<Frame, OutOfMemory> {
+    pub fn alloc(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
         match self.slot.alloc_side.alloc() {
             Some(frame) => Ok(frame),
-            None => self.slot.alloc_anew(tree, cpu),
+            None => self.slot.alloc_anew(tree),
         }
     }
 
     /// Takes a frame back, after looking whether it can be.
     #[inline(always)]
-    pub fn free(
-        &self,
-        tree: &FrameTree<'_>,
-        cpu: usize,
-        frame: FrameNumber,
-    ) -> Result<(), FreeError> {
+    pub fn free(&self, tree: &FrameTree<'m>, frame: FrameNumber) -> Result<(), FreeError> {
         let Slot { alloc_side, free_side, .. } = self.slot;
         let group = Group::of(frame);
         // Each side with code of its own: a load from the address form that the last store used
         // is free on recent CPUs, and several cycles otherwise.
         if alloc_side.is_open_for(group) {
-            alloc_side.take_back(tree, frame)
+            alloc_side.take_back(frame)
         } else if free_side.is_open_for(group) {
-            free_side.take_back(tree, frame)
+            free_side.take_back(frame)
         } else {
-            self.slot.free_elsewhere(tree, cpu, frame)
+            self.slot.free_elsewhere(tree, frame)
         }
     }
 
-    /// How many frames of the `frames` from `first` on it holds; both whole groups.
-    pub fn held_in(&self, first: FrameNumber, frames: u64) -> u64 {
-        let start = Group::of(first).number();
-        let groups = start..start + frames / WORD_BITS;
-        self.slot.sides().filter(|side| groups.contains(&get(&side.group))).map(Side::count).sum()
+    /// The right to write the CPU's journal, for as long as the turn lasts.
+    #[inline]
+    pub fn writer(&self) -> Writer<'m> {
+        self.slot.writer()
+    }
+
+    /// How many frames of the block at `first` it holds.
+    #[inline]
+    pub fn held_in(&self, first: FrameNumber) -> u64 {
+        let Slot { alloc_side, free_side, .. } = self.slot;
+        let block = Group::of(first).number() / NODE_WORDS as u64;
+        if alloc_side.block() != block && free_side.block() != block {
+            return 0;
+        }
+        self.count_in(block)
+    }
+
+    #[cold]
+    fn count_in(&self, block: u64) -> u64 {
+        self.slot.sides().filter(|side| side.block() == block).map(Side::count).sum()
     }
 
     /// Gives all cached frames back to the tree, and the home up.
-    pub fn drain(&self, tree: &FrameTree<'_>, cpu: usize) -> Result<(), FreeError> {
-        self.slot.give_all(tree, cpu)
+    pub fn drain(&self) -> Result<(), FreeError> {
+        self.slot.give_all()
     }
 }
 
 /// The slow paths, out of line: each is entered by the holder of the turn only.
-impl Slot {
+impl<'m> Slot<'m> {
     #[inline(never)]
-    fn alloc_anew(&self, tree: &FrameTree<'_>, cpu: usize) -> Result<Frame, OutOfMemory> {
+    fn alloc_anew(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
         let Slot { alloc_side, free_side, home, .. } = self;
         if get(&free_side.free) != 0 {
             alloc_side.trade(free_side);
         } else {
-            let mut at = Home::from_word(get(home));
-            let refill = tree.refill_near(tree.sole_writer(cpu), &mut at);
-            put(home, at.to_word());
-            let cache = refill?;
-            let group = Group::of(cache.base());
-            // A refill comes from a managed group.
-            let opening = tree.open(group).map_err(|_| OutOfMemory)?;
-            alloc_side.open(tree, group, opening);
+            let mut at = home.get();
+            let refill = tree.refill_near(self.writer(), &mut at);
+            home.put(at);
+            let Refill { cache, block } = refill?;
+            alloc_side.open(tree.open_in(block, Group::of(cache.base())));
             alloc_side.put(&cache);
         }
         alloc_side.alloc().ok_or(OutOfMemory)
@@ -239,35 +243,37 @@ impl Slot {
 
     /// Takes a frame back that falls into neither side's group.
     #[inline(never)]
-    fn free_elsewhere(
-        &self,
-        tree: &FrameTree<'_>,
-        cpu: usize,
-        frame: FrameNumber,
-    ) -> Result<(), FreeError> {
-        let group = Group::of(frame);
-        let opening = tree.open(group).map_err(|found| FreeError { frame, found })?;
+    fn free_elsewhere(&self, tree: &FrameTree<'m>, frame: FrameNumber) -> Result<(), FreeError> {
+        let refused = |found| FreeError { frame, found };
+        let opening = tree.open(Group::of(frame)).map_err(refused)?;
+        check(&opening, frame).map_err(refused)?;
         let side = &self.free_side;
-        let flushed = self.flush(tree, cpu, side);
-        side.open(tree, group, opening);
-        side.take_back(tree, frame).and(flushed)
+        // Begun while the side still shows its frames, so that others always know of them.
+        let step = self.writer().begin();
+        let old = side.close();
+        side.open(opening);
+        put(&side.free, bit_of(frame));
+        flush(&step, old)
     }
 
     /// Gives all cached frames back to the tree, and the home up.
-    fn give_all(&self, tree: &FrameTree<'_>, cpu: usize) -> Result<(), FreeError> {
+    fn give_all(&self) -> Result<(), FreeError> {
         let Slot { alloc_side, free_side, home, .. } = self;
-        let first = self.flush(tree, cpu, alloc_side);
-        let second = self.flush(tree, cpu, free_side);
-        let mut at = Home::from_word(get(home));
-        tree.leave(&mut at);
-        put(home, at.to_word());
+        // As in `free_elsewhere`.
+        let step = self.writer().begin();
+        let given = [alloc_side, free_side].map(|side| flush(&step, side.close()));
+        drop(step);
+        let mut at = home.get();
+        at.leave();
+        home.put(at);
+        let [first, second] = given;
         first.and(second)
     }
 
     /// Between two uses; an interrupt that comes in between serves the request itself.
     #[cold]
     #[inline(never)]
-    fn serve_requests(&self, tree: &FrameTree<'_>, cpu: usize) {
+    fn serve_requests(&self) {
         // ORDERING: a request only.
         while self.requests.drain.load(Ordering::Relaxed) != 0
             && let Some(_turn) = self.enter()
@@ -276,54 +282,84 @@ impl Slot {
             // and the work is still to come, or kept.
             self.requests.drain.store(0, Ordering::Relaxed);
             // A double free that only this flush could see is counted in the journal.
-            let _ = self.give_all(tree, cpu);
+            let _ = self.give_all();
         }
     }
 
-    /// Gives what a side holds to the tree, and closes it.
-    fn flush(&self, tree: &FrameTree<'_>, cpu: usize, side: &Side) -> Result<(), FreeError> {
-        let writer = tree.sole_writer(cpu);
-        // Opened while the side still shows its frames, so that others always know of them.
-        let step = writer.begin();
-        let Held { group, place, frames, known_zero } = side.close();
-        if frames == 0 {
-            return Ok(());
-        }
-        writer.add(Counter::Flushes, 1);
-        // While a frame is held its block can't be free as a whole: else all were freed twice.
-        let overlap = match tree.check_above(place.block) {
-            Ok(()) => tree.give(&step, place, frames, known_zero),
-            Err(_) => frames,
-        };
-        if overlap == 0 {
-            return Ok(());
-        }
-        writer.add(Counter::LateDoubleFrees, u64::from(overlap.count_ones()));
-        Err(refuse(group, overlap, Found::FreeAtFlush))
+    #[inline]
+    fn writer(&self) -> Writer<'m> {
+        Writer::sole(self.journal)
     }
+}
+
+/// Gives what a side held to the tree.
+#[inline(always)]
+fn flush(step: &Step<'_>, held: Held<'_>) -> Result<(), FreeError> {
+    let Held { place: Some(place), frames, known_zero } = held else { return Ok(()) };
+    if frames == 0 {
+        return Ok(());
+    }
+    let writer = step.writer();
+    writer.add(Counter::Flushes, 1);
+    // While a frame is held its block can't be free as a whole: else all were freed twice.
+    let overlap = match check_above(place.block()) {
+        Ok(()) => give_frames(step, place, frames, known_zero),
+        Err(_) => frames,
+    };
+    if overlap == 0 { Ok(()) } else { Err(late_double_free(writer, place.group, overlap)) }
+}
+
+/// Looks whether a frame can be taken back to its group, of which nothing is held here.
+#[inline(always)]
+fn check(opening: &Opening<'_>, frame: FrameNumber) -> Result<(), Found> {
+    let Opening { place, managed } = opening;
+    if managed & bit_of(frame) == 0 {
+        return Err(Found::Unmanaged);
+    }
+    check_above(place.block())?;
+    // ORDERING: exact at rest, as promised; no contents are read through it.
+    if place.leaf.load(Ordering::Relaxed) & bit_of(frame) != 0 {
+        return Err(Found::Free);
+    }
+    Ok(())
+}
+
+/// The error for frames that were free already when a side was flushed.
+#[cold]
+#[inline(never)]
+fn late_double_free(writer: Writer<'_>, group: Group, overlap: u64) -> FreeError {
+    writer.add(Counter::LateDoubleFrees, u64::from(overlap.count_ones()));
+    refuse(group, overlap, Found::FreeAtFlush)
 }
 
 /// What a closed side held.
 #[derive(Clone, Copy, Debug)]
-struct Held {
-    group: Group,
-    place: Place,
+struct Held<'m> {
+    /// Nowhere, if it was never open.
+    place: Option<Place<'m>>,
     frames: u64,
     known_zero: u64,
 }
 
-impl Side {
+impl<'m> Side<'m> {
     /// The group of a side that is open for none: no frame has this group.
     const CLOSED: u64 = u64::MAX;
 
     fn new() -> Self {
-        let [free, known_zero, foreign, leaf, giant] = core::array::from_fn(|_| Word::new(0));
-        Self { group: Word::new(Self::CLOSED), free, known_zero, foreign, leaf, giant }
+        let [free, guarded, foreign] = core::array::from_fn(|_| Word::new(0));
+        let group = Word::new(Self::CLOSED);
+        Self { group, free, guarded, foreign, leaf: Link::empty(), giant: Link::empty() }
     }
 
     #[inline]
     fn is_open_for(&self, group: Group) -> bool {
         get(&self.group) == group.number()
+    }
+
+    /// The number of its group's block; of a closed one a number that no block has.
+    #[inline]
+    fn block(&self) -> u64 {
+        get(&self.group) / NODE_WORDS as u64
     }
 
     /// How many frames it holds; for anybody.
@@ -354,18 +390,18 @@ impl Side {
     /// Frames of the group that can't simply be taken back: held here, free in the tree, foreign,
     /// or on record as known to be zero.
     #[inline(always)]
-    fn obstacles(&self, tree: &FrameTree<'_>, held: u64) -> u64 {
+    fn obstacles(&self, held: u64) -> u64 {
         // ORDERING: exact at rest, as promised; no contents are read through it.
-        let in_tree = tree.leaf_word(self.leaf_word()).load(Ordering::Relaxed);
-        held | in_tree | get(&self.foreign) | get(&self.known_zero)
+        let in_tree = self.leaf.load().map_or(FULL, |leaf| leaf.load(Ordering::Relaxed));
+        held | in_tree | get(&self.guarded)
     }
 
     /// Takes a frame of the side's group back, unless it is free already or foreign.
     #[inline(always)]
-    fn take_back(&self, tree: &FrameTree<'_>, frame: FrameNumber) -> Result<(), FreeError> {
+    fn take_back(&self, frame: FrameNumber) -> Result<(), FreeError> {
         let held = get(&self.free);
-        if held == 0 || self.obstacles(tree, held) & bit_of(frame) != 0 {
-            return self.take_back_slowly(tree, frame);
+        if held == 0 || self.obstacles(held) & bit_of(frame) != 0 {
+            return self.take_back_slowly(frame);
         }
         put(&self.free, held | bit_of(frame));
         Ok(())
@@ -374,7 +410,7 @@ impl Side {
     /// The same for the first frame of a dry side, for one that was known to be zero, and for
     /// what will be refused.
     #[inline(never)]
-    fn take_back_slowly(&self, tree: &FrameTree<'_>, frame: FrameNumber) -> Result<(), FreeError> {
+    fn take_back_slowly(&self, frame: FrameNumber) -> Result<(), FreeError> {
         let (held, bit) = (get(&self.free), bit_of(frame));
         let refused = |found| Err(FreeError { frame, found });
         if get(&self.foreign) & bit != 0 {
@@ -384,13 +420,14 @@ impl Side {
             return refused(Found::Cached);
         }
         if held == 0
-            && let Err(found) = tree.check_above(self.place().block)
+            && let Some(giant) = self.giant.load()
+            && let Err(found) = check_above(Block { giant, index: Group::of(frame).block() })
         {
             return refused(found);
         }
         // From here on nothing is known of its contents.
-        put(&self.known_zero, get(&self.known_zero) & !bit);
-        if self.obstacles(tree, held) & bit != 0 {
+        put(&self.guarded, get(&self.guarded) & !bit);
+        if self.obstacles(held) & bit != 0 {
             return refused(Found::Free);
         }
         put(&self.free, held | bit);
@@ -398,42 +435,40 @@ impl Side {
     }
 
     /// Opens a dry side for a group.
-    fn open(&self, tree: &FrameTree<'_>, group: Group, Opening { place, managed }: Opening) {
-        put(&self.group, group.number());
+    #[inline]
+    fn open(&self, Opening { place, managed }: Opening<'m>) {
+        put(&self.group, place.group.number());
+        put(&self.guarded, !managed);
         put(&self.foreign, !managed);
-        put(&self.leaf, tree.leaf_word_at(place).index() as u64);
-        put(&self.giant, place.block.giant as u64);
+        self.leaf.publish(place.leaf);
+        self.giant.publish(place.giant);
     }
 
     /// Empties and closes it; inside a step, since the frames are in nobody's sight then.
-    fn close(&self) -> Held {
+    #[inline]
+    fn close(&self) -> Held<'m> {
+        let frames = get(&self.free);
         let held = Held {
-            group: Group::new(get(&self.group)),
             place: self.place(),
-            frames: get(&self.free),
-            known_zero: get(&self.known_zero) & get(&self.free),
+            frames,
+            known_zero: get(&self.guarded) & !get(&self.foreign) & frames,
         };
         // ORDERING: Release pairs with the Acquire in `count`.
         self.free.store(0, Ordering::Release);
-        put(&self.known_zero, 0);
         put(&self.group, Self::CLOSED);
         held
     }
 
     #[inline]
-    fn place(&self) -> Place {
-        Place::of(Group::new(get(&self.group)), get(&self.giant) as usize)
-    }
-
-    #[inline]
-    fn leaf_word(&self) -> LeafWord {
-        LeafWord::new(get(&self.leaf) as usize)
+    fn place(&self) -> Option<Place<'m>> {
+        let group = Group::new(get(&self.group));
+        Some(Place { group, giant: self.giant.load()?, leaf: self.leaf.load()? })
     }
 
     #[inline]
     fn put(&self, cache: &PageCache) {
         put(&self.free, cache.free());
-        put(&self.known_zero, cache.known_zero());
+        put(&self.guarded, get(&self.foreign) | cache.known_zero());
     }
 
     /// Exchanges what the two sides hold.
@@ -441,16 +476,16 @@ impl Side {
         let pairs = [
             (&self.group, &other.group),
             (&self.free, &other.free),
-            (&self.known_zero, &other.known_zero),
+            (&self.guarded, &other.guarded),
             (&self.foreign, &other.foreign),
-            (&self.leaf, &other.leaf),
-            (&self.giant, &other.giant),
         ];
         for (one, another) in pairs {
             let kept = get(one);
             put(one, get(another));
             put(another, kept);
         }
+        self.leaf.trade(&other.leaf);
+        self.giant.trade(&other.giant);
     }
 }
 

@@ -1,5 +1,5 @@
-//! The one door to atomics: every shared word of the crate is a [`Word`], and nothing else in
-//! `src/` names an atomic type.
+//! The one door to atomics: every shared word of the crate is a [`Word`], every pointer that may
+//! change while others read it a [`Link`], and nothing else in `src/` names an atomic type.
 //!
 //! Behind the door stands `core`, or `loom` under `cfg(loom)`, or, in the crate's own unit
 //! tests, `core` with a count of the read-modify-writes that this thread has made (see
@@ -9,6 +9,9 @@
 use core::sync::atomic as imp;
 #[cfg(loom)]
 use loom::sync::atomic as imp;
+
+use core::fmt;
+use core::marker::PhantomData;
 
 pub use imp::Ordering;
 
@@ -62,6 +65,69 @@ impl Word {
         counting::one();
         // ORDERING: nothing is read through a word that was not won.
         self.0.compare_exchange(current, new, success, Ordering::Relaxed)
+    }
+}
+
+/// A way to a part of the metadata: empty, or a `&'m T`. What is put behind it is whole by then,
+/// so whoever follows it needs no other synchronisation.
+#[repr(transparent)]
+pub struct Link<'m, T> {
+    at: imp::AtomicPtr<T>,
+    /// It gives `&'m T` and takes `&'m T`: a link must pass for one of neither a shorter nor a
+    /// longer lifetime.
+    gives: PhantomData<&'m T>,
+    takes: PhantomData<fn(&'m T)>,
+}
+
+impl<'m, T> Link<'m, T> {
+    /// A link to nothing yet.
+    pub fn empty() -> Self {
+        Self::of(core::ptr::null_mut())
+    }
+
+    /// A link to `part`.
+    #[inline]
+    pub fn to(part: &'m T) -> Self {
+        Self::of(core::ptr::from_ref(part).cast_mut())
+    }
+
+    #[inline]
+    fn of(at: *mut T) -> Self {
+        Self { at: imp::AtomicPtr::new(at), gives: PhantomData, takes: PhantomData }
+    }
+
+    /// What it leads to; a plain load on x86.
+    #[inline]
+    pub fn load(&self) -> Option<&'m T> {
+        // ORDERING: Acquire pairs with the Release in `publish`: who finds a part finds it whole.
+        let at = self.at.load(Ordering::Acquire);
+        // SAFETY: null, or a `&'m T` that `to` or `publish` was given: valid for all of `'m`.
+        unsafe { at.as_ref() }
+    }
+
+    /// Makes it lead to `part` from now on: one plain store.
+    #[inline]
+    pub fn publish(&self, part: &'m T) {
+        // ORDERING: Release, as said in `load`.
+        self.at.store(core::ptr::from_ref(part).cast_mut(), Ordering::Release);
+    }
+}
+
+impl<'m, T> Link<'m, T> {
+    /// Exchanges what two links of one owner lead to; nobody else writes them.
+    #[inline]
+    pub fn trade(&self, other: &Self) {
+        // ORDERING: as in `load` and `publish`.
+        let [one, another] = [self, other].map(|link| link.at.load(Ordering::Acquire));
+        self.at.store(another, Ordering::Release);
+        other.at.store(one, Ordering::Release);
+    }
+}
+
+impl<T> fmt::Debug for Link<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not what it leads to: parts lead back to what they hang from.
+        write!(f, "Link({:?})", self.load().map(core::ptr::from_ref))
     }
 }
 

@@ -269,6 +269,10 @@ impl Model {
             return Err(Found::Unmanaged);
         }
         if cache.alloc_side.group != Some(group) && cache.free_side.group != Some(group) {
+            // A free that is refused moves nothing.
+            if let Some(found) = found {
+                return Err(found);
+            }
             let old = std::mem::replace(&mut cache.free_side, Side { group: Some(group), bits: 0 });
             self.tree.insert(old.group.unwrap_or(0), old.bits);
         }

@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::HashSet;
 
-use frametree::{AllocError, Found, Frame, FrameNumber, FramePool};
+use frametree::{AllocError, Found, Frame, FrameNumber, FramePool, Layout};
 use support::{BLOCK, GIANT, Threads, pool};
 
 /// A map with crumbs at both ends, a hole in a block, a hole of GiBs, and two whole GiBs.
@@ -208,4 +208,22 @@ fn absurd_numbers_of_cpus_are_refused() {
             assert!(frametree::Layout::new(map, cpus).is_err(), "{cpus} CPUs");
         }
     });
+}
+
+#[test]
+fn metadata_is_for_memory_and_not_for_holes() {
+    let bytes = |frames: &[(u64, u64)]| {
+        support::with_map(frames, |map| Layout::new(map, 1).expect("a layout").bytes())
+    };
+    let near = bytes(&[(0, GIANT), (2 * GIANT, GIANT)]);
+    assert_eq!(bytes(&[(0, GIANT), (63 * GIANT, GIANT)]), near, "a hole of GiBs");
+    let far = bytes(&[(0, GIANT), (1000 * 1000 * GIANT, GIANT)]);
+    assert!(far <= near + 1024, "{far} and {near}: a hole of many TiB");
+    // A whole section for its leaf: 128 MiB's worth.
+    assert!(bytes(&[(77, 1)]) <= 8192 + 2560, "{} for one frame", bytes(&[(77, 1)]));
+    assert_eq!(bytes(&[(0, 4 * BLOCK)]), bytes(&[(77, 1)]), "the same section");
+    // Two bits a frame, and less than a hundredth more.
+    let large = bytes(&[(0, 1024 * GIANT)]) as u64;
+    let bits = 1024 * GIANT * 2;
+    assert!(large * 8 < bits + bits / 100, "{large} bytes for 1 TiB");
 }

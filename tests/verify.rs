@@ -40,13 +40,23 @@ fn broken_by_flips(
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     let quiet = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    for (index, word) in memory.enumerate() {
-        // Of the many words that hold nothing, at least one in each node of eight.
-        let is_empty = word.load(Ordering::Relaxed) == 0;
-        if word.load(Ordering::Relaxed) == GIANT / BLOCK {
-            // Where the directory says how many blocks a GiB has: a walk would not end.
+    let memory: Vec<_> = memory.collect();
+    let address = |word: &AtomicU64| word.as_ptr().addr() as u64;
+    let addresses = address(memory[0])..address(memory[memory.len() - 1]);
+    let mut since_link = usize::MAX;
+    for (index, word) in memory.iter().enumerate() {
+        // Links lead into the metadata; a wrong one would lead anywhere. Behind one there may be
+        // empty ones, up to as many as a cluster has, or the length of what it leads to.
+        let value = word.load(Ordering::Relaxed);
+        since_link = since_link.saturating_add(1);
+        if addresses.contains(&value) {
+            since_link = 0;
+        }
+        if since_link == 0 || value == 0 && since_link < 64 || value == 1 && since_link == 1 {
             continue;
         }
+        // Of the many words that hold nothing, at least one in each node of eight.
+        let is_empty = value == 0;
         let bits: &[u32] = match (is_empty, index % 7) {
             (false, _) => &[0, 1, 2, 33, 63],
             (true, 0) => &[0, 33],
@@ -54,7 +64,7 @@ fn broken_by_flips(
         };
         for bit in bits {
             word.fetch_xor(1 << bit, Ordering::Relaxed);
-            // A bit of the directory may lead out of it: that panics, as an index does.
+            // A bit of the directory may lead out of it: that panics.
             let said = catch_unwind(AssertUnwindSafe(|| pool.verify()));
             if let Ok(Err(broken)) = said {
                 assert!(broken.to_string().len() > 20, "{broken:?} in words");
@@ -110,8 +120,10 @@ fn every_broken_invariant_is_seen_and_said() {
     let mut cache = unsafe { PageCache::from_parts(cache.base(), cache.free(), cache.free()) };
     cache.flush(tree).expect("a flush");
     let cached = pool.alloc().expect("a frame");
-    // A free block whose leaf has been written.
+    // A free block whose leaf has been written, and a free giant whose nodes have been.
     tree.free_block(other).expect("a free");
+    let giant = tree.alloc_giant().expect("a giant");
+    tree.free_giant(giant).expect("a free");
     pool.verify().expect("a sound tree");
 
     let seen = broken_by_flips(pool, memory);

@@ -1,7 +1,7 @@
 //! Split against split, split against merge, whole blocks against frames, giants.
 
 use super::{World, explore, spawn};
-use crate::tree::Home;
+use crate::tree::HomeCell;
 
 #[test]
 fn two_first_splits_of_the_same_blocks() {
@@ -75,16 +75,44 @@ fn a_giant_split_against_its_merge() {
 }
 
 #[test]
+fn two_first_splits_of_the_same_giant() {
+    explore(Some(1), || {
+        let world = World::new(&[(0, 16)]);
+        let other = spawn(&world, |world| world.refill(1).expect("one of eight words"));
+        let own = world.refill(0).expect("one of eight words");
+        let other = other.join().unwrap();
+        world.flush(1, other);
+        world.flush(0, own);
+        world.check(16);
+    });
+}
+
+#[test]
+fn a_giant_claimed_whole_for_the_first_time_against_a_refill() {
+    explore(Some(1), || {
+        let world = World::new(&[(0, 16)]);
+        let other = spawn(&world, |world| world.refill(1).ok());
+        if let Ok(first) = world.alloc_giant(0) {
+            world.free_giant(0, first);
+        }
+        if let Some(cache) = other.join().unwrap() {
+            world.flush(1, cache);
+        }
+        world.check(16);
+    });
+}
+
+#[test]
 fn two_cpus_with_homes_lose_nothing() {
     explore(Some(2), || {
         let world = World::new(&[(0, 8)]);
         let visit = |world: &World, cpu: usize| {
-            let mut home = Home::default();
+            let mut home = HomeCell::new().get();
             let writer = world.tree.sole_writer(cpu);
-            let cache = world.tree.refill_near(writer, &mut home).expect("one of four words");
+            let cache = world.tree.refill_near(writer, &mut home).expect("one of four words").cache;
             world.touch(cache.base(), cache.free());
             world.flush(cpu, cache);
-            world.tree.leave(&mut home);
+            home.leave();
         };
         let other = spawn(&world, move |world| visit(world, 1));
         visit(&world, 0);

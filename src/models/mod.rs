@@ -3,8 +3,8 @@
 //!
 //! Every model carries the contents of frames: whoever holds a frame writes to a cell that loom
 //! watches, so an ordering that is too weak to hand contents over shows as a data race, and a
-//! frame with two owners as a concurrent write. Unwritten leaves read as ones, so a search that
-//! looks at one gives out frames that others hold. After the threads are joined every model
+//! frame with two owners as a concurrent write. Unwritten leaves and nodes read as ones, so a search
+//! that looks at one gives out frames that others hold. After the threads are joined every model
 //! flushes what it holds and checks `verify`: nothing lost, nothing unmerged, no hint missing.
 //!
 //! `cargo test --lib` with `RUSTFLAGS="--cfg loom"`; `tests/planted.rs` plants bugs into the steps
@@ -28,7 +28,7 @@ use crate::cache::PageCache;
 use crate::directory::Size;
 use crate::error::OutOfMemory;
 use crate::frame::{Frame, FrameNumber, FrameRange};
-use crate::geometry::BLOCK_FRAMES;
+use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES};
 use crate::tree::FrameTree;
 
 /// A tree of a few frames, and their contents.
@@ -101,6 +101,20 @@ impl World {
         self.touch(first.number(), (1 << BLOCK_FRAMES) - 1);
         let writer = self.tree.sole_writer(cpu);
         self.tree.free_block_with(writer, first.into_number()).expect("own block");
+    }
+
+    /// A whole giant, used at once.
+    pub fn alloc_giant(&self, cpu: usize) -> Result<Frame, OutOfMemory> {
+        let first = self.tree.alloc_giant_with(self.tree.sole_writer(cpu))?;
+        self.touch(first.number(), (1 << GIANT_FRAMES) - 1);
+        Ok(first)
+    }
+
+    /// Frees a whole giant that was used until now.
+    pub fn free_giant(&self, cpu: usize, first: Frame) {
+        self.touch(first.number(), (1 << GIANT_FRAMES) - 1);
+        let writer = self.tree.sole_writer(cpu);
+        self.tree.free_giant_with(writer, first.into_number()).expect("own giant");
     }
 
     /// At rest: everything that is free can be had, once, and every invariant holds.

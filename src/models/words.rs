@@ -1,6 +1,16 @@
-//! Refill against refill, refill against flush, flush against flush on one word.
+//! Refill against refill, refill against flush, flush against flush on one word; and a part that is
+//! published while another CPU looks for it.
+
+extern crate std;
+
+use std::boxed::Box;
+
+use loom::sync::Arc;
 
 use super::{World, explore, spawn};
+use crate::geometry::FULL;
+use crate::node::Node;
+use crate::sync::{Link, Ordering};
 
 #[test]
 fn two_refills_share_nothing_and_miss_nothing() {
@@ -74,5 +84,22 @@ fn contents_pass_from_one_owner_to_two() {
             world.free(0, frame);
         }
         world.check(2);
+    });
+}
+
+#[test]
+fn what_a_link_leads_to_is_whole() {
+    explore(None, || {
+        let link: Arc<Link<'static, Node>> = Arc::new(Link::empty());
+        let other = link.clone();
+        let writer = loom::thread::spawn(move || {
+            let node: &'static Node = Box::leak(Box::new(Node::new(0)));
+            node.fill(FULL);
+            other.publish(node);
+        });
+        if let Some(node) = link.load() {
+            assert!(node.all(FULL, Ordering::Relaxed), "published before it was written");
+        }
+        writer.join().unwrap();
     });
 }

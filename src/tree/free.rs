@@ -9,7 +9,8 @@
 //! the same block, can be missed while that is under way: the two callers both claim to own the
 //! frame at that moment.
 
-use super::FrameTree;
+use super::levels::{announce, give_block, merge_block, merge_giant};
+use super::{FrameTree, free_in};
 use crate::cache::PageCache;
 use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError};
@@ -17,44 +18,36 @@ use crate::frame::FrameNumber;
 use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_FRAMES};
 use crate::journal::{Counter, Step, Writer};
 use crate::node::{Edge, Fill, give};
+use crate::root::Giant;
 use crate::sync::Ordering;
 
 /// What a group of frames may be freed to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Opening {
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'m> {
     /// Where its bits lie.
-    pub place: Place,
+    pub place: Place<'m>,
     /// Its managed frames.
     pub managed: u64,
 }
 
-impl FrameTree<'_> {
+impl<'m> FrameTree<'m> {
     /// Looks up where a group's frames go.
     ///
     /// # Errors
     /// What was found instead, if none of its frames is managed.
-    #[inline]
-    pub(crate) fn open(&self, group: Group) -> Result<Opening, Found> {
+    #[inline(always)]
+    pub(crate) fn open(&self, group: Group) -> Result<Opening<'m>, Found> {
         let place = self.directory.locate(group).ok_or(Found::Unmanaged)?;
-        let managed = self.directory.managed(group, place.block);
+        let managed = self.directory.managed(group, place.block());
         if managed == 0 { Err(Found::Unmanaged) } else { Ok(Opening { place, managed }) }
     }
 
-    /// Looks whether a block is free above its leaf. It can't become so while any of its frames
-    /// is held.
-    ///
-    /// # Errors
-    /// At which level.
+    /// The same for a group of this block, some of whose frames are managed.
     #[inline]
-    pub(crate) fn check_above(&self, block: Block) -> Result<(), Found> {
-        if self.is_giant_free(block.giant) {
-            return Err(Found::FreeGiant);
-        }
-        // ORDERING: a look for bugs of the caller; exact at rest.
-        if self.giants[block.giant].blocks.is_set(block.index, Ordering::Relaxed) {
-            return Err(Found::FreeBlock);
-        }
-        Ok(())
+    pub(crate) fn open_in(&self, block: Block<'m>, group: Group) -> Opening<'m> {
+        let leaf = block.leaf().word(group.word());
+        let managed = self.directory.managed(group, block);
+        Opening { place: Place { group, giant: block.giant, leaf }, managed }
     }
 
     /// [`FrameTree::free`], in this writer's journal.
@@ -84,10 +77,10 @@ impl FrameTree<'_> {
         known_zero: u64,
     ) -> Result<(), FreeError> {
         let opening = self.open(group).map_err(|found| refuse(group, frames, found))?;
-        self.check_above(opening.place.block).map_err(|found| refuse(group, frames, found))?;
+        check_above(opening.place.block()).map_err(|found| refuse(group, frames, found))?;
         let managed = frames & opening.managed;
         let step = writer.begin();
-        let overlap = self.give(&step, opening.place, managed, known_zero & managed);
+        let overlap = give_frames(&step, opening.place, managed, known_zero & managed);
         drop(step);
         let foreign = frames & !opening.managed;
         if overlap != 0 {
@@ -99,39 +92,6 @@ impl FrameTree<'_> {
         }
     }
 
-    /// Gives checked frames of one group to their leaf; returns those that were free already.
-    /// One read-modify-write; one more if the word was empty; a merge if the leaf is full now.
-    pub(crate) fn give(&self, step: &Step<'_>, place: Place, frames: u64, known_zero: u64) -> u64 {
-        let Place { block, word } = place;
-        if frames == 0 {
-            return 0;
-        }
-        let writer = step.writer();
-        if known_zero != 0 {
-            self.give_zeroes(place, known_zero);
-        }
-        let given = give(self.leaf(block).word(word), frames);
-        if given.edge == Edge::FromEmpty {
-            self.announce(block);
-        }
-        if given.fill == Fill::Full {
-            self.merge_block(writer, block);
-        }
-        writer.add(Counter::Returned, u64::from((frames & !given.overlap).count_ones()));
-        given.overlap
-    }
-
-    /// Records frames that are about to be freed as known to be zero.
-    fn give_zeroes(&self, Place { block, word }: Place, known_zero: u64) {
-        // ORDERING: a frame that is free already keeps its own answer; exact at rest.
-        let free = self.leaf(block).word(word).load(Ordering::Relaxed);
-        // ORDERING: both published by the Release of the frames' own bits.
-        self.zero_node(block).word(word).fetch_or(known_zero & !free, Ordering::Relaxed);
-        let (hint, mask) = self.giants[block.giant].zero.at(block.index);
-        // ORDERING: as above.
-        hint.fetch_or(mask, Ordering::Relaxed);
-    }
-
     /// [`FrameTree::free_block`], in this writer's journal.
     #[inline(always)]
     pub(crate) fn free_block_with(
@@ -141,13 +101,13 @@ impl FrameTree<'_> {
     ) -> Result<(), FreeError> {
         let block = self.check_block(first)?;
         let _step = writer.begin();
-        let given = self.give_block(block);
+        let given = give_block(block);
         if given.overlap != 0 {
             return Err(FreeError { frame: first, found: Found::FreeBlock });
         }
         writer.add(Counter::Returned, BLOCK_FRAMES);
         if given.fill == Fill::Full {
-            self.merge_giant(writer, block.giant);
+            merge_giant(writer, block.giant);
         }
         Ok(())
     }
@@ -157,15 +117,17 @@ impl FrameTree<'_> {
     /// # Errors
     /// What was found instead.
     #[inline(always)]
-    pub(crate) fn check_block(&self, first: FrameNumber) -> Result<Block, FreeError> {
-        let block = self.locate_aligned(first, BLOCK_FRAMES)?;
-        if !self.directory.giant(block.giant).is_block_full(block.index) {
-            return Err(FreeError { frame: first, found: Found::Unmanaged });
+    pub(crate) fn check_block(&self, first: FrameNumber) -> Result<Block<'m>, FreeError> {
+        let refused = |found| FreeError { frame: first, found };
+        let giant = self.locate_aligned(first, BLOCK_FRAMES)?;
+        let block = Block { giant, index: Group::of(first).block() };
+        if !block.is_full() {
+            return Err(refused(Found::Unmanaged));
         }
-        self.check_above(block).map_err(|found| FreeError { frame: first, found })?;
+        check_above(block).map_err(refused)?;
         // ORDERING: a look for bugs of the caller; exact at rest.
-        if !self.leaf(block).all(0, Ordering::Relaxed) {
-            return Err(FreeError { frame: first, found: self.partly_free(block) });
+        if !block.leaf().is_empty(Ordering::Relaxed) {
+            return Err(refused(partly_free(block)));
         }
         Ok(block)
     }
@@ -176,44 +138,102 @@ impl FrameTree<'_> {
         writer: Writer<'_>,
         first: FrameNumber,
     ) -> Result<(), FreeError> {
-        let giant = self.locate_aligned(first, GIANT_FRAMES)?.giant;
+        let giant = self.locate_aligned(first, GIANT_FRAMES)?;
         let refused = |found| FreeError { frame: first, found };
-        if !self.directory.giant(giant).is_full() {
+        if !giant.is_full() {
             return Err(refused(Found::Unmanaged));
         }
-        if self.is_giant_free(giant) {
+        if giant.is_free() || giant.written().is_none() {
             return Err(refused(Found::FreeGiant));
         }
-        let free: u64 = self.blocks_of(giant).map(|block| self.free_in(block)).sum();
+        let free: u64 = giant.blocks().map(free_in).sum();
         if free != 0 {
             return Err(refused(Found::PartlyFree { free }));
         }
-        let (cluster, mask) = self.cluster(giant);
         let _step = writer.begin();
-        if give(&cluster.free, mask).overlap != 0 {
+        if give(&giant.cluster.free, giant.mask).overlap != 0 {
             return Err(refused(Found::FreeGiant));
         }
         writer.add(Counter::Returned, GIANT_FRAMES);
         Ok(())
     }
 
-    #[cold]
-    #[inline(never)]
-    fn partly_free(&self, block: Block) -> Found {
-        Found::PartlyFree { free: self.leaf(block).count() }
-    }
-
-    /// The first block of something large, which may have frames that are not managed.
+    /// The giant of something large, which may have frames that are not managed.
     #[inline]
-    fn locate_aligned(&self, first: FrameNumber, frames: u64) -> Result<Block, FreeError> {
+    fn locate_aligned(&self, first: FrameNumber, frames: u64) -> Result<&'m Giant<'m>, FreeError> {
         if !first.get().is_multiple_of(frames) {
             return Err(FreeError { frame: first, found: Found::Misaligned { frames } });
         }
-        match self.directory.locate(Group::of(first)) {
-            Some(place) => Ok(place.block),
-            None => Err(FreeError { frame: first, found: Found::Unmanaged }),
-        }
+        let giant = self.directory.giant(Group::of(first).giant());
+        giant.ok_or(FreeError { frame: first, found: Found::Unmanaged })
     }
+}
+
+/// Looks whether a block is free above its leaf. It can't become so while any of its frames is
+/// held.
+///
+/// # Errors
+/// At which level.
+#[inline]
+pub(crate) fn check_above(block: Block<'_>) -> Result<(), Found> {
+    let Some(nodes) = block.giant.in_use() else { return Err(Found::FreeGiant) };
+    // ORDERING: a look for bugs of the caller; exact at rest.
+    if nodes.blocks.is_set(block.index, Ordering::Relaxed) {
+        return Err(Found::FreeBlock);
+    }
+    Ok(())
+}
+
+/// Gives checked frames of one group to their leaf; returns those that were free already. One
+/// read-modify-write; one more if the word was empty; a merge if the leaf is full now.
+#[inline(always)]
+pub(crate) fn give_frames(step: &Step<'_>, place: Place<'_>, frames: u64, known_zero: u64) -> u64 {
+    if frames == 0 {
+        return 0;
+    }
+    let writer = step.writer();
+    if known_zero != 0 {
+        give_zeroes(place, known_zero);
+    }
+    let given = give(place.leaf, frames);
+    if given.edge == Edge::FromEmpty {
+        announce(place.block());
+    }
+    if given.fill == Fill::Full {
+        merge_block(writer, place.block());
+    }
+    writer.add(Counter::Returned, count(frames & !given.overlap));
+    given.overlap
+}
+
+/// How many bits are set. Most often it is one, which is told without counting.
+#[inline(always)]
+fn count(bits: u64) -> u64 {
+    if bits.is_power_of_two() { 1 } else { count_many(bits) }
+}
+
+#[inline(never)]
+fn count_many(bits: u64) -> u64 {
+    u64::from(bits.count_ones())
+}
+
+/// Records frames that are about to be freed as known to be zero.
+#[cold]
+fn give_zeroes(place: Place<'_>, known_zero: u64) {
+    let block = place.block();
+    // ORDERING: a frame that is free already keeps its own answer; exact at rest.
+    let free = place.leaf.load(Ordering::Relaxed);
+    // ORDERING: both published by the Release of the frames' own bits.
+    block.zeroes().word(place.group.word()).fetch_or(known_zero & !free, Ordering::Relaxed);
+    let (hint, mask) = block.giant.nodes().zero.at(block.index);
+    // ORDERING: as above.
+    hint.fetch_or(mask, Ordering::Relaxed);
+}
+
+#[cold]
+#[inline(never)]
+fn partly_free(block: Block<'_>) -> Found {
+    Found::PartlyFree { free: block.leaf().count() }
 }
 
 /// The error for the lowest frame of `frames`.

@@ -2,13 +2,13 @@
 //! blocks at the edges of a range one bit each, and only the last crumbs touch leaves.
 
 use super::FrameTree;
+use super::levels::make_ready;
 use crate::arena::Arena;
-use crate::directory::{Block, Directory, Size, mask_between, pieces, touched_and_filled};
+use crate::directory::{Block, Directory, Size, mask_between, touched_and_filled};
 use crate::frame::FrameRange;
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::Journal;
-use crate::node::Node;
-use crate::root::{Cluster, Giant, clusters};
+use crate::root::Giant;
 use crate::sync::{Ordering, Word};
 
 impl<'m> FrameTree<'m> {
@@ -20,61 +20,46 @@ impl<'m> FrameTree<'m> {
         cpus: usize,
         ranges: impl Iterator<Item = FrameRange> + Clone,
     ) -> Self {
-        let leaves = arena.deal_unwritten(size.leaves);
-        let tree = Self {
-            directory: Directory::new(arena, size, ranges.clone()),
-            clusters: arena.deal(clusters(size.giants), |_| Cluster::new()),
-            giants: arena.deal(size.giants, |_| Giant::new()),
+        Self {
+            directory: Directory::new(arena, size, ranges, put),
             journals: arena.deal(Journal::count_for(cpus), |_| Journal::new()),
-            leaves,
-            leaf_words: Node::flatten(leaves),
-            zeroes: arena.deal_unwritten(size.leaves),
             managed: size.frames,
-        };
-        let mut giant = 0;
-        for (number, frames) in pieces(ranges) {
-            while tree.directory.giant(giant).number() != number {
-                giant += 1;
-            }
-            tree.put(giant, frames);
-        }
-        tree
-    }
-
-    /// Records one range within one giant as free, before anybody else knows the tree.
-    fn put(&self, giant: usize, frames: FrameRange) {
-        let (cluster, giant_mask) = self.cluster(giant);
-        if frames.len() == GIANT_FRAMES {
-            set(&cluster.free, giant_mask);
-            return;
-        }
-        let (touched, filled) = touched_and_filled(frames);
-        for index in filled.0..filled.1 {
-            let (word, mask) = self.giants[giant].blocks.at(index);
-            set(word, mask);
-            set(&cluster.whole, giant_mask);
-        }
-        for index in touched.0..touched.1 {
-            if !(filled.0..filled.1).contains(&index) {
-                self.put_crumbs(Block { giant, index }, frames);
-            }
         }
     }
+}
 
-    /// Records those of `frames` that lie in `block`, and do not fill it, as free.
-    fn put_crumbs(&self, block: Block, frames: FrameRange) {
-        self.make_ready(block);
-        let first = self.directory.first_frame(block).get();
-        let start = frames.start().get().saturating_sub(first) as usize;
-        let end = frames.end().get().saturating_sub(first).min(BLOCK_FRAMES) as usize;
-        for word in 0..NODE_WORDS {
-            set(self.leaf(block).word(word), mask_between(start, end, word * WORD_BITS as usize));
-        }
-        let (word, mask) = self.giants[block.giant].partial.at(block.index);
+/// Records one range within one giant as free, before anybody else knows the tree.
+fn put<'m>(giant: &'m Giant<'m>, frames: FrameRange) {
+    if frames.len() == GIANT_FRAMES {
+        set(&giant.cluster.free, giant.mask);
+        return;
+    }
+    giant.make_ready();
+    let (touched, filled) = touched_and_filled(frames);
+    for index in filled.0..filled.1 {
+        let (word, mask) = giant.nodes().blocks.at(index);
         set(word, mask);
-        let (cluster, mask) = self.cluster(block.giant);
-        set(&cluster.partial, mask);
+        set(&giant.cluster.whole, giant.mask);
     }
+    for index in touched.0..touched.1 {
+        if !(filled.0..filled.1).contains(&index) {
+            put_crumbs(Block { giant, index }, frames);
+        }
+    }
+}
+
+/// Records those of `frames` that lie in `block`, and do not fill it, as free.
+fn put_crumbs(block: Block<'_>, frames: FrameRange) {
+    make_ready(block);
+    let first = block.first_frame().get();
+    let start = frames.start().get().saturating_sub(first) as usize;
+    let end = frames.end().get().saturating_sub(first).min(BLOCK_FRAMES) as usize;
+    for word in 0..NODE_WORDS {
+        set(block.leaf().word(word), mask_between(start, end, word * WORD_BITS as usize));
+    }
+    let (word, mask) = block.giant.nodes().partial.at(block.index);
+    set(word, mask);
+    set(&block.giant.cluster.partial, block.giant.mask);
 }
 
 /// Sets bits of a word that nobody else can see yet.

@@ -15,7 +15,8 @@
 //! tell (see [`crate::journal`]).
 //!
 //! **Leaves** are meaningful once their block is *ready*, and then hold no bit while the block
-//! is free or held as a whole. So a block may be claimed whole and freed frame by frame.
+//! is free or held as a whole. So a block may be claimed whole and freed frame by frame. The nodes
+//! of a giant likewise, one level up.
 //!
 //! The protocols, a file each: [`levels`] (split, merge, announce, retire), [`search`] (refill
 //! and allocation), [`free`] (flush, free, and what is refused). [`verify`] checks every
@@ -32,18 +33,17 @@ mod verify;
 
 pub use verify::Broken;
 
-pub(crate) use free::{Opening, refuse};
-pub(crate) use search::Home;
+pub(crate) use free::{Opening, check_above, give_frames, refuse};
+pub(crate) use search::{HomeCell, Refill};
 
 use crate::cache::PageCache;
-use crate::directory::{Block, Directory, Group, Place};
+use crate::directory::{Block, Directory, Group};
 use crate::error::{FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber};
-use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_BLOCKS, NODE_WORDS};
+use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_BLOCKS};
 use crate::journal::{Counter, Journal, Writer};
-use crate::node::Node;
-use crate::root::{Cluster, Giant, cluster_and_mask};
-use crate::sync::{Ordering, Word};
+use crate::root::Giant;
+use crate::sync::Ordering;
 
 /// The shared tree of free frames. See the source's header for its structure.
 ///
@@ -70,33 +70,8 @@ use crate::sync::{Ordering, Word};
 #[derive(Debug)]
 pub struct FrameTree<'m> {
     directory: Directory<'m>,
-    clusters: &'m [Cluster],
-    giants: &'m [Giant],
-    leaves: &'m [Node],
-    /// The same, word by word: a page cache keeps the index of its group's word.
-    leaf_words: &'m [Word],
-    zeroes: &'m [Node],
     journals: &'m [Journal],
     managed: u64,
-}
-
-/// The index of a group's word of truth among all leaves' words.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(transparent)]
-pub(crate) struct LeafWord(usize);
-
-impl LeafWord {
-    /// Word number `index`.
-    #[inline]
-    pub(crate) const fn new(index: usize) -> Self {
-        Self(index)
-    }
-
-    /// Its number.
-    #[inline]
-    pub(crate) const fn index(self) -> usize {
-        self.0
-    }
 }
 
 /// How full a 2 MiB block is; see [`FrameTree::blocks`].
@@ -121,7 +96,7 @@ pub struct FreeCount {
     pub giants: u64,
 }
 
-impl FrameTree<'_> {
+impl<'m> FrameTree<'m> {
     /// Takes the lowest free frame.
     ///
     /// # Errors
@@ -211,32 +186,27 @@ impl FrameTree<'_> {
     #[must_use]
     pub fn count_free(&self) -> FreeCount {
         let (blocks, giants) = self.free_whole();
-        let frames = (0..self.giants.len())
-            .flat_map(|giant| self.blocks_of(giant))
-            .map(|block| self.free_in(block))
-            .sum();
+        let frames = self.directory.giants().flat_map(Giant::blocks).map(free_in).sum();
         FreeCount { frames, blocks, giants }
     }
 
     /// Free whole blocks, also those in free giants, and free giants.
     pub(crate) fn free_whole(&self) -> (u64, u64) {
-        (0..self.giants.len()).fold((0, 0), |(blocks, giants), index| {
-            if self.is_giant_free(index) {
+        self.directory.giants().fold((0, 0), |(blocks, giants), giant| {
+            if giant.is_free() {
                 (blocks + GIANT_BLOCKS, giants + 1)
             } else {
-                (blocks + self.giants[index].blocks.count(), giants)
+                (blocks + giant.written().map_or(0, |nodes| nodes.blocks.count()), giants)
             }
         })
     }
 
     /// Every block with managed frames, ascending, and how full it is: for pictures.
     pub fn blocks(&self) -> impl Iterator<Item = BlockUse> + '_ {
-        (0..self.giants.len()).flat_map(move |giant| {
-            self.blocks_of(giant).filter_map(move |block| {
-                let managed = self.directory.managed_frames(block);
-                let first = self.directory.first_frame(block);
-                (managed > 0).then(|| BlockUse { first, managed, free: self.free_in(block) })
-            })
+        self.directory.giants().flat_map(Giant::blocks).filter_map(move |block| {
+            let managed = self.directory.managed_frames(block);
+            let first = block.first_frame();
+            (managed > 0).then(|| BlockUse { first, managed, free: free_in(block) })
         })
     }
 
@@ -247,25 +217,26 @@ impl FrameTree<'_> {
     pub fn peek(&self, base: FrameNumber) -> Option<(u64, u64)> {
         let group = Group::of(base);
         let place = self.directory.locate(group)?;
-        let block = place.block;
-        let managed = self.directory.managed(group, block);
-        if managed == 0 {
+        let block = place.block();
+        if self.directory.managed(group, block) == 0 {
             return None;
         }
+        let is_giant_free = block.giant.is_free();
+        let Some(nodes) = block.giant.written() else {
+            return Some((if is_giant_free { FULL } else { 0 }, 0));
+        };
         // ORDERING: a look, as the doc says.
         let relaxed = Ordering::Relaxed;
-        let (cluster, mask) = self.cluster(block.giant);
-        let giant = &self.giants[block.giant];
-        let is_whole =
-            cluster.free.load(relaxed) & mask != 0 || giant.blocks.is_set(block.index, relaxed);
-        let is_ready = giant.ready.is_set(block.index, relaxed);
+        let is_whole = is_giant_free || nodes.blocks.is_set(block.index, relaxed);
+        // ORDERING: Acquire pairs with the Release in `write_leaf`.
+        let is_ready = nodes.ready.is_set(block.index, Ordering::Acquire);
         let free = match (is_whole, is_ready) {
             (true, _) => FULL,
-            (false, true) => self.leaf(block).word(place.word).load(relaxed),
+            (false, true) => place.leaf.load(relaxed),
             (false, false) => 0,
         };
-        let known_zero = if giant.zero.is_set(block.index, relaxed) {
-            self.zero_node(block).word(place.word).load(relaxed)
+        let known_zero = if nodes.zero.is_set(block.index, relaxed) {
+            block.zeroes().word(group.word()).load(relaxed)
         } else {
             0
         };
@@ -283,10 +254,15 @@ impl FrameTree<'_> {
         Writer::shared(&self.journals[Journal::SHARED])
     }
 
+    /// The journal of the CPU with slot `cpu`.
+    pub(crate) fn journal_of(&self, cpu: usize) -> &'m Journal {
+        &self.journals[Journal::SHARED + 1 + cpu]
+    }
+
     /// For the one user of slot `cpu`.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn sole_writer(&self, cpu: usize) -> Writer<'_> {
-        Writer::sole(&self.journals[Journal::SHARED + 1 + cpu])
+        Writer::sole(self.journal_of(cpu))
     }
 
     /// For an interrupt inside an operation of slot `cpu`.
@@ -294,60 +270,22 @@ impl FrameTree<'_> {
     pub(crate) fn nested_writer(&self, cpu: usize) -> Writer<'_> {
         Writer::nested(&self.journals[Journal::SHARED], Journal::SHARED + 1 + cpu)
     }
+}
 
-    #[inline]
-    fn cluster(&self, giant: usize) -> (&Cluster, u64) {
-        let (index, mask) = cluster_and_mask(giant);
-        (&self.clusters[index], mask)
+/// Free frames of a block, read level by level.
+fn free_in(block: Block<'_>) -> u64 {
+    if block.giant.is_free() {
+        return BLOCK_FRAMES;
     }
-
-    #[inline]
-    fn leaf(&self, block: Block) -> &Node {
-        &self.leaves[self.directory.leaf(block)]
-    }
-
-    #[inline]
-    fn zero_node(&self, block: Block) -> &Node {
-        &self.zeroes[self.directory.leaf(block)]
-    }
-
-    /// The word of truth of a group.
-    #[inline]
-    pub(crate) fn leaf_word(&self, at: LeafWord) -> &Word {
-        &self.leaf_words[at.index()]
-    }
-
-    /// Where the word of truth of a group lies.
-    #[inline]
-    pub(crate) fn leaf_word_at(&self, Place { block, word }: Place) -> LeafWord {
-        LeafWord::new(self.directory.leaf(block) * NODE_WORDS + word)
-    }
-
-    #[inline]
-    fn is_giant_free(&self, giant: usize) -> bool {
-        let (cluster, mask) = self.cluster(giant);
-        // ORDERING: a look; whoever claims decides.
-        cluster.free.load(Ordering::Acquire) & mask != 0
-    }
-
-    fn blocks_of(&self, giant: usize) -> impl Iterator<Item = Block> + use<> {
-        let (first, end) = self.directory.giant(giant).hull();
-        (first..end).map(move |index| Block { giant, index })
-    }
-
-    /// Free frames of a block, read level by level.
-    fn free_in(&self, block: Block) -> u64 {
-        let giant = &self.giants[block.giant];
-        // ORDERING: a statistic.
-        let whole =
-            self.is_giant_free(block.giant) || giant.blocks.is_set(block.index, Ordering::Relaxed);
-        if whole {
-            BLOCK_FRAMES
-        } else if giant.ready.is_set(block.index, Ordering::Acquire) {
-            self.leaf(block).count()
-        } else {
-            0
-        }
+    let Some(nodes) = block.giant.written() else { return 0 };
+    // ORDERING: a statistic.
+    if nodes.blocks.is_set(block.index, Ordering::Relaxed) {
+        BLOCK_FRAMES
+    // ORDERING: Acquire pairs with the Release in `write_leaf`.
+    } else if nodes.ready.is_set(block.index, Ordering::Acquire) {
+        block.leaf().count()
+    } else {
+        0
     }
 }
 

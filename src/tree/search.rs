@@ -17,32 +17,50 @@
 use bit_field::BitField;
 
 use super::FrameTree;
-use super::levels::Hint;
+use super::levels::{
+    Hint, forget_zero, lower, make_all_ready, make_ready, retire, split_block, split_giant,
+    take_zeroes,
+};
 use crate::cache::PageCache;
-use crate::directory::{Block, Group};
+use crate::directory::Block;
 use crate::error::OutOfMemory;
 use crate::frame::{Frame, FrameNumber};
-use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_BLOCKS, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
+use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Writer, standstill};
-use crate::node::{take_all, take_bit};
-use crate::root::{Cluster, Giant};
-use crate::sync::{Ordering, Word, pause};
+use crate::node::{take_all, take_lowest};
+use crate::root::{Cluster, Giant, Nodes};
+use crate::sync::{Link, Ordering, Word, pause};
 
 /// How often a search that finds nothing looks again while others move frames.
 const LOOKS: usize = if cfg!(loom) { 3 } else { 1000 };
 
 /// Where a CPU refills from.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Home {
-    at: Option<At>,
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Home<'m> {
+    at: Option<At<'m>>,
 }
 
 /// A home's block, and which marks there are this CPU's to take away.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct At {
-    block: Block,
+#[derive(Clone, Copy, Debug)]
+struct At<'m> {
+    block: Block<'m>,
     claim: Mark,
     adoption: Mark,
+}
+
+/// A home, kept in a CPU's slot.
+#[derive(Debug)]
+pub struct HomeCell<'m> {
+    giant: Link<'m, Giant<'m>>,
+    /// The rest, or 0 for no home.
+    rest: Word,
+}
+
+/// What a refill took, and from where.
+#[derive(Debug)]
+pub struct Refill<'m> {
+    pub cache: PageCache,
+    pub block: Block<'m>,
 }
 
 /// Whose mark it is that this CPU found.
@@ -74,17 +92,17 @@ enum Join {
 
 /// A search on its way over the giants that hint at something, lowest first.
 #[derive(Debug)]
-struct Walk {
-    cluster: usize,
+struct Walk<'m> {
+    /// The cluster that it is in, and those behind.
+    clusters: &'m [&'m Cluster<'m>],
     /// Giants of this cluster that have been visited.
     passed: u64,
-    join: Join,
 }
 
-impl FrameTree<'_> {
+impl<'m> FrameTree<'m> {
     /// [`FrameTree::alloc`], in this writer's journal.
     pub(crate) fn alloc_with(&self, writer: Writer<'_>) -> Result<Frame, OutOfMemory> {
-        let one = self.prove(writer, || self.search(writer, Amount::Frame, Join::Anybody))?;
+        let one = self.prove(writer, || self.search(writer, Amount::Frame, Join::Anybody))?.cache;
         writer.add(Counter::Taken, 1);
         let frame = one.base().get() + u64::from(one.free().trailing_zeros());
         Ok(Frame::owned(FrameNumber::new(frame)))
@@ -92,8 +110,9 @@ impl FrameTree<'_> {
 
     /// [`FrameTree::refill`], in this writer's journal.
     pub(crate) fn refill_with(&self, writer: Writer<'_>) -> Result<PageCache, OutOfMemory> {
-        let cache = self.prove(writer, || self.search(writer, Amount::Word, Join::Anybody))?;
-        Ok(refilled(writer, cache))
+        let refill = self.prove(writer, || self.search(writer, Amount::Word, Join::Anybody))?;
+        count_refill(writer, &refill.cache);
+        Ok(refill.cache)
     }
 
     /// A refill from this CPU's home, which moves when it is used up. From a partly used block
@@ -101,24 +120,20 @@ impl FrameTree<'_> {
     pub(crate) fn refill_near(
         &self,
         writer: Writer<'_>,
-        home: &mut Home,
-    ) -> Result<PageCache, OutOfMemory> {
-        if let Some(At { block, .. }) = home.at {
-            if let Some(cache) = self.harvest(writer, block, Amount::Word) {
-                return Ok(refilled(writer, cache));
-            }
-            let next = self.search_giant(writer, block.giant, Amount::Word, Join::Nobody);
-            if let Some(cache) = next {
-                self.settle(home, &cache);
-                return Ok(refilled(writer, cache));
-            }
-        }
-        let cache = match self.search(writer, Amount::Word, Join::Nobody) {
-            Some(cache) => cache,
+        home: &mut Home<'m>,
+    ) -> Result<Refill<'m>, OutOfMemory> {
+        let refill = match home.at {
+            Some(At { block, .. }) => harvest(writer, block, Amount::Word)
+                .or_else(|| search_giant(writer, block.giant, Amount::Word, Join::Nobody)),
+            None => None,
+        };
+        let refill = match refill.or_else(|| self.search(writer, Amount::Word, Join::Nobody)) {
+            Some(refill) => refill,
             None => self.prove(writer, || self.search(writer, Amount::Word, Join::Anybody))?,
         };
-        self.settle(home, &cache);
-        Ok(refilled(writer, cache))
+        home.settle(refill.block);
+        count_refill(writer, &refill.cache);
+        Ok(refill)
     }
 
     /// [`FrameTree::alloc_block`], in this writer's journal.
@@ -128,58 +143,19 @@ impl FrameTree<'_> {
             Some(block) => block,
             None => self.prove_by_looks(writer, || self.search_whole(writer))?,
         };
-        self.make_ready(block);
-        self.forget_zero(block);
+        make_ready(block);
+        forget_zero(block);
         writer.add(Counter::Taken, BLOCK_FRAMES);
-        Ok(Frame::owned(self.directory.first_frame(block)))
+        Ok(Frame::owned(block.first_frame()))
     }
 
     /// [`FrameTree::alloc_giant`], in this writer's journal.
     pub(crate) fn alloc_giant_with(&self, writer: Writer<'_>) -> Result<Frame, OutOfMemory> {
         let giant = self.prove(writer, || self.search_giants())?;
-        self.make_giant_ready(giant);
-        for index in 0..GIANT_BLOCKS as usize {
-            self.forget_zero(Block { giant, index });
-        }
+        make_all_ready(giant);
+        giant.blocks().for_each(forget_zero);
         writer.add(Counter::Taken, GIANT_FRAMES);
-        Ok(Frame::owned(self.directory.first_frame(Block { giant, index: 0 })))
-    }
-
-    /// Gives up a home and its marks.
-    pub(crate) fn leave(&self, home: &mut Home) {
-        let Some(At { block, claim, adoption }) = home.at.take() else { return };
-        if claim == Mark::Own {
-            let (word, mask) = self.giants[block.giant].claimed.at(block.index);
-            // ORDERING: a mark only; nothing is read through it.
-            word.fetch_and(!mask, Ordering::Relaxed);
-        }
-        if adoption == Mark::Own {
-            let (cluster, mask) = self.cluster(block.giant);
-            // ORDERING: as above.
-            cluster.adopted.fetch_and(!mask, Ordering::Relaxed);
-        }
-    }
-
-    /// Makes the block that a refill came from the home.
-    fn settle(&self, home: &mut Home, cache: &PageCache) {
-        let group = Group::of(cache.base());
-        let Some(place) = self.directory.locate(group) else { return };
-        let block = place.block;
-        let (cluster, giant_mask) = self.cluster(block.giant);
-        let adoption = match home.at {
-            Some(at) if at.block == block => return,
-            Some(ref mut at) if at.block.giant == block.giant => {
-                // The adoption stays; `leave` must only take the claim.
-                core::mem::replace(&mut at.adoption, Mark::Foreign)
-            }
-            // ORDERING: a mark only.
-            _ => mark(cluster.adopted.fetch_or(giant_mask, Ordering::Relaxed), giant_mask),
-        };
-        self.leave(home);
-        let (word, mask) = self.giants[block.giant].claimed.at(block.index);
-        // ORDERING: a mark only.
-        let claim = mark(word.fetch_or(mask, Ordering::Relaxed), mask);
-        home.at = Some(At { block, claim, adoption });
+        Ok(Frame::owned(FrameNumber::trusted(giant.number() * GIANT_FRAMES)))
     }
 
     /// Repeats a search that finds nothing until that was true, or for a thousand looks.
@@ -216,196 +192,258 @@ impl FrameTree<'_> {
     }
 
     /// The lowest frames of the whole tree.
-    fn search(&self, writer: Writer<'_>, amount: Amount, join: Join) -> Option<PageCache> {
-        let mut walk = Walk::new(join);
-        while let Some(giant) = walk.next(self.clusters) {
-            if self.is_giant_free(giant) {
-                self.split_giant(writer, giant);
+    fn search(&self, writer: Writer<'_>, amount: Amount, join: Join) -> Option<Refill<'m>> {
+        let mut walk = Walk::new(self.directory.clusters());
+        let hints = |cluster: &Cluster<'_>| {
+            let avoided = match join {
+                // ORDERING: a mark only.
+                Join::Nobody => cluster.adopted.load(Ordering::Relaxed),
+                Join::Anybody => 0,
+            };
+            // ORDERING: as in `hints_at_blocks`.
+            (hints_at_blocks(cluster) | cluster.partial.load(Ordering::Acquire)) & !avoided
+        };
+        while let Some(giant) = walk.next(hints) {
+            if open_giant(writer, giant).is_none() {
+                continue;
             }
-            let found = self.search_giant(writer, giant, amount, join);
+            let found = search_giant(writer, giant, amount, join);
             if found.is_some() {
                 return found;
             }
-            self.lower(writer, giant, Hint::Whole);
-            self.lower(writer, giant, Hint::Partial);
+            lower(writer, giant, Hint::Whole);
+            lower(writer, giant, Hint::Partial);
         }
         None
-    }
-
-    /// The lowest frames of one giant.
-    fn search_giant(
-        &self,
-        writer: Writer<'_>,
-        giant: usize,
-        amount: Amount,
-        join: Join,
-    ) -> Option<PageCache> {
-        let Giant { blocks, partial, claimed, .. } = &self.giants[giant];
-        for word in 0..NODE_WORDS {
-            let mut passed = 0;
-            loop {
-                // ORDERING: as in `Walk::next`.
-                let some = blocks.word(word).load(Ordering::Acquire)
-                    | partial.word(word).load(Ordering::Acquire);
-                let avoided = match join {
-                    // ORDERING: a mark only.
-                    Join::Nobody => claimed.word(word).load(Ordering::Relaxed),
-                    Join::Anybody => 0,
-                };
-                let candidates = some & !passed & !avoided;
-                if candidates == 0 {
-                    break;
-                }
-                let bit = candidates.trailing_zeros();
-                let block = Block { giant, index: word * WORD_BITS as usize + bit as usize };
-                let found = self.harvest(writer, block, amount);
-                if found.is_some() {
-                    return found;
-                }
-                passed |= 1 << bit;
-            }
-        }
-        None
-    }
-
-    /// The lowest frames of one block; it must be ready, or free, or hinted at.
-    fn harvest(&self, writer: Writer<'_>, block: Block, amount: Amount) -> Option<PageCache> {
-        // ORDERING: a look; `split_block` claims.
-        if self.giants[block.giant].blocks.is_set(block.index, Ordering::Acquire) {
-            let kept = match amount {
-                Amount::Frame => 1,
-                Amount::Word => FULL,
-            };
-            if let Some(cache) = self.split_block(writer, block, kept) {
-                return Some(cache);
-            }
-        }
-        // Whoever claimed the block, just now or since it was seen free by the search, may still
-        // be writing its leaf for the first time.
-        // ORDERING: Acquire pairs with the Release in `write_leaf`.
-        if !self.giants[block.giant].ready.is_set(block.index, Ordering::Acquire) {
-            return None;
-        }
-        for (index, word) in self.leaf(block).words().enumerate() {
-            let bits = match amount {
-                Amount::Word => take_all(word),
-                Amount::Frame => take_lowest(word),
-            };
-            if let Some(bits) = bits {
-                let base = self.directory.group(block, index).first_frame();
-                return Some(PageCache::owned(base, bits, self.take_zeroes(block, index, bits)));
-            }
-        }
-        self.retire(writer, block);
-        None
-    }
-
-    /// Takes the known-zero bits of frames that were just taken.
-    #[inline]
-    pub(super) fn take_zeroes(&self, block: Block, word: usize, bits: u64) -> u64 {
-        // ORDERING: set before the frames were given; the taking acquired it.
-        if !self.giants[block.giant].zero.is_set(block.index, Ordering::Relaxed) {
-            return 0;
-        }
-        let zeroes = self.zero_node(block).word(word);
-        // ORDERING: as above; these bits belong to the frames' holder.
-        let known = zeroes.load(Ordering::Relaxed) & bits;
-        if known != 0 {
-            // ORDERING: others change other bits; carried on by the frames' next free.
-            zeroes.fetch_and(!known, Ordering::Relaxed);
-        }
-        known
     }
 
     /// The lowest free block, claimed.
     #[inline(always)]
-    fn search_whole(&self, writer: Writer<'_>) -> Option<Block> {
-        let mut walk = Walk::new(Join::Anybody);
-        while let Some(giant) = walk.next(self.clusters) {
-            if self.is_giant_free(giant) {
-                self.split_giant(writer, giant);
-            }
-            for (index, word) in self.giants[giant].blocks.words().enumerate() {
+    fn search_whole(&self, writer: Writer<'_>) -> Option<Block<'m>> {
+        let mut walk = Walk::new(self.directory.clusters());
+        while let Some(giant) = walk.next(hints_at_blocks) {
+            let Some(nodes) = open_giant(writer, giant) else { continue };
+            for (index, word) in nodes.blocks.words().enumerate() {
                 if let Some(bit) = take_lowest(word) {
                     let index = index * WORD_BITS as usize + bit.trailing_zeros() as usize;
                     return Some(Block { giant, index });
                 }
             }
-            self.lower(writer, giant, Hint::Whole);
+            lower(writer, giant, Hint::Whole);
         }
         None
     }
 
     /// The lowest free giant, claimed.
-    fn search_giants(&self) -> Option<usize> {
-        self.clusters.iter().enumerate().find_map(|(index, cluster)| {
+    fn search_giants(&self) -> Option<&'m Giant<'m>> {
+        self.directory.clusters().iter().find_map(|cluster| {
             let bit = take_lowest(&cluster.free)?;
-            Some(index * WORD_BITS as usize + bit.trailing_zeros() as usize)
+            cluster.giant(u64::from(bit.trailing_zeros())).load()
         })
     }
 }
 
-impl Walk {
-    fn new(join: Join) -> Self {
-        Self { cluster: 0, passed: 0, join }
-    }
+/// Giants of a cluster that are free, or hint at blocks that are.
+#[inline(always)]
+fn hints_at_blocks(cluster: &Cluster<'_>) -> u64 {
+    // ORDERING: Acquire pairs with the Release of whoever cleared a bit: that step is seen in its
+    // journal before "out of memory" is said.
+    cluster.free.load(Ordering::Acquire) | cluster.whole.load(Ordering::Acquire)
+}
 
-    /// The lowest giant that hints at something now, of those that the walk has not passed.
-    #[inline(always)]
-    fn next(&mut self, clusters: &[Cluster]) -> Option<usize> {
-        while let Some(cluster) = clusters.get(self.cluster) {
-            // ORDERING: Acquire pairs with the Release of whoever cleared a bit: that step is
-            // seen in its journal before "out of memory" is said.
-            let [free, whole, partial] = [&cluster.free, &cluster.whole, &cluster.partial]
-                .map(|word| word.load(Ordering::Acquire));
-            let avoided = match self.join {
+/// The nodes of a giant that a walk has come to; one that is free as a whole is split.
+#[inline(always)]
+fn open_giant<'m>(writer: Writer<'_>, giant: &'m Giant<'m>) -> Option<&'m Nodes> {
+    match giant.in_use() {
+        Some(nodes) => Some(nodes),
+        None => open_free_giant(writer, giant),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn open_free_giant<'m>(writer: Writer<'_>, giant: &'m Giant<'m>) -> Option<&'m Nodes> {
+    if giant.is_free() {
+        split_giant(writer, giant);
+    }
+    // Whoever else claimed the giant, just now or since it was seen free by the walk, may still be
+    // writing its nodes for the first time.
+    giant.written()
+}
+
+/// The lowest frames of one giant, whose nodes are written.
+fn search_giant<'m>(
+    writer: Writer<'_>,
+    giant: &'m Giant<'m>,
+    amount: Amount,
+    join: Join,
+) -> Option<Refill<'m>> {
+    let Nodes { blocks, partial, claimed, .. } = giant.nodes();
+    for word in 0..NODE_WORDS {
+        let mut passed = 0;
+        loop {
+            // ORDERING: as in `hints_at_blocks`.
+            let some = blocks.word(word).load(Ordering::Acquire)
+                | partial.word(word).load(Ordering::Acquire);
+            let avoided = match join {
                 // ORDERING: a mark only.
-                Join::Nobody => cluster.adopted.load(Ordering::Relaxed),
+                Join::Nobody => claimed.word(word).load(Ordering::Relaxed),
                 Join::Anybody => 0,
             };
-            let hints = (free | whole | partial) & !self.passed & !avoided;
-            if hints != 0 {
-                let bit = hints.trailing_zeros();
-                self.passed |= 1 << bit;
-                return Some(self.cluster * WORD_BITS as usize + bit as usize);
+            let candidates = some & !passed & !avoided;
+            if candidates == 0 {
+                break;
             }
-            *self = Self { cluster: self.cluster + 1, passed: 0, join: self.join };
+            let bit = candidates.trailing_zeros();
+            let block = Block { giant, index: word * WORD_BITS as usize + bit as usize };
+            let found = harvest(writer, block, amount);
+            if found.is_some() {
+                return found;
+            }
+            passed |= 1 << bit;
+        }
+    }
+    None
+}
+
+/// The lowest frames of one block; it must be ready, or free, or hinted at.
+fn harvest<'m>(writer: Writer<'_>, block: Block<'m>, amount: Amount) -> Option<Refill<'m>> {
+    let Nodes { blocks, ready, .. } = block.giant.nodes();
+    // ORDERING: a look; `split_block` claims.
+    if blocks.is_set(block.index, Ordering::Acquire) {
+        let kept = match amount {
+            Amount::Frame => 1,
+            Amount::Word => FULL,
+        };
+        if let Some(cache) = split_block(writer, block, kept) {
+            return Some(Refill { cache, block });
+        }
+    }
+    // Whoever claimed the block, just now or since it was seen free by the search, may still
+    // be writing its leaf for the first time.
+    // ORDERING: Acquire pairs with the Release in `write_leaf`.
+    if !ready.is_set(block.index, Ordering::Acquire) {
+        return None;
+    }
+    for (index, word) in block.leaf().words().enumerate() {
+        let bits = match amount {
+            Amount::Word => take_all(word),
+            Amount::Frame => take_lowest(word),
+        };
+        if let Some(bits) = bits {
+            let base = block.group(index).first_frame();
+            let cache = PageCache::owned(base, bits, take_zeroes(block, index, bits));
+            return Some(Refill { cache, block });
+        }
+    }
+    retire(writer, block);
+    None
+}
+
+impl<'m> Walk<'m> {
+    #[inline]
+    fn new(clusters: &'m [&'m Cluster<'m>]) -> Self {
+        Self { clusters, passed: 0 }
+    }
+
+    /// The lowest giant that `hints` names now, of those that the walk has not passed.
+    #[inline(always)]
+    fn next(&mut self, hints: impl Fn(&Cluster<'m>) -> u64) -> Option<&'m Giant<'m>> {
+        while let [cluster, behind @ ..] = self.clusters {
+            let hints = hints(cluster) & !self.passed;
+            if hints == 0 {
+                *self = Self::new(behind);
+                continue;
+            }
+            let bit = hints.trailing_zeros();
+            self.passed |= 1 << bit;
+            if let Some(giant) = cluster.giant(u64::from(bit)).load() {
+                return Some(giant);
+            }
         }
         None
     }
 }
 
-impl Home {
+impl<'m> Home<'m> {
+    /// Gives it and its marks up.
+    pub fn leave(&mut self) {
+        let Some(At { block, claim, adoption }) = self.at.take() else { return };
+        if claim == Mark::Own {
+            let (word, mask) = block.giant.nodes().claimed.at(block.index);
+            // ORDERING: a mark only; nothing is read through it.
+            word.fetch_and(!mask, Ordering::Relaxed);
+        }
+        if adoption == Mark::Own {
+            // ORDERING: as above.
+            block.giant.cluster.adopted.fetch_and(!block.giant.mask, Ordering::Relaxed);
+        }
+    }
+
+    /// Moves it to the block that a refill came from.
+    #[inline]
+    fn settle(&mut self, block: Block<'m>) {
+        if !self.at.is_some_and(|at| at.block.is(block)) {
+            self.move_to(block);
+        }
+    }
+
+    #[inline(never)]
+    fn move_to(&mut self, block: Block<'m>) {
+        let giant = block.giant;
+        let adoption = match self.at {
+            Some(ref mut at) if core::ptr::eq(at.block.giant, giant) => {
+                // The adoption stays; `leave` must only take the claim.
+                core::mem::replace(&mut at.adoption, Mark::Foreign)
+            }
+            // ORDERING: a mark only.
+            _ => mark(giant.cluster.adopted.fetch_or(giant.mask, Ordering::Relaxed), giant.mask),
+        };
+        self.leave();
+        let (word, mask) = giant.nodes().claimed.at(block.index);
+        // ORDERING: a mark only.
+        let claim = mark(word.fetch_or(mask, Ordering::Relaxed), mask);
+        self.at = Some(At { block, claim, adoption });
+    }
+}
+
+impl<'m> HomeCell<'m> {
     const PRESENT: usize = 63;
     const CLAIM: usize = 62;
     const ADOPTION: usize = 61;
     const INDEX: core::ops::Range<usize> = 0..16;
-    const GIANT: core::ops::Range<usize> = 16..56;
 
-    /// The home as one word, to be kept in a CPU's slot.
-    pub fn to_word(self) -> u64 {
-        let Some(At { block, claim, adoption }) = self.at else { return 0 };
-        let mut word = 0u64;
-        word.set_bits(Self::INDEX, block.index as u64)
-            .set_bits(Self::GIANT, block.giant as u64)
-            .set_bit(Self::CLAIM, claim == Mark::Own)
-            .set_bit(Self::ADOPTION, adoption == Mark::Own)
-            .set_bit(Self::PRESENT, true);
-        word
+    /// No home.
+    pub fn new() -> Self {
+        Self { giant: Link::empty(), rest: Word::new(0) }
     }
 
-    /// The home that a word of `to_word` stands for.
-    pub fn from_word(word: u64) -> Self {
-        let whose = |bit| if word.get_bit(bit) { Mark::Own } else { Mark::Foreign };
-        let at = word.get_bit(Self::PRESENT).then(|| At {
-            block: Block {
-                giant: word.get_bits(Self::GIANT) as usize,
-                index: word.get_bits(Self::INDEX) as usize,
-            },
+    /// The home that it keeps.
+    pub fn get(&self) -> Home<'m> {
+        // ORDERING: only the slot's owner reads and writes it.
+        let rest = self.rest.load(Ordering::Relaxed);
+        let whose = |bit| if rest.get_bit(bit) { Mark::Own } else { Mark::Foreign };
+        let giant = self.giant.load().filter(|_| rest.get_bit(Self::PRESENT));
+        let at = giant.map(|giant| At {
+            block: Block { giant, index: rest.get_bits(Self::INDEX) as usize },
             claim: whose(Self::CLAIM),
             adoption: whose(Self::ADOPTION),
         });
-        Self { at }
+        Home { at }
+    }
+
+    /// Keeps this one from now on.
+    pub fn put(&self, home: Home<'m>) {
+        let mut rest = 0u64;
+        if let Some(At { block, claim, adoption }) = home.at {
+            self.giant.publish(block.giant);
+            rest.set_bits(Self::INDEX, block.index as u64)
+                .set_bit(Self::CLAIM, claim == Mark::Own)
+                .set_bit(Self::ADOPTION, adoption == Mark::Own)
+                .set_bit(Self::PRESENT, true);
+        }
+        // ORDERING: as in `get`.
+        self.rest.store(rest, Ordering::Relaxed);
     }
 }
 
@@ -414,24 +452,7 @@ fn mark(old: u64, mask: u64) -> Mark {
     if old & mask == 0 { Mark::Own } else { Mark::Foreign }
 }
 
-/// Takes the lowest bit of a word of truth, as a mask.
-#[inline]
-fn take_lowest(word: &Word) -> Option<u64> {
-    loop {
-        // ORDERING: Acquire as in `take_all`; `take_bit` decides.
-        let bits = word.load(Ordering::Acquire);
-        let lowest = bits & bits.wrapping_neg();
-        if lowest == 0 {
-            return None;
-        }
-        if take_bit(word, lowest).is_ok() {
-            return Some(lowest);
-        }
-    }
-}
-
-fn refilled(writer: Writer<'_>, cache: PageCache) -> PageCache {
+fn count_refill(writer: Writer<'_>, cache: &PageCache) {
     writer.add(Counter::Refills, 1);
     writer.add(Counter::Taken, u64::from(cache.free().count_ones()));
-    cache
 }

@@ -10,11 +10,12 @@
 use core::fmt;
 
 use super::FrameTree;
-use super::levels::Hint;
+use super::free::check_above;
 use crate::directory::Block;
 use crate::frame::FrameNumber;
-use crate::geometry::{FULL, NODE_WORDS};
-use crate::sync::Ordering;
+use crate::geometry::{FULL, GIANT_FRAMES, NODE_WORDS};
+use crate::root::Giant;
+use crate::sync::{Ordering, Word};
 
 /// The first broken invariant that [`FrameTree::verify`] found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +37,8 @@ pub enum Broken {
     FramesNotAnnounced(FrameNumber),
     /// A giant with partly used blocks, which its cluster does not tell of.
     PartialNotRaised(FrameNumber),
+    /// A giant that is not free, but of which nothing has ever been written.
+    NeverWritten(FrameNumber),
     /// A giant with free blocks, which its cluster does not tell of.
     WholeNotRaised(FrameNumber),
     /// A group with frames that are known to be zero, in a block that does not say so.
@@ -66,6 +69,7 @@ impl fmt::Display for Broken {
             Self::GiantNotMerged(at) => ("all blocks of a GiB are free one by one", at),
             Self::FramesNotAnnounced(at) => ("no hint tells of the free frames in the block", at),
             Self::PartialNotRaised(at) => ("no hint tells of partly used blocks in the GiB", at),
+            Self::NeverWritten(at) => ("nothing was ever written of the used GiB", at),
             Self::WholeNotRaised(at) => ("no hint tells of free blocks in the GiB", at),
             Self::ZeroNotHinted(at) => ("frames are known to be zero, unhinted, in the group", at),
             Self::ZeroNotFree(at) => ("frames are known to be zero but not free, in the group", at),
@@ -88,73 +92,62 @@ impl FrameTree<'_> {
     /// # Errors
     /// The first invariant that is broken, and where.
     pub fn verify(&self) -> Result<(), Broken> {
-        for giant in 0..self.giants.len() {
-            self.verify_giant(giant)?;
-            if !self.is_giant_free(giant) {
-                self.blocks_of(giant).try_for_each(|block| self.verify_block(block))?;
+        for giant in self.directory.giants() {
+            verify_giant(giant)?;
+            if !giant.is_free() {
+                giant.blocks().try_for_each(|block| self.verify_block(block))?;
             }
         }
         let (counted, accounted) = (self.count_free().frames, self.free_frames());
         if counted == accounted { Ok(()) } else { Err(Broken::Count { counted, accounted }) }
     }
 
-    fn verify_giant(&self, index: usize) -> Result<(), Broken> {
-        let at = self.directory.first_frame(Block { giant: index, index: 0 });
-        let info = self.directory.giant(index);
-        let giant = &self.giants[index];
-        let none = |value| giant.blocks.all(value, Ordering::Acquire);
-        if self.is_giant_free(index) {
-            require(none(0), Broken::FreeGiantWithBlocks(at))?;
-            return require(info.is_full(), Broken::NotManagedInFull(at));
-        }
-        require(!none(FULL), Broken::GiantNotMerged(at))?;
-        require(none(0) || self.hints(index, Hint::Whole), Broken::WholeNotRaised(at))?;
-        let crumbs = !giant.partial.all(0, Ordering::Acquire);
-        require(!crumbs || self.hints(index, Hint::Partial), Broken::PartialNotRaised(at))
-    }
-
-    fn verify_block(&self, block: Block) -> Result<(), Broken> {
-        let at = self.directory.first_frame(block);
-        let giant = &self.giants[block.giant];
-        let is_free = giant.blocks.is_set(block.index, Ordering::Acquire);
-        let is_full = self.directory.giant(block.giant).is_block_full(block.index);
-        require(!is_free || is_full, Broken::NotManagedInFull(at))?;
-        if !giant.ready.is_set(block.index, Ordering::Acquire) {
+    fn verify_block(&self, block: Block<'_>) -> Result<(), Broken> {
+        let at = block.first_frame();
+        let Some(nodes) = block.giant.written() else { return Ok(()) };
+        let is_free = nodes.blocks.is_set(block.index, Ordering::Acquire);
+        require(!is_free || block.is_full(), Broken::NotManagedInFull(at))?;
+        if !nodes.ready.is_set(block.index, Ordering::Acquire) {
             return Ok(());
         }
-        let leaf = self.leaf(block);
+        let leaf = block.leaf();
         let empty = leaf.all(0, Ordering::Acquire);
         require(!is_free || empty, Broken::FreeBlockWithFrames(at))?;
         require(!leaf.all(FULL, Ordering::Acquire), Broken::NotMerged(at))?;
-        let hinted = giant.partial.is_set(block.index, Ordering::Acquire);
+        let hinted = nodes.partial.is_set(block.index, Ordering::Acquire);
         require(empty || hinted, Broken::FramesNotAnnounced(at))?;
         (0..NODE_WORDS).try_for_each(|word| self.verify_word(block, word))
     }
 
-    fn verify_word(&self, block: Block, word: usize) -> Result<(), Broken> {
-        let group = self.directory.group(block, word);
+    fn verify_word(&self, block: Block<'_>, word: usize) -> Result<(), Broken> {
+        let group = block.group(word);
         let at = group.first_frame();
-        // ORDERING: at rest there is nothing to order.
-        let free = self.leaf(block).word(word).load(Ordering::Acquire);
-        let zero = self.zero_node(block).word(word).load(Ordering::Acquire);
+        let free = block.leaf().word(word).load(Ordering::Acquire);
+        let zero = block.zeroes().word(word).load(Ordering::Acquire);
         let managed = self.directory.managed(group, block);
         require(free & !managed == 0, Broken::NotManaged(at))?;
-        let is_free_above = self.check_above(block).is_err();
+        let is_free_above = check_above(block).is_err();
         require(is_free_above || zero & !free == 0, Broken::ZeroNotFree(at))?;
-        // ORDERING: as above.
-        let hinted = self.giants[block.giant].zero.is_set(block.index, Ordering::Acquire);
+        let hinted = block.giant.nodes().zero.is_set(block.index, Ordering::Acquire);
         require(hinted || zero == 0, Broken::ZeroNotHinted(at))
     }
+}
 
-    fn hints(&self, giant: usize, hint: Hint) -> bool {
-        let (cluster, mask) = self.cluster(giant);
-        let word = match hint {
-            Hint::Whole => &cluster.whole,
-            Hint::Partial => &cluster.partial,
-        };
-        // ORDERING: at rest there is nothing to order.
-        word.load(Ordering::Acquire) & mask != 0
+fn verify_giant(giant: &Giant<'_>) -> Result<(), Broken> {
+    let at = FrameNumber::trusted(giant.number() * GIANT_FRAMES);
+    require(!giant.is_free() || giant.is_full(), Broken::NotManagedInFull(at))?;
+    let Some(nodes) = giant.written() else {
+        return require(giant.is_free(), Broken::NeverWritten(at));
+    };
+    let none = |value| nodes.blocks.all(value, Ordering::Acquire);
+    if giant.is_free() {
+        return require(none(0), Broken::FreeGiantWithBlocks(at));
     }
+    require(!none(FULL), Broken::GiantNotMerged(at))?;
+    let hints = |word: &Word| word.load(Ordering::Acquire) & giant.mask != 0;
+    require(none(0) || hints(&giant.cluster.whole), Broken::WholeNotRaised(at))?;
+    let crumbs = !nodes.partial.all(0, Ordering::Acquire);
+    require(!crumbs || hints(&giant.cluster.partial), Broken::PartialNotRaised(at))
 }
 
 fn require(holds: bool, otherwise: Broken) -> Result<(), Broken> {
