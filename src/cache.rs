@@ -6,7 +6,7 @@
 //! right to its frames.
 
 use crate::bits::{extract, lowest_run, mask};
-use crate::frame::{FrameNumber, FrameRange};
+use crate::frame::{FrameNumber, NumberRange};
 use crate::geometry::{FRAME_LIMIT, WORD_BITS};
 
 /// Up to 64 free frames of one aligned group; their owner.
@@ -22,7 +22,7 @@ pub struct PageCache {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CachedRun {
     /// The frames.
-    pub frames: FrameRange,
+    pub frames: NumberRange,
     /// Which of them are known to hold zeros: bit `i` for the `i`-th frame.
     pub known_zero: u64,
 }
@@ -114,7 +114,7 @@ impl PageCache {
     fn run(&self, bit: u32, n: u32, known_zero: u64) -> CachedRun {
         let start = self.base.get() + u64::from(bit);
         let [start, end] = [start, start + u64::from(n)].map(FrameNumber::trusted);
-        CachedRun { frames: FrameRange::trusted(start, end), known_zero }
+        CachedRun { frames: NumberRange::trusted(start, end), known_zero }
     }
 }
 
@@ -131,7 +131,7 @@ mod tests {
         let mut cache = full();
         for frame in 640..704 {
             let run = cache.alloc().expect("64 frames");
-            assert_eq!(run.frames, FrameRange::from_numbers(frame, frame + 1));
+            assert_eq!(run.frames, NumberRange::from_numbers(frame, frame + 1));
             assert_eq!(run.known_zero, u64::from((648..656).contains(&frame)));
         }
         assert_eq!(cache.alloc(), None);
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(cache.alloc_n(0), None);
         assert_eq!(cache.alloc_n(65), None);
         let run = cache.alloc_n(10).expect("a run of 10");
-        assert_eq!((run.frames, run.known_zero), (FrameRange::from_numbers(640, 650), 0b11 << 8));
+        assert_eq!((run.frames, run.known_zero), (NumberRange::from_numbers(640, 650), 0b11 << 8));
         assert_eq!(cache.alloc_n(55), None);
         assert_eq!(cache.alloc_n(54).map(|run| run.frames.len()), Some(54));
         assert!(cache.is_empty());

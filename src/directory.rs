@@ -15,7 +15,7 @@ use core::slice::Iter;
 
 use crate::arena::{Arena, Part};
 use crate::bits::mask;
-use crate::frame::{FrameNumber, FrameRange};
+use crate::frame::{FrameNumber, NumberRange};
 use crate::geometry::{
     BLOCK_FRAMES, CLUSTER_FRAMES, CLUSTER_GIANTS, FULL, GIANT_BLOCKS, GIANT_FRAMES, NODE_WORDS,
     SECTION_BLOCKS, SECTION_FRAMES, WORD_BITS,
@@ -106,7 +106,7 @@ pub struct Place<'m> {
 #[derive(Debug)]
 pub struct Directory<'m> {
     top: Link<'m, Top<'m>>,
-    ranges: &'m [FrameRange],
+    ranges: &'m [NumberRange],
 }
 
 /// What giants and sections are made of while the directory is built.
@@ -117,18 +117,18 @@ struct Builder<'m> {
 }
 
 /// Cuts a range at giant boundaries: the giant's number, and the frames of it.
-fn pieces(range: FrameRange) -> impl Iterator<Item = (u64, FrameRange)> {
+fn pieces(range: NumberRange) -> impl Iterator<Item = (u64, NumberRange)> {
     let (start, end) = (range.start().get(), range.end().get());
     (start / GIANT_FRAMES..end.div_ceil(GIANT_FRAMES)).map(move |giant| {
         let first = start.max(giant * GIANT_FRAMES);
         let [first, end] = [first, end.min((giant + 1) * GIANT_FRAMES)].map(FrameNumber::trusted);
-        (giant, FrameRange::trusted(first, end))
+        (giant, NumberRange::trusted(first, end))
     })
 }
 
 /// The blocks of a giant that `frames` touches, and those that it fills; each as the first one
 /// and the one behind the last.
-pub fn touched_and_filled(frames: FrameRange) -> ((usize, usize), (usize, usize)) {
+pub fn touched_and_filled(frames: NumberRange) -> ((usize, usize), (usize, usize)) {
     let (start, end) = (frames.start().get() % GIANT_FRAMES, frames.len());
     let end = start + end;
     let touched = (start / BLOCK_FRAMES, end.div_ceil(BLOCK_FRAMES));
@@ -147,7 +147,7 @@ pub fn mask_between(start: usize, end: usize, base: usize) -> u64 {
 /// The aligned stretches of `frames` frames that the ranges (ascending, disjoint) touch, by their
 /// numbers: a run for each range, and no number twice.
 fn touched(
-    ranges: impl Iterator<Item = FrameRange>,
+    ranges: impl Iterator<Item = NumberRange>,
     frames: u64,
 ) -> impl Iterator<Item = Range<u64>> {
     let mut behind = 0;
@@ -171,7 +171,7 @@ pub struct Size {
 
 impl Size {
     /// The size for these ranges (ascending, disjoint): a few passes over them.
-    pub fn of(ranges: impl Iterator<Item = FrameRange> + Clone) -> Self {
+    pub fn of(ranges: impl Iterator<Item = NumberRange> + Clone) -> Self {
         let count = |frames| {
             touched(ranges.clone(), frames).map(|run| (run.end - run.start) as usize).sum()
         };
@@ -180,7 +180,7 @@ impl Size {
             giants: count(GIANT_FRAMES),
             sections: count(SECTION_FRAMES),
             ranges: ranges.clone().count(),
-            frames: ranges.map(FrameRange::len).sum(),
+            frames: ranges.map(NumberRange::len).sum(),
         }
     }
 }
@@ -246,7 +246,7 @@ impl<'m> Place<'m> {
 
 impl<'m> Builder<'m> {
     /// Makes these frames of a giant managed, before anybody else knows it.
-    fn add(&mut self, cluster: &'m Cluster<'m>, number: u64, frames: FrameRange) -> &'m Giant<'m> {
+    fn add(&mut self, cluster: &'m Cluster<'m>, number: u64, frames: NumberRange) -> &'m Giant<'m> {
         let link = cluster.giant(number);
         let is_whole = frames.len() == GIANT_FRAMES;
         let giant = link.load().unwrap_or_else(|| {
@@ -266,7 +266,7 @@ impl<'m> Builder<'m> {
     }
 
     /// The same for frames that are a part of their giant.
-    fn cover(&mut self, giant: &Giant<'m>, frames: FrameRange) {
+    fn cover(&mut self, giant: &Giant<'m>, frames: NumberRange) {
         let (touched, filled) = touched_and_filled(frames);
         for block in (touched.0 - touched.0 % SECTION_BLOCKS..touched.1).step_by(SECTION_BLOCKS) {
             if giant.section(block).load().is_none() {
@@ -294,8 +294,8 @@ impl<'m> Directory<'m> {
     pub fn new(
         arena: &mut Arena<'m>,
         size: Size,
-        ranges: impl Iterator<Item = FrameRange> + Clone,
-        put: impl Fn(&'m Giant<'m>, FrameRange),
+        ranges: impl Iterator<Item = NumberRange> + Clone,
+        put: impl Fn(&'m Giant<'m>, NumberRange),
     ) -> Self {
         let mut clusters = arena.deal_part(size.clusters);
         let numbers = touched(ranges.clone(), CLUSTER_FRAMES).flatten();

@@ -1,4 +1,4 @@
-//! Names and owners: [`FrameNumber`] names a frame, [`FrameRange`] names a run of them, and
+//! Names and owners: [`FrameNumber`] names a frame, [`NumberRange`] names a run of them, and
 //! [`Frame`] is the right to use one.
 //!
 //! A number is not an owner. Names are `Copy` and mean nothing by themselves; a `Frame` comes
@@ -69,12 +69,12 @@ impl fmt::Display for FrameNumber {
 
 /// A run of frame numbers, half open: `start` is in it, `end` is not.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FrameRange {
+pub struct NumberRange {
     start: FrameNumber,
     end: FrameNumber,
 }
 
-impl FrameRange {
+impl NumberRange {
     /// The frames from `start` up to, and without, `end`.
     ///
     /// # Panics
@@ -139,7 +139,7 @@ impl FrameRange {
     }
 }
 
-impl fmt::Debug for FrameRange {
+impl fmt::Debug for NumberRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "frames {:#x}..{:#x}", self.start.0, self.end.0)
     }

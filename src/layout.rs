@@ -24,7 +24,7 @@ use core::fmt;
 
 use crate::arena::part;
 use crate::directory::Size;
-use crate::frame::FrameRange;
+use crate::frame::NumberRange;
 use crate::geometry::FRAME_SIZE;
 use crate::journal::Journal;
 use crate::map::MemoryMap;
@@ -93,7 +93,7 @@ impl Layout {
 
     /// The layout for these frames (ascending, disjoint, not adjacent).
     pub(crate) fn of_ranges(
-        ranges: impl Iterator<Item = FrameRange> + Clone,
+        ranges: impl Iterator<Item = NumberRange> + Clone,
         cpus: usize,
     ) -> Result<Self, LayoutError> {
         let size = Size::of(ranges);
@@ -112,7 +112,7 @@ impl Layout {
             + part::<Giant<'_>>(self.size.giants)
             + part::<Nodes>(self.size.giants)
             + part::<Section>(self.size.sections)
-            + part::<FrameRange>(self.size.ranges)
+            + part::<NumberRange>(self.size.ranges)
             + part::<Journal>(Journal::count_for(self.cpus))
             + part::<Slot<'_>>(self.cpus)
     }

@@ -31,7 +31,7 @@ mod x86;
 pub use cache::{CachedRun, PageCache};
 pub use cpu::Cpus;
 pub use error::{AllocError, Found, FreeError, OutOfMemory};
-pub use frame::{CpuId, Frame, FrameNumber, FrameRange};
+pub use frame::{CpuId, Frame, FrameNumber, NumberRange};
 pub use geometry::FRAME_SIZE;
 pub use layout::{Layout, LayoutError};
 pub use map::{MapEntry, MapError, MemoryMap, MemoryRegion, RegionKind};

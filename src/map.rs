@@ -38,7 +38,7 @@ use core::fmt;
 
 use bit_field::BitField;
 
-use crate::frame::FrameRange;
+use crate::frame::NumberRange;
 use crate::geometry::{FRAME_LIMIT, FRAME_SIZE, PHYSICAL_LIMIT};
 
 /// What a stretch of memory is good for, from the least to the most restrictive.
@@ -247,29 +247,29 @@ impl<'b> MemoryMap<'b> {
     /// The usable and the reclaimable ranges, ascending.
     pub fn regions(
         &self,
-    ) -> impl DoubleEndedIterator<Item = (FrameRange, RegionKind)> + Clone + '_ {
+    ) -> impl DoubleEndedIterator<Item = (NumberRange, RegionKind)> + Clone + '_ {
         self.steps().windows(2).filter(|pair| pair[0].kind() <= RegionKind::Reclaimable).map(
             |pair| {
-                let range = FrameRange::from_numbers(pair[0].step_frame(), pair[1].step_frame());
+                let range = NumberRange::from_numbers(pair[0].step_frame(), pair[1].step_frame());
                 (range, pair[0].kind())
             },
         )
     }
 
     /// The usable ranges, ascending.
-    pub fn usable(&self) -> impl DoubleEndedIterator<Item = FrameRange> + Clone + '_ {
+    pub fn usable(&self) -> impl DoubleEndedIterator<Item = NumberRange> + Clone + '_ {
         self.regions().filter(|(_, kind)| *kind == RegionKind::Usable).map(|(range, _)| range)
     }
 
     /// The reclaimable ranges, ascending.
-    pub fn reclaimable(&self) -> impl DoubleEndedIterator<Item = FrameRange> + Clone + '_ {
+    pub fn reclaimable(&self) -> impl DoubleEndedIterator<Item = NumberRange> + Clone + '_ {
         self.regions().filter(|(_, kind)| *kind == RegionKind::Reclaimable).map(|(range, _)| range)
     }
 
     /// How many frames are usable. Takes a step for each range.
     #[must_use]
     pub fn usable_frames(&self) -> u64 {
-        self.usable().map(FrameRange::len).sum()
+        self.usable().map(NumberRange::len).sum()
     }
 
     /// Takes `length` bytes from byte address `start` on out of the map, with every frame that
@@ -285,7 +285,7 @@ impl<'b> MemoryMap<'b> {
             return Ok(0);
         }
         let before = self.usable_frames();
-        self.take(FrameRange::from_numbers(start / FRAME_SIZE, end.div_ceil(FRAME_SIZE)))?;
+        self.take(NumberRange::from_numbers(start / FRAME_SIZE, end.div_ceil(FRAME_SIZE)))?;
         Ok(before - self.usable_frames())
     }
 
@@ -295,22 +295,22 @@ impl<'b> MemoryMap<'b> {
     /// # Errors
     /// [`MapError::NoRoom`] if there is none, [`MapError::ZeroFrames`] if `frames` is 0, and
     /// [`MapError::BufferTooSmall`] as [`reserve`](Self::reserve). Nothing has changed then.
-    pub fn carve(&mut self, frames: u64, below: u64) -> Result<FrameRange, MapError> {
+    pub fn carve(&mut self, frames: u64, below: u64) -> Result<NumberRange, MapError> {
         if frames == 0 {
             return Err(MapError::ZeroFrames);
         }
         let limit = (below / FRAME_SIZE).min(FRAME_LIMIT);
-        let under_limit = |run: FrameRange| {
+        let under_limit = |run: NumberRange| {
             let end = run.end().get().min(limit);
-            FrameRange::from_numbers(run.start().get().min(end), end)
+            NumberRange::from_numbers(run.start().get().min(end), end)
         };
         let room = self.usable().map(under_limit).rfind(|run| run.len() >= frames);
         let Some(run) = room else {
-            let largest = self.usable().map(under_limit).map(FrameRange::len).max();
+            let largest = self.usable().map(under_limit).map(NumberRange::len).max();
             return Err(MapError::NoRoom { wanted: frames, largest: largest.unwrap_or(0), below });
         };
         let end = run.end().get();
-        let taken = FrameRange::from_numbers(end - frames, end);
+        let taken = NumberRange::from_numbers(end - frames, end);
         self.take(taken)?;
         Ok(taken)
     }
@@ -322,7 +322,7 @@ impl<'b> MemoryMap<'b> {
     /// Makes a range, which is not empty, reserved: the steps in it and at its two ends give way
     /// to one down to reserved, where something else stood below, and one back to what stands
     /// above.
-    fn take(&mut self, range: FrameRange) -> Result<(), MapError> {
+    fn take(&mut self, range: NumberRange) -> Result<(), MapError> {
         let (start, end) = (range.start().get(), range.end().get());
         let first = self.steps().partition_point(|step| step.step_frame() < start);
         let last = self.steps().partition_point(|step| step.step_frame() <= end);

@@ -12,7 +12,7 @@ use spin::Once;
 use crate::arena::{Arena, PART_ALIGN};
 use crate::cpu::Cpus;
 use crate::error::{AllocError, Found, FreeError, OutOfMemory};
-use crate::frame::{CpuId, Frame, FrameNumber, FrameRange};
+use crate::frame::{CpuId, Frame, FrameNumber, NumberRange};
 use crate::geometry::FRAME_SIZE;
 use crate::journal::{Counter, Writer};
 use crate::layout::{Layout, LayoutError};
@@ -99,7 +99,7 @@ impl Setup {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Metadata {
     /// The frames that the metadata lies in; empty if the caller gave the memory.
-    pub frames: FrameRange,
+    pub frames: NumberRange,
     /// Bytes of metadata.
     pub bytes: usize,
     /// Frames that the pool manages: usable, without the metadata.
@@ -236,7 +236,7 @@ impl<C> FramePool<C> {
         }
         // SAFETY: `skip + bytes` lies within `storage`, which is ours alone for ever.
         let arena = unsafe { Arena::new(start.add(skip), layout.bytes()) };
-        self.build(arena, map, layout, FrameRange::from_numbers(0, 0))
+        self.build(arena, map, layout, NumberRange::from_numbers(0, 0))
     }
 
     fn check_new(&self) -> Result<(), InitError> {
@@ -248,7 +248,7 @@ impl<C> FramePool<C> {
         mut arena: Arena<'static>,
         map: &MemoryMap<'_>,
         layout: Layout,
-        frames: FrameRange,
+        frames: NumberRange,
     ) -> Result<Metadata, InitError> {
         let mut is_first = false;
         self.shared.call_once(|| {

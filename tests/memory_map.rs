@@ -6,7 +6,7 @@ mod case;
 #[path = "../examples/memory_map/player.rs"]
 mod player;
 
-use frametree::{FRAME_SIZE, FrameRange, MapEntry, MapError, MemoryMap, MemoryRegion, RegionKind};
+use frametree::{FRAME_SIZE, MapEntry, MapError, MemoryMap, MemoryRegion, NumberRange, RegionKind};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -184,7 +184,7 @@ impl Model {
         })
     }
 
-    fn carve(&mut self, frames: u64, below: u64) -> Result<FrameRange, MapError> {
+    fn carve(&mut self, frames: u64, below: u64) -> Result<NumberRange, MapError> {
         if frames == 0 {
             return Err(MapError::ZeroFrames);
         }
@@ -193,7 +193,7 @@ impl Model {
             return Err(MapError::NoRoom { wanted: frames, largest: largest.unwrap_or(0), below });
         };
         self.reserve(start * FRAME_SIZE, frames * FRAME_SIZE);
-        Ok(FrameRange::from_numbers(start, start + frames))
+        Ok(NumberRange::from_numbers(start, start + frames))
     }
 
     fn check(&self, map: &MemoryMap) {
@@ -353,7 +353,7 @@ fn five_thousand_separate_entries_fill_the_buffer_exactly() {
     // From the end of a range or a whole one: no new piece, so no new cell.
     assert_eq!(map.reserve(0x1000, 1), Ok(1));
     assert_eq!(map.reserve(0x4000, 0x2000), Ok(2));
-    assert_eq!(map.carve(1, u64::MAX), Ok(FrameRange::from_numbers(19_997, 19_998)));
+    assert_eq!(map.carve(1, u64::MAX), Ok(NumberRange::from_numbers(19_997, 19_998)));
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn reserving_rounds_outwards_and_splits() {
         let usable = u64::from(kind == RegionKind::Usable);
         assert_eq!(map.reserve(0x4fff, 2), Ok(2 * usable));
         let ranges: Vec<_> = map.regions().collect();
-        let expected = [(0, 4), (6, 16)].map(|(start, end)| FrameRange::from_numbers(start, end));
+        let expected = [(0, 4), (6, 16)].map(|(start, end)| NumberRange::from_numbers(start, end));
         assert_eq!(ranges, expected.map(|range| (range, kind)));
         assert_eq!(
             map.reserve(0x8000, 1),
@@ -401,10 +401,10 @@ fn carving_takes_the_highest_run_below_the_limit() {
     let entries = [usable(0, 0x8000), usable(0x10000, 0x4000), usable(LIMIT - 0x1000, 0x5000)];
     let mut cells = buffer(MemoryMap::entries_needed(3 + 4));
     let mut map = MemoryMap::normalise(entries, &mut cells).unwrap();
-    assert_eq!(map.carve(1, u64::MAX), Ok(FrameRange::from_numbers((1 << 40) - 1, 1 << 40)));
-    assert_eq!(map.carve(2, u64::MAX), Ok(FrameRange::from_numbers(18, 20)));
-    assert_eq!(map.carve(3, u64::MAX), Ok(FrameRange::from_numbers(5, 8)));
-    assert_eq!(map.carve(1, 0x3fff), Ok(FrameRange::from_numbers(2, 3)));
+    assert_eq!(map.carve(1, u64::MAX), Ok(NumberRange::from_numbers((1 << 40) - 1, 1 << 40)));
+    assert_eq!(map.carve(2, u64::MAX), Ok(NumberRange::from_numbers(18, 20)));
+    assert_eq!(map.carve(3, u64::MAX), Ok(NumberRange::from_numbers(5, 8)));
+    assert_eq!(map.carve(1, 0x3fff), Ok(NumberRange::from_numbers(2, 3)));
     let below = 0x11fff;
     let error = map.carve(4, below).unwrap_err();
     assert_eq!(error, MapError::NoRoom { wanted: 4, largest: 2, below });

@@ -4,7 +4,7 @@
 //! reserved, numbers may be strings, and of the three answers only those given are compared, but
 //! these exactly.
 
-use frametree::{FrameRange, MapEntry, MemoryMap, MemoryRegion, RegionKind};
+use frametree::{MapEntry, MemoryMap, MemoryRegion, NumberRange, RegionKind};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -83,7 +83,7 @@ fn play_case(case: &Case) -> Result<(), String> {
 fn compare_ranges(
     what: &str,
     expected: &[(Number, Number)],
-    found: impl Iterator<Item = FrameRange>,
+    found: impl Iterator<Item = NumberRange>,
 ) -> Result<(), String> {
     let found: Vec<_> = found.map(|range| (range.start().get(), range.end().get())).collect();
     for index in 0..expected.len().max(found.len()) {

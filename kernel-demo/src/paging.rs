@@ -7,7 +7,7 @@
 //! lies below 4 GiB.
 
 use core::fmt::Debug;
-use frametree::FrameRange;
+use frametree::NumberRange;
 use raw_cpuid::CpuId as CpuFeatures;
 use spin::{Mutex, Once};
 use x86_64::registers::control::Cr3;
@@ -45,7 +45,7 @@ pub struct Mapped {
 }
 
 /// Maps the usable memory that the early map does not reach, in the largest pages that fit.
-pub fn map_usable_memory(usable: impl Iterator<Item = FrameRange>) -> Mapped {
+pub fn map_usable_memory(usable: impl Iterator<Item = NumberRange>) -> Mapped {
     let giant_pages = CpuFeatures::new()
         .get_extended_processor_and_feature_identifiers()
         .is_some_and(|features| features.has_1gib_pages());

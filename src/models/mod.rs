@@ -27,7 +27,7 @@ use crate::arena::Arena;
 use crate::cache::PageCache;
 use crate::directory::Size;
 use crate::error::OutOfMemory;
-use crate::frame::{Frame, FrameNumber, FrameRange};
+use crate::frame::{Frame, FrameNumber, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES};
 use crate::tree::FrameTree;
 
@@ -44,8 +44,8 @@ impl World {
     /// Memory of these ranges, for three CPUs, all free.
     pub fn new(ranges: &[(u64, u64)]) -> Arc<Self> {
         let ranges: Vec<_> =
-            ranges.iter().map(|&(start, end)| FrameRange::from_numbers(start, end)).collect();
-        let ranges: &'static [FrameRange] = Box::leak(ranges.into_boxed_slice());
+            ranges.iter().map(|&(start, end)| NumberRange::from_numbers(start, end)).collect();
+        let ranges: &'static [NumberRange] = Box::leak(ranges.into_boxed_slice());
         let frames = ranges.iter().map(|range| range.end().get()).max().unwrap_or(0);
         // SAFETY: under loom an arena takes its parts from the heap.
         let mut arena = unsafe { Arena::new(core::ptr::null_mut(), 0) };

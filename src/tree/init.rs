@@ -5,7 +5,7 @@ use super::FrameTree;
 use super::levels::make_ready;
 use crate::arena::Arena;
 use crate::directory::{Block, Directory, Size, mask_between, touched_and_filled};
-use crate::frame::FrameRange;
+use crate::frame::NumberRange;
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::Journal;
 use crate::root::Giant;
@@ -18,7 +18,7 @@ impl<'m> FrameTree<'m> {
         arena: &mut Arena<'m>,
         size: Size,
         cpus: usize,
-        ranges: impl Iterator<Item = FrameRange> + Clone,
+        ranges: impl Iterator<Item = NumberRange> + Clone,
     ) -> Self {
         Self {
             directory: Directory::new(arena, size, ranges, put),
@@ -29,7 +29,7 @@ impl<'m> FrameTree<'m> {
 }
 
 /// Records one range within one giant as free, before anybody else knows the tree.
-fn put<'m>(giant: &'m Giant<'m>, frames: FrameRange) {
+fn put<'m>(giant: &'m Giant<'m>, frames: NumberRange) {
     if frames.len() == GIANT_FRAMES {
         set(&giant.cluster.free, giant.mask);
         return;
@@ -49,7 +49,7 @@ fn put<'m>(giant: &'m Giant<'m>, frames: FrameRange) {
 }
 
 /// Records those of `frames` that lie in `block`, and do not fill it, as free.
-fn put_crumbs(block: Block<'_>, frames: FrameRange) {
+fn put_crumbs(block: Block<'_>, frames: NumberRange) {
     make_ready(block);
     let first = block.first_frame().get();
     let start = frames.start().get().saturating_sub(first) as usize;
