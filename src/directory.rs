@@ -138,9 +138,10 @@ pub fn touched_and_filled(frames: NumberRange) -> ((usize, usize), (usize, usize
 }
 
 /// The bits of the word whose first bit is number `base` that lie in `start..end`.
-pub fn mask_between(start: usize, end: usize, base: usize) -> u64 {
-    let from = start.max(base);
-    let to = end.min(base + WORD_BITS as usize);
+pub const fn mask_between(start: usize, end: usize, base: usize) -> u64 {
+    let from = if start > base { start } else { base };
+    let behind = base + WORD_BITS as usize;
+    let to = if end < behind { end } else { behind };
     if from < to { mask((from - base) as u32, (to - from) as u32) } else { 0 }
 }
 

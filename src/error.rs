@@ -4,6 +4,7 @@
 use core::fmt;
 
 use crate::frame::FrameNumber;
+use crate::request::{Request, RequestError};
 
 /// A free that was refused, with the frame that it was refused for.
 ///
@@ -92,8 +93,55 @@ pub enum AllocError {
         /// Free frames that sat in other CPUs' page caches at the end of the call.
         cached_elsewhere: u64,
     },
+    /// There is no such run in the shared tree, as was so at some instant during the call.
+    NoRun(NoRun),
+    /// A run was asked for at a place of its own, and this is the first of its frames that is
+    /// in the way.
+    InTheWay {
+        /// The frame.
+        frame: FrameNumber,
+        /// What it is.
+        why: InTheWay,
+    },
+    /// The request makes no sense.
+    Request(RequestError),
     /// The pool has not been initialised.
     NotInitialised,
+}
+
+/// A run that is not to be had, and what is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoRun {
+    /// What was asked for.
+    pub request: Request,
+    /// Free frames in the shared tree, wherever they lie.
+    pub free: u64,
+    /// The longest run that meets the request's other conditions. A look while others work; exact
+    /// at rest.
+    pub longest: u64,
+    /// Free frames that sat in page caches, each in one CPU's.
+    pub cached: u64,
+}
+
+/// Why a frame can't be part of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum InTheWay {
+    /// Somebody has it; perhaps a page cache.
+    Taken,
+    /// No memory, or memory that was reserved.
+    Unmanaged,
+}
+
+impl fmt::Display for NoRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { request, free, longest, cached } = self;
+        write!(f, "no run of {request}; {free} frames are free, {longest} in a row could be had")?;
+        if *cached > 0 {
+            write!(f, ", {cached} more sit in page caches")?;
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for AllocError {
@@ -105,6 +153,12 @@ impl fmt::Display for AllocError {
                 "out of memory: {cached_elsewhere} free frames sit in other CPUs' page caches \
                  and come back when those CPUs next use the pool"
             ),
+            Self::NoRun(no_run) => no_run.fmt(f),
+            Self::InTheWay { frame, why: InTheWay::Taken } => write!(f, "{frame} is not free"),
+            Self::InTheWay { frame, why: InTheWay::Unmanaged } => {
+                write!(f, "{frame} is not managed here (no memory, or reserved at boot)")
+            }
+            Self::Request(error) => error.fmt(f),
             Self::NotInitialised => f.write_str("the pool is not initialised; call `init` first"),
         }
     }

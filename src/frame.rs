@@ -1,5 +1,5 @@
-//! Names and owners: [`FrameNumber`] names a frame, [`NumberRange`] names a run of them, and
-//! [`Frame`] is the right to use one.
+//! Names and owners: [`FrameNumber`] names a frame, [`NumberRange`] names a run of them;
+//! [`Frame`] is the right to use one, [`FrameRange`] the right to use a run.
 //!
 //! A number is not an owner. Names are `Copy` and mean nothing by themselves; a `Frame` comes
 //! out of an allocator, moves, and goes back into it. Inventing one from a number is `unsafe`.
@@ -195,6 +195,91 @@ impl Frame {
 }
 
 impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "owned {:?}", self.0)
+    }
+}
+
+/// The right to use a run of contiguous frames. It can't be copied, but be split, and each part
+/// be given back alone, at any time and in any order, with `free_run`.
+///
+/// Dropping it loses the frames until the next boot, as with [`Frame`].
+#[must_use = "frames that are not given back are lost"]
+#[derive(PartialEq, Eq)]
+#[repr(transparent)]
+pub struct FrameRange(NumberRange);
+
+impl FrameRange {
+    /// Invents the ownership of a run of frames.
+    ///
+    /// # Safety
+    /// As for [`Frame::from_number`], for each of them.
+    #[inline]
+    pub const unsafe fn from_numbers(numbers: NumberRange) -> Self {
+        Self(numbers)
+    }
+
+    /// What the allocators of this crate make their answers with.
+    #[inline]
+    pub(crate) const fn owned(numbers: NumberRange) -> Self {
+        Self(numbers)
+    }
+
+    /// Which frames they are.
+    #[inline]
+    #[must_use]
+    pub const fn numbers(&self) -> NumberRange {
+        self.0
+    }
+
+    /// The physical address of the first byte.
+    #[inline]
+    #[must_use]
+    pub const fn start_address(&self) -> u64 {
+        self.0.start.start_address()
+    }
+
+    /// How many frames.
+    #[inline]
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// Whether there is no frame in it.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first `count` frames, and the others.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub const fn split_at(self, count: u64) -> (Self, Self) {
+        let NumberRange { start, end } = self.0;
+        assert!(count <= end.0 - start.0, "a split behind the end of the run");
+        let middle = FrameNumber(start.0 + count);
+        (Self(NumberRange { start, end: middle }), Self(NumberRange { start: middle, end }))
+    }
+
+    /// Gives the ownership up and keeps the names; [`FrameRange::from_numbers`] is the way back.
+    #[inline]
+    #[must_use]
+    pub const fn into_numbers(self) -> NumberRange {
+        self.0
+    }
+}
+
+impl From<Frame> for FrameRange {
+    fn from(frame: Frame) -> Self {
+        let start = frame.into_number();
+        Self(NumberRange { start, end: FrameNumber(start.0 + 1) })
+    }
+}
+
+impl fmt::Debug for FrameRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "owned {:?}", self.0)
     }

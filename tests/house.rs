@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["sync", "geometry"],
     &["bits", "frame", "node", "journal", "arena"],
-    &["root", "cache", "cpu", "error", "map"],
-    &["directory"],
+    &["root", "cache", "cpu", "request", "map"],
+    &["directory", "error"],
     &["tree"],
     &["slot", "stats"],
     &["layout"],

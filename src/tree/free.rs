@@ -191,18 +191,24 @@ pub(crate) fn give_frames(step: &Step<'_>, place: Place<'_>, frames: u64, known_
     if frames == 0 {
         return 0;
     }
-    let writer = step.writer();
     if known_zero != 0 {
         give_zeroes(place, known_zero);
     }
+    let overlap = put_frames(step, place, frames);
+    step.writer().add(Counter::Returned, count(frames & !overlap));
+    overlap
+}
+
+/// The same, neither counted nor known to be zero.
+#[inline(always)]
+pub(super) fn put_frames(step: &Step<'_>, place: Place<'_>, frames: u64) -> u64 {
     let given = give(place.leaf, frames);
     if given.edge == Edge::FromEmpty {
         announce(place.block());
     }
     if given.fill == Fill::Full {
-        merge_block(writer, place.block());
+        merge_block(step.writer(), place.block());
     }
-    writer.add(Counter::Returned, count(frames & !given.overlap));
     given.overlap
 }
 

@@ -23,9 +23,10 @@
 //! look again (a full fence before each look: of two CPUs that complete a leaf at once, one sees
 //! it complete). With the whole leaf claimed, free the block's bit and retire its hint.
 
-use crate::cache::PageCache;
-use crate::directory::Block;
-use crate::geometry::FULL;
+use core::ops::Range;
+
+use crate::directory::{Block, mask_between};
+use crate::geometry::{FULL, WORD_BITS};
 use crate::journal::{Counter, Writer};
 use crate::node::{Edge, Fill, Given, Node, give, take_bit};
 use crate::root::Giant;
@@ -72,26 +73,25 @@ pub(super) fn forget_zero(block: Block<'_>) {
     }
 }
 
-/// Claims a free block and hands its frames to its leaf, all but `kept` of word 0, which
-/// become the caller's. `None` if another CPU was faster.
-pub(super) fn split_block(writer: Writer<'_>, block: Block<'_>, kept: u64) -> Option<PageCache> {
+/// Claims a free block and hands its frames to its leaf, all but those numbered `kept`, which
+/// become the caller's. Whether it did: another CPU may have been faster.
+pub(super) fn split_block(writer: Writer<'_>, block: Block<'_>, kept: Range<usize>) -> bool {
     let (word, mask) = block.giant.nodes().blocks.at(block.index);
     let _step = writer.begin();
     if take_bit(word, mask).is_err() {
         writer.add(Counter::LostRaces, 1);
-        return None;
+        return false;
     }
     make_ready(block);
-    let known_zero = take_zeroes(block, 0, kept);
     for (index, word) in block.leaf().words().enumerate() {
-        let rest = if index == 0 { FULL & !kept } else { FULL };
+        let kept = mask_between(kept.start, kept.end, index * WORD_BITS as usize);
         // ORDERING: Release pairs with the Acquire of a taker that comes by an older hint:
         // the block's last owner passed its contents to this CPU.
-        word.store(rest, Ordering::Release);
+        word.store(FULL & !kept, Ordering::Release);
     }
     announce(block);
     writer.add(Counter::Splits, 1);
-    Some(PageCache::owned(block.first_frame(), kept, known_zero))
+    true
 }
 
 /// Claims a free giant and hands its blocks to the block level.

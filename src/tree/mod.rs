@@ -19,29 +19,34 @@
 //! of a giant likewise, one level up.
 //!
 //! The protocols, a file each: [`levels`] (split, merge, announce, retire), [`search`] (refill
-//! and allocation), [`free`] (flush, free, and what is refused). [`verify`] checks every
+//! and allocation), [`free`] (flush, free, and what is refused), [`runs`] (finding contiguous
+//! frames) and [`claim`] (taking and giving them, piece by piece). [`verify`] checks every
 //! invariant at rest.
 //!
 //! The shape is the radix tree of Go's `mpagealloc.go`, with counters and locks replaced by one
 //! bit per level and the page tables' radix of 512.
 
+mod claim;
 mod free;
 mod init;
 mod levels;
+mod runs;
 mod search;
 mod verify;
 
 pub use verify::Broken;
 
 pub(crate) use free::{Opening, check_above, give_frames, refuse};
+pub(crate) use runs::Contents;
 pub(crate) use search::{HomeCell, Refill};
 
 use crate::cache::PageCache;
 use crate::directory::{Block, Directory, Group};
-use crate::error::{FreeError, OutOfMemory};
-use crate::frame::{Frame, FrameNumber};
+use crate::error::{AllocError, FreeError, OutOfMemory};
+use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_BLOCKS};
 use crate::journal::{Counter, Journal, Writer};
+use crate::request::Request;
 use crate::root::Giant;
 use crate::sync::Ordering;
 
@@ -164,6 +169,43 @@ impl<'m> FrameTree<'m> {
     /// If it is misaligned, free or partly free already, or not managed in full.
     pub fn free_giant(&self, first: Frame) -> Result<(), FreeError> {
         self.free_giant_with(self.shared_writer(), first.into_number())
+    }
+
+    /// Takes the lowest run of contiguous frames that meets the request: exactly as many as it
+    /// asks for, found whenever there is one at rest.
+    ///
+    /// One read-modify-write for each word of 64 frames that the run touches, and one for each
+    /// 2 MiB block and each GiB that it contains as a whole.
+    ///
+    /// # Errors
+    /// [`AllocError::Request`] if the request makes no sense; [`AllocError::InTheWay`] if it names
+    /// its frames and one is not free; else [`AllocError::NoRun`], as exact as
+    /// [`FrameTree::alloc`].
+    pub fn alloc_run(&self, request: &Request) -> Result<FrameRange, AllocError> {
+        self.alloc_run_with(self.shared_writer(), request, Contents::Any)
+    }
+
+    /// The same, and shows those of the frames to `clear` that are not known to be zero, stretch
+    /// by stretch.
+    ///
+    /// # Errors
+    /// As [`FrameTree::alloc_run`].
+    pub fn alloc_run_zeroed(
+        &self,
+        request: &Request,
+        mut clear: impl FnMut(NumberRange),
+    ) -> Result<FrameRange, AllocError> {
+        self.alloc_run_with(self.shared_writer(), request, Contents::Zero(&mut clear))
+    }
+
+    /// Gives contiguous frames back: a run, a part of one, or neighbours from several
+    /// allocations.
+    ///
+    /// # Errors
+    /// If one of them is free already or was never managed; then nothing was freed, and the error
+    /// names the lowest such frame.
+    pub fn free_run(&self, run: FrameRange) -> Result<(), FreeError> {
+        self.free_run_with(self.shared_writer(), run.into_numbers())
     }
 
     /// How many frames the tree manages, free or not.

@@ -22,10 +22,10 @@ use super::levels::{
     take_zeroes,
 };
 use crate::cache::PageCache;
-use crate::directory::Block;
+use crate::directory::{Block, mask_between};
 use crate::error::OutOfMemory;
 use crate::frame::{Frame, FrameNumber};
-use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
+use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Writer, standstill};
 use crate::node::{take_all, take_lowest};
 use crate::root::{Cluster, Giant, Nodes};
@@ -160,7 +160,7 @@ impl<'m> FrameTree<'m> {
 
     /// Repeats a search that finds nothing until that was true, or for a thousand looks.
     #[inline]
-    fn prove<T>(
+    pub(super) fn prove<T>(
         &self,
         writer: Writer<'_>,
         search: impl Fn() -> Option<T>,
@@ -313,10 +313,10 @@ fn harvest<'m>(writer: Writer<'_>, block: Block<'m>, amount: Amount) -> Option<R
     if blocks.is_set(block.index, Ordering::Acquire) {
         let kept = match amount {
             Amount::Frame => 1,
-            Amount::Word => FULL,
+            Amount::Word => WORD_BITS as usize,
         };
-        if let Some(cache) = split_block(writer, block, kept) {
-            return Some(Refill { cache, block });
+        if split_block(writer, block, 0..kept) {
+            return Some(Refill::of(block, 0, mask_between(0, kept, 0)));
         }
     }
     // Whoever claimed the block, just now or since it was seen free by the search, may still
@@ -331,13 +331,20 @@ fn harvest<'m>(writer: Writer<'_>, block: Block<'m>, amount: Amount) -> Option<R
             Amount::Frame => take_lowest(word),
         };
         if let Some(bits) = bits {
-            let base = block.group(index).first_frame();
-            let cache = PageCache::owned(base, bits, take_zeroes(block, index, bits));
-            return Some(Refill { cache, block });
+            return Some(Refill::of(block, index, bits));
         }
     }
     retire(writer, block);
     None
+}
+
+impl<'m> Refill<'m> {
+    /// Of frames that were just taken from a word of this block.
+    #[inline]
+    fn of(block: Block<'m>, word: usize, bits: u64) -> Self {
+        let base = block.group(word).first_frame();
+        Self { cache: PageCache::owned(base, bits, take_zeroes(block, word, bits)), block }
+    }
 }
 
 impl<'m> Walk<'m> {

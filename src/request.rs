@@ -1,0 +1,352 @@
+//! What a caller asks for when one frame is not enough: so many contiguous frames, and where
+//! they may lie. Pure arithmetic: it knows no tree.
+//!
+//! Every condition narrows the addresses at which a run may begin; for a stretch of free frames
+//! there is one lowest begin that meets all of them ([`Rule::lowest_begin`]).
+
+use core::fmt;
+
+use crate::frame::{FrameNumber, NumberRange};
+use crate::geometry::{FRAME_LIMIT, FRAME_SIZE, GIANT_FRAMES, PHYSICAL_LIMIT};
+
+/// A request for contiguous frames: exactly `count`, aligned, within limits.
+///
+/// ```
+/// use frametree::Request;
+/// // A ring of 16 frames for a device that reaches 4 GiB and can't cross 64 KiB.
+/// let ring = Request::new(16).below(4 << 30).not_crossing(64 << 10);
+/// assert_eq!(ring.check(), Ok(()));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    count: u64,
+    /// Bytes.
+    align: u64,
+    /// Physical addresses: the run lies between them.
+    above: u64,
+    below: u64,
+    /// Bytes; no multiple of it lies inside the run.
+    boundary: u64,
+}
+
+/// A request that makes no sense, and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// For 0 frames.
+    NoFrames,
+    /// For more frames than there are physical addresses.
+    TooMany {
+        /// How many.
+        count: u64,
+    },
+    /// The alignment is no power of two, or above 1 GiB.
+    Align {
+        /// Bytes.
+        align: u64,
+    },
+    /// The boundary is no power of two.
+    Boundary {
+        /// Bytes.
+        boundary: u64,
+    },
+    /// No run of so many frames fits between two boundaries.
+    BoundaryTooClose {
+        /// Frames.
+        count: u64,
+        /// Bytes.
+        boundary: u64,
+    },
+    /// No run of so many frames fits between the limits.
+    Limits {
+        /// Frames.
+        count: u64,
+        /// The lower limit, a physical address.
+        above: u64,
+        /// The upper one.
+        below: u64,
+    },
+    /// The run is to begin at an address that the alignment or the boundary rules out.
+    At {
+        /// That address.
+        address: u64,
+    },
+}
+
+impl Request {
+    /// For `count` contiguous frames, wherever they lie.
+    #[must_use]
+    pub const fn new(count: u64) -> Self {
+        Self { count, align: FRAME_SIZE, above: 0, below: PHYSICAL_LIMIT, boundary: 0 }
+    }
+
+    /// Its first physical address shall be a multiple of `bytes`: a power of two up to 1 GiB
+    /// (below a frame it asks for nothing).
+    #[must_use]
+    pub const fn align(self, bytes: u64) -> Self {
+        Self { align: bytes, ..self }
+    }
+
+    /// All of it shall lie below this physical address: what a device can reach.
+    #[must_use]
+    pub const fn below(self, address: u64) -> Self {
+        Self { below: address, ..self }
+    }
+
+    /// All of it shall lie at or above this physical address.
+    #[must_use]
+    pub const fn above(self, address: u64) -> Self {
+        Self { above: address, ..self }
+    }
+
+    /// It shall not cross a multiple of `bytes`: a power of two.
+    #[must_use]
+    pub const fn not_crossing(self, bytes: u64) -> Self {
+        Self { boundary: bytes, ..self }
+    }
+
+    /// It shall begin at this frame.
+    #[must_use]
+    pub const fn at(self, first: FrameNumber) -> Self {
+        let above = first.start_address();
+        let length = self.count.saturating_mul(FRAME_SIZE);
+        Self { above, below: above.saturating_add(length), ..self }
+    }
+
+    /// The same for another number of frames.
+    #[must_use]
+    pub const fn with_count(self, count: u64) -> Self {
+        Self { count, ..self }
+    }
+
+    /// How many frames it asks for.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The frames that it names, if it leaves no choice.
+    #[must_use]
+    pub const fn exactly(&self) -> Option<NumberRange> {
+        let limits = self.limits();
+        if limits.len() == self.count { Some(limits) } else { None }
+    }
+
+    /// Whether it says no more than how many.
+    #[inline]
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        self.align <= FRAME_SIZE
+            && self.above == 0
+            && self.below >= PHYSICAL_LIMIT
+            && self.boundary == 0
+    }
+
+    /// Whether it makes sense.
+    ///
+    /// # Errors
+    /// Which argument does not, and why.
+    pub const fn check(&self) -> Result<(), RequestError> {
+        let Self { count, align, above, below, boundary } = *self;
+        if count == 0 {
+            return Err(RequestError::NoFrames);
+        }
+        if count > FRAME_LIMIT {
+            return Err(RequestError::TooMany { count });
+        }
+        if !align.is_power_of_two() || align > GIANT_FRAMES * FRAME_SIZE {
+            return Err(RequestError::Align { align });
+        }
+        if boundary != 0 && !boundary.is_power_of_two() {
+            return Err(RequestError::Boundary { boundary });
+        }
+        if boundary != 0 && boundary / FRAME_SIZE < count {
+            return Err(RequestError::BoundaryTooClose { count, boundary });
+        }
+        if self.limits().len() < count {
+            return Err(RequestError::Limits { count, above, below });
+        }
+        if let Some(run) = self.exactly()
+            && self.rule().lowest_begin(run.start().get()) != run.start().get()
+        {
+            return Err(RequestError::At { address: run.start().start_address() });
+        }
+        Ok(())
+    }
+
+    /// The frames that lie between the limits, in full.
+    #[must_use]
+    pub(crate) const fn limits(&self) -> NumberRange {
+        let end =
+            if self.below < PHYSICAL_LIMIT { self.below } else { PHYSICAL_LIMIT } / FRAME_SIZE;
+        let start = self.above.div_ceil(FRAME_SIZE);
+        let start = if start < end { start } else { end };
+        NumberRange::trusted(FrameNumber::trusted(start), FrameNumber::trusted(end))
+    }
+
+    /// The same in frames, for a search.
+    pub(crate) const fn rule(&self) -> Rule {
+        let Self { count, align, boundary, .. } = *self;
+        let align = if align > FRAME_SIZE { align / FRAME_SIZE } else { 1 };
+        let limits = self.limits();
+        let (first, end) = (limits.start().get(), limits.end().get());
+        Rule { count, align, first, end, boundary: boundary / FRAME_SIZE }
+    }
+}
+
+/// A request that makes sense, in frames.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rule {
+    pub count: u64,
+    align: u64,
+    /// The first frame between the limits, and the one behind the last.
+    pub first: u64,
+    pub end: u64,
+    /// 0 for none.
+    boundary: u64,
+}
+
+impl Rule {
+    /// The lowest frame at or above `start` at which a run may begin, its end not looked at.
+    #[inline]
+    pub const fn lowest_begin(&self, start: u64) -> u64 {
+        let start = if start > self.first { start } else { self.first };
+        let begin = self.aligned(start);
+        if self.boundary == 0 {
+            return begin;
+        }
+        let left = self.boundary - (begin & (self.boundary - 1));
+        // Both are powers of two: the next boundary is aligned, or the next alignment is one.
+        if left >= self.count { begin } else { self.aligned(begin + left) }
+    }
+
+    /// Where a run that begins at `begin` must end, or before, at the latest: at the limit, or at
+    /// the next boundary.
+    pub const fn latest_end(&self, begin: u64) -> u64 {
+        if self.boundary == 0 {
+            return self.end;
+        }
+        let next = (begin | (self.boundary - 1)) + 1;
+        if next < self.end { next } else { self.end }
+    }
+
+    const fn aligned(&self, frame: u64) -> u64 {
+        (frame + self.align - 1) & !(self.align - 1)
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count, align, above, below, boundary } = *self;
+        write!(f, "{count} contiguous frames")?;
+        if align > FRAME_SIZE {
+            write!(f, ", aligned to {align:#x}")?;
+        }
+        if above > 0 {
+            write!(f, ", from {above:#x} on")?;
+        }
+        if below < PHYSICAL_LIMIT {
+            write!(f, ", below {below:#x}")?;
+        }
+        if boundary > 0 {
+            write!(f, ", not across a multiple of {boundary:#x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NoFrames => f.write_str("a request for 0 frames; ask for 1 at least"),
+            Self::TooMany { count } => {
+                write!(f, "a request for {count} frames; physical memory ends at {FRAME_LIMIT}")
+            }
+            Self::Align { align } => {
+                write!(f, "aligned to {align:#x} bytes; it must be a power of two up to 1 GiB")
+            }
+            Self::Boundary { boundary } => {
+                write!(f, "a boundary of {boundary:#x} bytes; it must be a power of two")
+            }
+            Self::BoundaryTooClose { count, boundary } => {
+                write!(f, "{count} frames are longer than the boundary of {boundary:#x} bytes")
+            }
+            Self::Limits { count, above, below } => {
+                write!(f, "{count} frames do not fit between {above:#x} and {below:#x}")
+            }
+            Self::At { address } => {
+                write!(f, "a run at {address:#x} can't meet the alignment or the boundary")
+            }
+        }
+    }
+}
+
+impl core::error::Error for RequestError {}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// By the definition, frame by frame.
+    fn naive(request: &Request, start: u64, end: u64) -> Option<u64> {
+        let Request { count, align, above, below, boundary } = *request;
+        (start..end).find(|&begin| {
+            let (first, last) = (begin * FRAME_SIZE, (begin + count) * FRAME_SIZE - 1);
+            let fits = begin + count <= end && first >= above && last < below;
+            let crosses = boundary != 0 && first / boundary != last / boundary;
+            fits && first % align == 0 && !crosses
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 8192, max_global_rejects: 1 << 20, ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn the_lowest_place_is_the_first_that_meets_everything(
+            count in 1..70u64, align in 10..19u32, above in 0..200u64, length in 0..400u64,
+            boundary in prop_oneof![Just(0), (12..20u32).prop_map(|log| 1u64 << log)],
+            start in 0..300u64, len in 0..300u64, odd in 0..2u64,
+        ) {
+            let above = above * FRAME_SIZE + odd;
+            let request = Request::new(count).align(1 << align).above(above)
+                .below(above + length * FRAME_SIZE).not_crossing(boundary);
+            prop_assume!(request.check().is_ok());
+            let (rule, end) = (request.rule(), start + len);
+            let begin = rule.lowest_begin(start);
+            let place = (begin + count <= end.min(rule.end)).then_some(begin);
+            prop_assert_eq!(place, naive(&request, start, end), "{}", request);
+            prop_assert!(place.is_none_or(|begin| begin + count <= rule.latest_end(begin)));
+        }
+    }
+
+    #[test]
+    fn requests_without_sense_are_refused() {
+        let check = |request: Request| request.check().expect_err("no sense");
+        assert_eq!(check(Request::new(0)), RequestError::NoFrames);
+        let count = u64::MAX;
+        assert_eq!(check(Request::new(count)), RequestError::TooMany { count });
+        for align in [0, 3, 4097, 2 << 30] {
+            assert_eq!(check(Request::new(1).align(align)), RequestError::Align { align });
+        }
+        let boundary = 0x3000;
+        assert_eq!(
+            check(Request::new(1).not_crossing(boundary)),
+            RequestError::Boundary { boundary }
+        );
+        let (count, boundary) = (17, 0x10000);
+        let close = RequestError::BoundaryTooClose { count, boundary };
+        assert_eq!(check(Request::new(count).not_crossing(boundary)), close);
+        let limits = RequestError::Limits { count, above: 0x2000, below: 0x12fff };
+        assert_eq!(check(Request::new(count).above(0x2000).below(0x12fff)), limits);
+        let limits = RequestError::Limits { count: 1, above: u64::MAX, below: 0 };
+        assert_eq!(check(Request::new(1).above(u64::MAX).below(0)), limits);
+        let at = Request::new(16).align(0x10000).at(FrameNumber::new(17));
+        assert_eq!(check(at), RequestError::At { address: 0x11000 });
+        let last = FrameNumber::new(FRAME_LIMIT - 1);
+        assert_eq!(Request::new(1).at(last).check(), Ok(()));
+        assert!(Request::new(2).at(last).check().is_err());
+    }
+}

@@ -1,0 +1,334 @@
+//! Runs of frames against a naive model: a flag for each frame, and a search by the definition.
+//! Whatever the request, the tree must give the run that the model finds first, take exactly its
+//! frames, and take back any part of it.
+#![cfg(not(loom))]
+
+mod support;
+
+use frametree::{
+    AllocError, Found, FrameNumber, FramePool, FrameRange, FrameTree, InTheWay, NoRun, NumberRange,
+    Request, RequestError,
+};
+use proptest::prelude::*;
+use support::{BLOCK, Dice, GIANT, Threads, frame, pool};
+
+const FRAME: u64 = frametree::FRAME_SIZE;
+
+fn numbers(start: u64, count: u64) -> NumberRange {
+    NumberRange::from_numbers(start, start + count)
+}
+
+/// The owner of frames that the test says are held.
+fn owner(start: u64, count: u64) -> FrameRange {
+    // SAFETY: these frames are only numbers; what is wrong must be refused.
+    unsafe { FrameRange::from_numbers(numbers(start, count)) }
+}
+
+/// A request as the model reads it.
+#[derive(Clone, Copy, Debug)]
+struct Wish {
+    count: u64,
+    /// Frames.
+    align: u64,
+    first: u64,
+    end: u64,
+    boundary: u64,
+}
+
+impl Wish {
+    fn request(self) -> Request {
+        Request::new(self.count)
+            .align(self.align * FRAME)
+            .above(self.first * FRAME)
+            .below(self.end * FRAME)
+            .not_crossing(self.boundary * FRAME)
+    }
+
+    fn allows(self, begin: u64) -> bool {
+        let last = begin + self.count - 1;
+        let crosses = self.boundary != 0 && begin / self.boundary != last / self.boundary;
+        begin >= self.first && last < self.end && begin.is_multiple_of(self.align) && !crosses
+    }
+}
+
+/// One flag for each frame: free or not.
+struct Model(Vec<bool>);
+
+impl Model {
+    fn stretches(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let start = at + self.0[at..].iter().position(|free| *free)?;
+            let len = self.0[start..].iter().position(|free| !free);
+            at = len.map_or(self.0.len(), |len| start + len);
+            Some((start as u64, at as u64))
+        })
+    }
+
+    fn first_run(&self, wish: Wish) -> Option<u64> {
+        self.stretches().find_map(|(start, end)| {
+            (start..(end + 1).saturating_sub(wish.count)).find(|begin| wish.allows(*begin))
+        })
+    }
+
+    fn set(&mut self, start: u64, count: u64, free: bool) {
+        for flag in &mut self.0[start as usize..(start + count) as usize] {
+            assert_ne!(*flag, free, "near frame {start}");
+            *flag = free;
+        }
+    }
+
+    fn free(&self) -> u64 {
+        self.0.iter().filter(|free| **free).count() as u64
+    }
+}
+
+struct Both {
+    pool: &'static FramePool<Threads>,
+    model: Model,
+    held: Vec<(u64, u64)>,
+}
+
+impl Both {
+    fn new(regions: &[(u64, u64)]) -> Self {
+        let end = regions.iter().map(|(start, count)| start + count).max().expect("a region");
+        let mut model = Model(vec![false; end as usize]);
+        regions.iter().for_each(|&(start, count)| model.set(start, count, true));
+        Self { pool: pool(Threads, 1, regions), model, held: Vec::new() }
+    }
+
+    fn tree(&self) -> &'static FrameTree<'static> {
+        self.pool.tree().expect("a tree")
+    }
+
+    fn alloc(&mut self, wish: Wish) {
+        let said = self.tree().alloc_run(&wish.request()).map(FrameRange::into_numbers);
+        match self.model.first_run(wish) {
+            Some(begin) => {
+                assert_eq!(said, Ok(numbers(begin, wish.count)), "{wish:?}");
+                self.model.set(begin, wish.count, false);
+                self.held.push((begin, wish.count));
+            }
+            None => self.is_refused(wish, said),
+        }
+    }
+
+    fn is_refused(&self, wish: Wish, said: Result<NumberRange, AllocError>) {
+        match said {
+            Err(AllocError::NoRun(NoRun { request, free, longest, cached })) => {
+                assert_eq!((request, free, cached), (wish.request(), self.model.free(), 0));
+                // The longest that could have been had, and not one longer.
+                let with = |count| self.model.first_run(Wish { count, ..wish }).is_some();
+                assert!(longest == 0 || with(longest), "{wish:?}: {longest} is not to be had");
+                assert!(!with(longest + 1), "{wish:?}: more than {longest} is to be had");
+            }
+            Err(AllocError::InTheWay { frame, .. }) => {
+                assert_eq!(wish.request().exactly().map(NumberRange::len), Some(wish.count));
+                let in_the_way = (wish.first..wish.end).find(|at| !self.is_free(*at));
+                assert_eq!(Some(frame.get()), in_the_way, "{wish:?}");
+            }
+            said => assert!(wish.request().check().is_err(), "{wish:?}: {said:?}"),
+        }
+    }
+
+    fn is_free(&self, frame: u64) -> bool {
+        self.model.0.get(frame as usize).copied().unwrap_or(false)
+    }
+
+    /// Frees a part of something held, and keeps the rest.
+    fn free_part(&mut self, dice: &mut Dice) {
+        if self.held.is_empty() {
+            return;
+        }
+        let which = dice.below(self.held.len() as u64) as usize;
+        let (start, count) = self.held.swap_remove(which);
+        let from = if dice.below(2) == 0 { 0 } else { dice.below(count) };
+        let len = if dice.below(2) == 0 { count - from } else { 1 + dice.below(count - from) };
+        assert_eq!(self.tree().free_run(owner(start + from, len)), Ok(()));
+        self.model.set(start + from, len, true);
+        let rest = [(start, from), (start + from + len, count - from - len)];
+        self.held.extend(rest.into_iter().filter(|(_, count)| *count > 0));
+    }
+
+    fn check(&self) {
+        self.pool.verify().unwrap_or_else(|broken| panic!("{broken}"));
+        assert_eq!(self.tree().count_free().frames, self.model.free());
+        for group in 0..self.model.0.len() as u64 / 64 {
+            let free = self.tree().peek(FrameNumber::new(group * 64)).map_or(0, |(free, _)| free);
+            let due = (0..64).filter(|bit| self.is_free(group * 64 + bit));
+            assert_eq!(free, due.map(|bit| 1 << bit).sum::<u64>(), "group {group}");
+        }
+    }
+}
+
+fn wish(dice: &mut Dice, end: u64) -> Wish {
+    let log = |dice: &mut Dice, below: u64| 1 << dice.below(below);
+    let count = match dice.below(8) {
+        0..4 => 1 + dice.below(70),
+        4..6 => 1 + dice.below(3 * BLOCK),
+        6 => BLOCK << dice.below(3),
+        _ => 1 + dice.below(end),
+    };
+    let align = if dice.below(2) == 0 { 1 } else { log(dice, 14) };
+    let boundary = if dice.below(4) == 0 { (count * 2).next_power_of_two() >> 1 } else { 0 };
+    let boundary = if boundary < count { boundary * 2 } else { boundary };
+    let (first, end) = match dice.below(4) {
+        0 => (dice.below(end), end),
+        1 => (0, 1 + dice.below(end)),
+        2 => {
+            let first = dice.below(end);
+            (first, first + count)
+        }
+        _ => (0, 1 << 40),
+    };
+    Wish { count, align, first, end, boundary }
+}
+
+fn play(regions: &[(u64, u64)], seed: u64, steps: u64) {
+    let mut both = Both::new(regions);
+    let mut dice = Dice::new(seed);
+    let end = both.model.0.len() as u64;
+    for step in 0..steps {
+        if dice.below(5) < 3 {
+            both.alloc(wish(&mut dice, end));
+        } else {
+            both.free_part(&mut dice);
+        }
+        if step % 16 == 0 {
+            both.check();
+        }
+    }
+    for (start, count) in std::mem::take(&mut both.held) {
+        assert_eq!(both.tree().free_run(owner(start, count)), Ok(()));
+        both.model.set(start, count, true);
+    }
+    both.check();
+    let first = pool(Threads, 1, regions).tree().expect("a tree").count_free();
+    assert_eq!(both.tree().count_free(), first, "merged as at first");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn small_maps_agree_with_the_model(
+        seed in any::<u64>(), gaps in prop::collection::vec((1..200u64, 1..1400u64), 1..6),
+    ) {
+        let mut at = 0;
+        let regions: Vec<_> = gaps.into_iter().map(|(gap, count)| {
+            at += gap + count;
+            (at - count, count)
+        }).collect();
+        play(&regions, seed, 120);
+    }
+}
+
+#[test]
+fn runs_across_gibs_agree_with_the_model() {
+    let regions = [(BLOCK + 3, 2 * GIANT), (2 * GIANT + 2 * BLOCK, BLOCK + 100)];
+    (0..6).for_each(|seed| play(&regions, seed, 60));
+}
+
+#[test]
+fn every_size_comes_exactly_and_goes_back_whole() {
+    let pool = pool(Threads, 1, &[(0, 2 * GIANT)]);
+    let tree = pool.tree().expect("a tree");
+    let first = tree.count_free();
+    let around = |n: u64| n - 1..=n + 1;
+    let sizes = [2, 64, 128, BLOCK, 2 * BLOCK, GIANT, 2 * GIANT - 1];
+    for count in sizes.into_iter().flat_map(around) {
+        let run = tree.alloc_run(&Request::new(count)).expect("a run");
+        assert_eq!(run.numbers(), numbers(0, count));
+        assert_eq!(tree.count_free().frames, 2 * GIANT - count);
+        tree.verify().unwrap_or_else(|broken| panic!("{count}: {broken}"));
+        tree.free_run(run).expect("a free");
+        tree.verify().unwrap_or_else(|broken| panic!("{count}: {broken}"));
+        assert_eq!(tree.count_free(), first, "after {count}");
+    }
+}
+
+#[test]
+fn a_run_is_split_and_its_parts_go_back_in_any_order() {
+    let pool = pool(Threads, 1, &[(0, 4 * BLOCK)]);
+    let tree = pool.tree().expect("a tree");
+    let run = tree.alloc_run(&Request::new(3 * BLOCK)).expect("a run");
+    let (low, rest) = run.split_at(700);
+    let (middle, high) = rest.split_at(1);
+    for part in [middle, high, low] {
+        tree.free_run(part).expect("a free");
+        tree.verify().expect("sound");
+    }
+    assert_eq!(tree.count_free().blocks, 4);
+}
+
+#[test]
+fn what_is_wrong_with_a_free_is_named_and_nothing_is_freed() {
+    let pool = pool(Threads, 1, &[(64, 4 * BLOCK), (GIANT, GIANT)]);
+    let tree = pool.tree().expect("a tree");
+    let run = tree.alloc_run(&Request::new(1000)).expect("a run").into_numbers();
+    let free = tree.count_free();
+    let refused = |start: u64, count: u64, at: u64, found: Found| {
+        let error = tree.free_run(owner(start, count)).expect_err("wrong");
+        assert_eq!((error.frame.get(), error.found), (at, found), "{start}, {count}");
+        assert_eq!(tree.count_free(), free);
+        tree.verify().expect("sound");
+    };
+    // A tail that was never allocated, a head that is no memory, whole blocks, a whole GiB.
+    refused(64, 1001, 1064, Found::Free);
+    refused(0, 100, 0, Found::Unmanaged);
+    refused(60, 100, 60, Found::Unmanaged);
+    refused(64, 3 * BLOCK, 1064, Found::Free);
+    refused(3 * BLOCK, BLOCK, 3 * BLOCK, Found::FreeBlock);
+    refused(GIANT, GIANT, GIANT, Found::FreeGiant);
+    refused(5 * BLOCK, 1, 5 * BLOCK, Found::Unmanaged);
+    refused(9 * GIANT, 7, 9 * GIANT, Found::Unmanaged);
+    // SAFETY: the run that was just allocated.
+    tree.free_run(unsafe { FrameRange::from_numbers(run) }).expect("a free");
+    assert_eq!(tree.free_run(owner(0, 0)), Ok(()), "nothing is no mistake");
+    let error = tree.free_run(owner(64, 1000)).expect_err("a double free");
+    assert_eq!((error.frame.get(), error.found), (64, Found::Free));
+}
+
+#[test]
+fn a_frame_in_the_way_is_named() {
+    let pool = pool(Threads, 1, &[(0, 2 * BLOCK), (3 * BLOCK, BLOCK)]);
+    let tree = pool.tree().expect("a tree");
+    let at =
+        |start: u64, count: u64| tree.alloc_run(&Request::new(count).at(FrameNumber::new(start)));
+    let taken = at(300, 5).expect("free");
+    assert_eq!(taken.numbers(), numbers(300, 5));
+    let way = |frame: u64, why| Err(AllocError::InTheWay { frame: FrameNumber::new(frame), why });
+    assert_eq!(at(290, 30), way(300, InTheWay::Taken));
+    assert_eq!(at(304, 1), way(304, InTheWay::Taken));
+    assert_eq!(at(2 * BLOCK - 10, 11), way(2 * BLOCK, InTheWay::Unmanaged));
+    assert_eq!(at(7 * GIANT, 1), way(7 * GIANT, InTheWay::Unmanaged));
+    let rest = at(305, 719).expect("free to the end of the region");
+    tree.free_run(rest).expect("a free");
+    tree.free(frame(300)).expect("one of the run");
+    assert_eq!(at(290, 30), way(301, InTheWay::Taken));
+}
+
+#[test]
+fn requests_without_sense_are_refused_before_anything_is_looked_at() {
+    let pool = pool(Threads, 1, &[(0, BLOCK)]);
+    let said = pool.tree().expect("a tree").alloc_run(&Request::new(0));
+    assert_eq!(said, Err(AllocError::Request(RequestError::NoFrames)));
+    let text = said.expect_err("no sense").to_string();
+    assert!(text.contains("0 frames"), "{text}");
+}
+
+#[test]
+fn running_out_says_what_there_is() {
+    let pool = pool(Threads, 1, &[(0, 2 * BLOCK)]);
+    let tree = pool.tree().expect("a tree");
+    let middle = tree.alloc_run(&Request::new(10).at(FrameNumber::new(500))).expect("free");
+    let request = Request::new(520);
+    let error = tree.alloc_run(&request).expect_err("too long");
+    let due = NoRun { request, free: 1014, longest: 514, cached: 0 };
+    assert_eq!(error, AllocError::NoRun(due));
+    assert_eq!(
+        error.to_string(),
+        "no run of 520 contiguous frames; 1014 frames are free, 514 in a row could be had"
+    );
+    tree.free_run(middle).expect("a free");
+}
