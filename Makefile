@@ -78,7 +78,7 @@ lint-doc: need-lint
 	cargo doc --quiet $(LOCKED) -p kernel-demo --lib --no-deps --target $(KERNEL_TARGET)
 
 bench: need-host ## Print the figures, medians on this machine
-	cargo bench $(LOCKED) -p frametree --bench figures
+	cargo bench $(LOCKED) -p frametree --bench figures --bench runs
 
 clean: ## Remove everything that was built
 	cargo clean

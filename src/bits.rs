@@ -50,6 +50,23 @@ pub fn extract(word: u64, start: u32, len: u32) -> u64 {
     if start >= end { 0 } else { word.get_bits(start as usize..end as usize) }
 }
 
+/// The bytes of `word` that are at least `least`, 1 to 255: bit `i` for byte `i`.
+#[inline]
+#[must_use]
+pub const fn bytes_at_least(word: u64, least: u8) -> u64 {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = LOW << 7;
+    let (low, high) = (word & !HIGH, word & HIGH);
+    // The sum has a byte's high bit set where the byte without its own is large enough.
+    let marks = if least <= 0x80 {
+        low + (0x80 - least as u64) * LOW | high
+    } else {
+        low + (0x100 - least as u64) * LOW & high
+    };
+    // Gathers the high bits: each product term lands in a place of its own.
+    ((marks & HIGH) >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+}
+
 /// The numbers of the set bits of `word`, lowest first.
 #[inline]
 pub fn ones(word: u64) -> impl Iterator<Item = u32> + Clone {
@@ -150,6 +167,13 @@ mod tests {
             prop_assert_eq!(mask(start, len), naive_mask(start, len));
             let bits = (0..len.min(64)).filter(|&i| bit(word, start + i));
             prop_assert_eq!(extract(word, start, len), bits.map(|i| 1u64 << i).sum::<u64>());
+        }
+
+        #[test]
+        fn bytes_are_compared_one_by_one(word in any::<u64>(), least in 1..=255u8) {
+            let naive = word.to_le_bytes().into_iter().enumerate();
+            let due = naive.filter(|(_, byte)| *byte >= least).map(|(i, _)| 1 << i).sum::<u64>();
+            prop_assert_eq!(bytes_at_least(word, least), due);
         }
 
         #[test]

@@ -37,6 +37,10 @@ pub const SECTION_FRAMES: u64 = BLOCK_FRAMES * WORD_BITS;
 pub const CLUSTER_GIANTS: usize = WORD_BITS as usize;
 /// Frames of a cluster.
 pub const CLUSTER_FRAMES: u64 = GIANT_FRAMES * WORD_BITS;
+/// Blocks whose bounds share a word, a byte for each (see `tree::longest`): 16 MiB.
+pub const ROW_BLOCKS: usize = if cfg!(loom) { 2 } else { 8 };
+/// Rows of a giant.
+pub const GIANT_ROWS: usize = GIANT_BLOCKS as usize / ROW_BLOCKS;
 /// A word with every bit in use set: all of its children are free.
 pub const FULL: u64 = u64::MAX >> (u64::BITS as u64 - WORD_BITS);
 /// Physical addresses end here: 52 bits are the most that x86-64 can have.

@@ -11,16 +11,17 @@ use spin::Once;
 
 use crate::arena::{Arena, PART_ALIGN};
 use crate::cpu::Cpus;
-use crate::error::{AllocError, Found, FreeError, OutOfMemory};
-use crate::frame::{CpuId, Frame, FrameNumber, NumberRange};
-use crate::geometry::FRAME_SIZE;
+use crate::error::{AllocError, Found, FreeError, NoRun, OutOfMemory};
+use crate::frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
+use crate::geometry::{FRAME_SIZE, WORD_BITS};
 use crate::journal::{Counter, Writer};
 use crate::layout::{Layout, LayoutError};
 use crate::map::{MapError, MemoryMap};
+use crate::request::Request;
 use crate::slot::{Slot, Turn};
 use crate::stats::Stats;
 use crate::sync::pause;
-use crate::tree::{Broken, FrameTree};
+use crate::tree::{Broken, Contents, FrameTree};
 
 /// A frame allocator for all CPUs of a machine; lives in a `static`.
 ///
@@ -291,9 +292,9 @@ impl<C> FramePool<C> {
     /// What the pool has done, and what is free. See [`Stats`] for the costs.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.get().map_or_else(Stats::default, |shared| {
-            Stats::collect(&shared.tree, shared.slots.iter().map(Slot::cached).sum())
-        })
+        self.shared
+            .get()
+            .map_or_else(Stats::default, |shared| Stats::collect(&shared.tree, shared.cached()))
     }
 
     /// Checks every invariant of the tree and of the caches against it. Only meaningful at rest.
@@ -328,7 +329,7 @@ impl<C: Cpus> FramePool<C> {
         let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
         match self.cpus.with_current(|cpu| shared.alloc(cpu)) {
             Ok(frame) => Ok(frame),
-            Err(OutOfMemory) => self.ask_others(shared, Shared::alloc),
+            Err(OutOfMemory) => self.ask_others_for_one(shared, Shared::alloc),
         }
     }
 
@@ -361,7 +362,7 @@ impl<C: Cpus> FramePool<C> {
         let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
         match self.cpus.with_current(|cpu| shared.alloc_block(cpu)) {
             Ok(first) => Ok(first),
-            Err(OutOfMemory) => self.ask_others(shared, Shared::alloc_block),
+            Err(OutOfMemory) => self.ask_others_for_one(shared, Shared::alloc_block),
         }
     }
 
@@ -379,6 +380,58 @@ impl<C: Cpus> FramePool<C> {
         self.cpus.with_current(|cpu| shared.free_block(cpu, number))
     }
 
+    /// Takes contiguous frames: exactly as many as the request asks for. Up to 64 without further
+    /// conditions come from this CPU's cache if it has them in a row, without an atomic
+    /// read-modify-write; else from the tree, the lowest that fit, at one read-modify-write for
+    /// each word of 64 frames that the run touches, and for each block and GiB that it contains.
+    ///
+    /// # Errors
+    /// As [`FrameTree::alloc_run`], after this CPU's cache and those of the others were given back
+    /// ([`Cpus::request_drain`]); [`AllocError::NotInitialised`].
+    #[inline]
+    pub fn alloc_run(&self, request: &Request) -> Result<FrameRange, AllocError> {
+        let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
+        match self.cpus.with_current(|cpu| shared.alloc_run(cpu, request)) {
+            Ok(run) => Ok(run),
+            Err(AllocError::Request(error)) => Err(AllocError::Request(error)),
+            Err(_) => self.alloc_run_after_drain(shared, request),
+        }
+    }
+
+    /// Gives contiguous frames back, on any CPU: a run, a part of one, or neighbours from several
+    /// allocations.
+    ///
+    /// # Errors
+    /// If one of them is free already, sits in this CPU's cache, or was never this pool's; then
+    /// nothing was freed, and the error names the lowest such frame. With [`Found::FreeAtFlush`]
+    /// look at the error's frame.
+    #[inline]
+    pub fn free_run(&self, run: FrameRange) -> Result<(), FreeError> {
+        let run = run.into_numbers();
+        let Some(shared) = self.shared.get() else {
+            return Err(FreeError { frame: run.start(), found: Found::NotInitialised });
+        };
+        self.cpus.with_current(|cpu| shared.free_run(cpu, run))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_run_after_drain(
+        &self,
+        shared: &Shared,
+        request: &Request,
+    ) -> Result<FrameRange, AllocError> {
+        // A double free that only this flush could see is counted in the journal.
+        let _ = self.cpus.with_current(|cpu| shared.drain(cpu));
+        let run = self.ask_others(shared, |shared, cpu| shared.alloc_run(cpu, request));
+        run.map_err(|error| match error {
+            AllocError::NoRun(no_run) => {
+                AllocError::NoRun(NoRun { cached: shared.cached(), ..no_run })
+            }
+            error => error,
+        })
+    }
+
     /// Gives all frames in this CPU's cache back to the shared tree: when the CPU goes idle or
     /// offline, or in the handler of a [`Cpus::request_drain`] interrupt. If that has come inside
     /// another operation of this CPU, that operation does it when it ends.
@@ -394,11 +447,11 @@ impl<C: Cpus> FramePool<C> {
     /// looks again, for as long as one of them is about to.
     #[cold]
     #[inline(never)]
-    fn ask_others(
+    fn ask_others<T, E>(
         &self,
         shared: &Shared,
-        attempt: impl Fn(&Shared, CpuId) -> Result<Frame, OutOfMemory>,
-    ) -> Result<Frame, AllocError> {
+        attempt: impl Fn(&Shared, CpuId) -> Result<T, E>,
+    ) -> Result<T, E> {
         let this = self.cpus.with_current(|cpu| cpu);
         let others = shared.slots.iter().enumerate().filter(|(index, _)| *index != this.get());
         for (index, slot) in others.clone() {
@@ -408,17 +461,26 @@ impl<C: Cpus> FramePool<C> {
                 self.cpus.request_drain(CpuId::new(index));
             }
         }
-        for _ in 0..LOOKS {
+        let mut looks = LOOKS;
+        loop {
             let wait = others.clone().any(|(_, slot)| slot.is_about_to_drain());
-            if let Ok(frame) = self.cpus.with_current(|cpu| attempt(shared, cpu)) {
-                return Ok(frame);
-            }
-            if !wait {
-                break;
+            let taken = self.cpus.with_current(|cpu| attempt(shared, cpu));
+            looks -= 1;
+            if taken.is_ok() || !wait || looks == 0 {
+                return taken;
             }
             pause();
         }
-        Err(shared.out_of_memory(this))
+    }
+
+    #[cold]
+    fn ask_others_for_one(
+        &self,
+        shared: &Shared,
+        attempt: impl Fn(&Shared, CpuId) -> Result<Frame, OutOfMemory>,
+    ) -> Result<Frame, AllocError> {
+        self.ask_others(shared, attempt)
+            .map_err(|OutOfMemory| shared.out_of_memory(self.cpus.with_current(|cpu| cpu)))
     }
 }
 
@@ -481,6 +543,38 @@ impl Shared {
     #[inline(never)]
     fn free_block_nested(&self, cpu: CpuId, first: FrameNumber) -> Result<(), FreeError> {
         self.tree.free_block_with(self.nested(cpu), first)
+    }
+
+    fn alloc_run(&self, cpu: CpuId, request: &Request) -> Result<FrameRange, AllocError> {
+        let alloc = |turn: Turn<'_, 'static>| {
+            let count = request.count();
+            let cached = request.is_plain() && (1..=WORD_BITS).contains(&count);
+            match cached.then(|| turn.alloc_run(count as u32)).flatten() {
+                Some(run) => Ok(run),
+                None => self.tree.alloc_run_with(turn.writer(), request, Contents::Any),
+            }
+        };
+        match self.take_turn(cpu, alloc) {
+            Some(taken) => taken,
+            None => self.tree.alloc_run_with(self.nested(cpu), request, Contents::Any),
+        }
+    }
+
+    fn free_run(&self, cpu: CpuId, run: NumberRange) -> Result<(), FreeError> {
+        let freed = self.take_turn(cpu, |turn| match turn.first_held(run) {
+            None => self.tree.free_run_with(turn.writer(), run),
+            Some(frame) => {
+                self.tree.check_run(run).and(Err(FreeError { frame, found: Found::Cached }))
+            }
+        });
+        match freed {
+            Some(freed) => freed,
+            None => self.tree.free_run_with(self.nested(cpu), run),
+        }
+    }
+
+    fn cached(&self) -> u64 {
+        self.slots.iter().map(Slot::cached).sum()
     }
 
     /// What a CPU says that got nothing.

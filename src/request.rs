@@ -230,6 +230,12 @@ impl Rule {
         if next < self.end { next } else { self.end }
     }
 
+    /// Whether it says no more than how many.
+    #[inline]
+    pub const fn is_plain(&self) -> bool {
+        self.align == 1 && self.boundary == 0 && self.first == 0 && self.end == FRAME_LIMIT
+    }
+
     const fn aligned(&self, frame: u64) -> u64 {
         (frame + self.align - 1) & !(self.align - 1)
     }

@@ -20,7 +20,7 @@
 //! Leaves do the same one level down, by [`Nodes::ready`].
 
 use crate::arena::Unwritten;
-use crate::geometry::{CLUSTER_GIANTS, NODE_WORDS, SECTION_BLOCKS};
+use crate::geometry::{CLUSTER_GIANTS, GIANT_ROWS, NODE_WORDS, SECTION_BLOCKS};
 use crate::node::Node;
 use crate::sync::{Link, Ordering, Word};
 
@@ -73,7 +73,7 @@ pub struct Giant<'m> {
     pub full: Node,
 }
 
-/// The block level of one giant: five lines, written late.
+/// The block level of one giant: thirteen lines, written late.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Nodes {
@@ -89,6 +89,15 @@ pub struct Nodes {
     /// Truth: blocks whose leaf and zero node have been written. Set once, by whoever holds the
     /// whole block, and never cleared.
     pub ready: Node,
+    /// Hint: how long a run could begin in each block.
+    pub longest: Bounds,
+}
+
+/// A byte for each block of a giant: eight lines.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Bounds {
+    rows: [Word; GIANT_ROWS],
 }
 
 /// The frame level of one word of blocks: two lines for each, written late.
@@ -220,13 +229,30 @@ impl<'m> Giant<'m> {
 
     #[cold]
     fn write(&self) {
-        let Nodes { blocks, zero, partial, claimed, ready } = self.nodes;
+        let Nodes { blocks, zero, partial, claimed, ready, longest } = self.nodes;
         for node in [blocks, zero, partial, claimed, ready] {
             node.fill(0);
+        }
+        for row in longest.rows() {
+            // ORDERING: as with the nodes: exclusive, published by the Release below.
+            row.store(u64::MAX, Ordering::Relaxed);
         }
         // ORDERING: Release pairs with the Acquire in `written`, for who comes by an old hint,
         // and with the Relaxed look above through the giant's own bit.
         self.cluster.ready.fetch_or(self.mask, Ordering::Release);
+    }
+}
+
+impl Bounds {
+    /// The bytes of eight blocks; rows are counted modulo those that there are.
+    #[inline]
+    pub fn row(&self, index: usize) -> &Word {
+        &self.rows[index % GIANT_ROWS]
+    }
+
+    /// All of them.
+    pub fn rows(&self) -> impl Iterator<Item = &Word> {
+        self.rows.iter()
     }
 }
 
@@ -249,7 +275,9 @@ unsafe impl Unwritten for Nodes {
     #[cfg(loom)]
     fn ones() -> Self {
         let [blocks, zero, partial, claimed, ready] = core::array::from_fn(|_| ones());
-        Self { blocks, zero, partial, claimed, ready }
+        // "Nothing begins here", where something does, is what would go wrong.
+        let longest = Bounds { rows: core::array::from_fn(|_| Word::new(0)) };
+        Self { blocks, zero, partial, claimed, ready, longest }
     }
 }
 

@@ -21,10 +21,11 @@
 //!
 //! All words are atomic, written by the owner with plain stores, so that others can count.
 
+use crate::bits::{lowest_run, mask};
 use crate::cache::PageCache;
-use crate::directory::{Block, Group, Place, bit_of};
+use crate::directory::{Block, Group, Place, bit_of, mask_between};
 use crate::error::{Found, FreeError, OutOfMemory};
-use crate::frame::{Frame, FrameNumber};
+use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{FULL, NODE_WORDS};
 use crate::journal::{Counter, Journal, Step, Writer};
 use crate::root::Giant;
@@ -179,6 +180,13 @@ impl<'m> Turn<'_, 'm> {
         }
     }
 
+    /// Takes a run of at most 64 frames, if one side has it. No atomic read-modify-write.
+    #[inline]
+    pub fn alloc_run(&self, count: u32) -> Option<FrameRange> {
+        let Slot { alloc_side, free_side, .. } = self.slot;
+        alloc_side.alloc_run(count).or_else(|| free_side.alloc_run(count))
+    }
+
     /// Takes a frame back, after looking whether it can be.
     #[inline(always)]
     pub fn free(&self, tree: &FrameTree<'m>, frame: FrameNumber) -> Result<(), FreeError> {
@@ -215,6 +223,17 @@ impl<'m> Turn<'_, 'm> {
     #[cold]
     fn count_in(&self, block: u64) -> u64 {
         self.slot.sides().filter(|side| side.block() == block).map(Side::count).sum()
+    }
+
+    /// The lowest of these frames that it holds.
+    pub fn first_held(&self, run: NumberRange) -> Option<FrameNumber> {
+        let (start, end) = (run.start().get() as usize, run.end().get() as usize);
+        let held = self.slot.sides().filter_map(Side::held);
+        held.filter_map(|(group, frames)| {
+            let first = group.first_frame().get() as usize;
+            lowest(group, frames & mask_between(start, end, first))
+        })
+        .min()
     }
 
     /// Gives all cached frames back to the tree, and the home up.
@@ -385,6 +404,17 @@ impl<'m> Side<'m> {
         put(&self.free, free & (free - 1));
         let group = Group::new(get(&self.group));
         Some(Frame::owned(group.frame(free.trailing_zeros())))
+    }
+
+    /// Takes the lowest run of so many frames.
+    #[inline]
+    fn alloc_run(&self, count: u32) -> Option<FrameRange> {
+        let free = get(&self.free);
+        let at = lowest_run(free, count)?;
+        put(&self.free, free & !mask(at, count));
+        let first = Group::new(get(&self.group)).first_frame().get() + u64::from(at);
+        let [start, end] = [first, first + u64::from(count)].map(FrameNumber::trusted);
+        Some(FrameRange::owned(NumberRange::trusted(start, end)))
     }
 
     /// Frames of the group that can't simply be taken back: held here, free in the tree, foreign,

@@ -137,6 +137,16 @@ pub fn full_fence() {
     imp::fence(Ordering::SeqCst);
 }
 
+/// The same where a read-modify-write was the last access before: on x86-64 that is a full fence
+/// itself (Intel SDM 3A, 8.2.3.9), so that only the compiler must be kept from moving what follows.
+#[inline]
+pub fn rmw_fence() {
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    interrupt_fence();
+    #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+    full_fence();
+}
+
 /// Keeps the compiler, and so an interrupt on this CPU, from seeing accesses out of order; no
 /// instruction.
 #[inline]

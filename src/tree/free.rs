@@ -10,6 +10,7 @@
 //! frame at that moment.
 
 use super::levels::{announce, give_block, merge_block, merge_giant};
+use super::longest::widen;
 use super::{FrameTree, free_in};
 use crate::cache::PageCache;
 use crate::directory::{Block, Group, Place, bit_of};
@@ -203,6 +204,7 @@ pub(crate) fn give_frames(step: &Step<'_>, place: Place<'_>, frames: u64, known_
 #[inline(always)]
 pub(super) fn put_frames(step: &Step<'_>, place: Place<'_>, frames: u64) -> u64 {
     let given = give(place.leaf, frames);
+    widen(place.block());
     if given.edge == Edge::FromEmpty {
         announce(place.block());
     }

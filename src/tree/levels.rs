@@ -25,6 +25,7 @@
 
 use core::ops::Range;
 
+use super::longest::{widen, widen_all};
 use crate::directory::{Block, mask_between};
 use crate::geometry::{FULL, WORD_BITS};
 use crate::journal::{Counter, Writer};
@@ -90,6 +91,7 @@ pub(super) fn split_block(writer: Writer<'_>, block: Block<'_>, kept: Range<usiz
         word.store(FULL & !kept, Ordering::Release);
     }
     announce(block);
+    widen(block);
     writer.add(Counter::Splits, 1);
     true
 }
@@ -107,6 +109,7 @@ pub(super) fn split_giant(writer: Writer<'_>, giant: &Giant<'_>) {
         word.store(FULL, Ordering::Release);
     }
     raise(giant, Hint::Whole);
+    widen_all(giant);
     writer.add(Counter::Splits, 1);
 }
 
@@ -176,7 +179,11 @@ pub(super) fn lower(writer: Writer<'_>, giant: &Giant<'_>, hint: Hint) {
 
 /// After a leaf word became full: puts the block together if its leaf is.
 pub(super) fn merge_block(writer: Writer<'_>, block: Block<'_>) {
-    if !take_whole(writer, block.leaf(), || announce(block)) {
+    let tell = || {
+        announce(block);
+        widen(block);
+    };
+    if !take_whole(writer, block.leaf(), tell) {
         return;
     }
     lower_zero(block);
@@ -191,7 +198,11 @@ pub(super) fn merge_block(writer: Writer<'_>, block: Block<'_>) {
 /// After a word of blocks became full: puts the giant together if all of its blocks are.
 pub(super) fn merge_giant(writer: Writer<'_>, giant: &Giant<'_>) {
     let blocks = &giant.nodes().blocks;
-    if !take_whole(writer, blocks, || raise(giant, Hint::Whole)) {
+    let tell = || {
+        raise(giant, Hint::Whole);
+        widen_all(giant);
+    };
+    if !take_whole(writer, blocks, tell) {
         return;
     }
     give(&giant.cluster.free, giant.mask);
@@ -234,6 +245,7 @@ fn lower_zero(block: Block<'_>) {
 pub(super) fn give_block(block: Block<'_>) -> Given {
     let (word, mask) = block.giant.nodes().blocks.at(block.index);
     let given = give(word, mask);
+    widen(block);
     if given.edge == Edge::FromEmpty {
         raise(block.giant, Hint::Whole);
     }

@@ -20,8 +20,8 @@
 //!
 //! The protocols, a file each: [`levels`] (split, merge, announce, retire), [`search`] (refill
 //! and allocation), [`free`] (flush, free, and what is refused), [`runs`] (finding contiguous
-//! frames) and [`claim`] (taking and giving them, piece by piece). [`verify`] checks every
-//! invariant at rest.
+//! frames), with [`longest`] to pass crumbs quickly, and [`claim`] (taking and giving them, piece
+//! by piece). [`verify`] checks every invariant at rest.
 //!
 //! The shape is the radix tree of Go's `mpagealloc.go`, with counters and locks replaced by one
 //! bit per level and the page tables' radix of 512.
@@ -30,6 +30,7 @@ mod claim;
 mod free;
 mod init;
 mod levels;
+mod longest;
 mod runs;
 mod search;
 mod verify;

@@ -6,16 +6,19 @@
 //! when the stretch reaches far enough. Then the run is claimed, exactly as it was found
 //! ([`super::claim`]); if another CPU was faster at some part of it, the search begins anew.
 //!
-//! What a request can't use is passed quickly: giants and blocks outside of its limits, and, in a
-//! word, stretches that are shorter than the run and touch neither of the word's ends.
+//! What a request can't use is passed quickly: giants and blocks outside of its limits; blocks in
+//! which no run so long can begin ([`super::longest`]), unless a stretch comes from below, and
+//! with a look at the end of every eighth, whose runs may go on; and, in a word, stretches that
+//! are shorter than the run and touch neither of the word's ends.
 
 use super::FrameTree;
 use super::levels::retire;
-use crate::bits::{lowest_run, ones, runs};
+use super::longest::{ANY, narrow, suffix};
+use crate::bits::{bytes_at_least, lowest_run, ones, runs};
 use crate::directory::Block;
 use crate::error::{AllocError, NoRun, OutOfMemory};
 use crate::frame::{FrameNumber, FrameRange, NumberRange};
-use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
+use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_FRAMES, NODE_WORDS, ROW_BLOCKS, WORD_BITS};
 use crate::journal::Writer;
 use crate::request::{Request, Rule};
 use crate::root::{Giant, Nodes};
@@ -29,7 +32,19 @@ pub(crate) enum Contents<'c> {
     Zero(&'c mut dyn FnMut(NumberRange)),
 }
 
-/// A search on its way over the free stretches, ascending.
+/// Who is shown the stretches of free frames, ascending, each as its first frame and its length.
+trait Visit {
+    /// The next one; the begin of a run, if that is the end of the search.
+    fn see(&mut self, start: u64, frames: u64) -> Option<u64>;
+    /// Runs shorter than this are of no interest.
+    fn least(&self) -> u64;
+    /// Whether the stretch seen last ends before this frame, and so goes on with it.
+    fn goes_on_at(&self, frame: u64) -> bool;
+    /// For how many frames a look into all of a block was in vain, if it ends without an answer.
+    fn in_vain(&self) -> Option<u64>;
+}
+
+/// A search on its way over the stretches.
 #[derive(Debug)]
 struct Seeker {
     rule: Rule,
@@ -40,16 +55,8 @@ struct Seeker {
 }
 
 impl Seeker {
-    fn new(request: &Request) -> Self {
-        Self { rule: request.rule(), begin: 0, end: u64::MAX }
-    }
-
-    /// The next free frames; a run if there is one now.
-    #[inline(always)]
-    fn add(&mut self, start: u64, frames: u64) -> Option<u64> {
-        self.extend(start, frames);
-        let behind = self.begin + self.rule.count;
-        (behind <= self.end && behind <= self.rule.end).then_some(self.begin)
+    fn new(rule: Rule) -> Self {
+        Self { rule, begin: 0, end: u64::MAX }
     }
 
     #[inline(always)]
@@ -59,19 +66,63 @@ impl Seeker {
         }
         self.end = start + frames;
     }
+}
 
-    /// The length of the longest run in the stretch at hand that keeps the rule apart from its
-    /// count.
-    fn longest(&self) -> u64 {
-        let mut begin = self.begin;
-        let mut longest = 0;
+impl Visit for Seeker {
+    #[inline(always)]
+    fn see(&mut self, start: u64, frames: u64) -> Option<u64> {
+        self.extend(start, frames);
+        let behind = self.begin + self.rule.count;
+        (behind <= self.end && behind <= self.rule.end).then_some(self.begin)
+    }
+
+    #[inline(always)]
+    fn least(&self) -> u64 {
+        self.rule.count
+    }
+
+    #[inline(always)]
+    fn goes_on_at(&self, frame: u64) -> bool {
+        self.end == frame
+    }
+
+    #[inline(always)]
+    fn in_vain(&self) -> Option<u64> {
+        self.rule.is_plain().then_some(self.rule.count)
+    }
+}
+
+/// A look for the longest run that keeps a rule apart from its count.
+#[derive(Debug)]
+struct Surveyor {
+    seeker: Seeker,
+    longest: u64,
+}
+
+impl Visit for Surveyor {
+    fn see(&mut self, start: u64, frames: u64) -> Option<u64> {
+        let Seeker { rule, .. } = self.seeker;
+        self.seeker.extend(start, frames);
+        let Seeker { mut begin, end, .. } = self.seeker;
         // At most the rest of one boundary, a whole one, and what follows.
         for _ in 0..3 {
-            let end = self.rule.latest_end(begin).min(self.end);
-            longest = longest.max(end.saturating_sub(begin));
-            begin = self.rule.lowest_begin(end);
+            let end = rule.latest_end(begin).min(end);
+            self.longest = self.longest.max(end.saturating_sub(begin));
+            begin = rule.lowest_begin(end);
         }
-        longest
+        None
+    }
+
+    fn least(&self) -> u64 {
+        self.longest + 1
+    }
+
+    fn goes_on_at(&self, frame: u64) -> bool {
+        self.seeker.end == frame
+    }
+
+    fn in_vain(&self) -> Option<u64> {
+        None
     }
 }
 
@@ -97,12 +148,9 @@ impl<'m> FrameTree<'m> {
 
     /// The lowest run, claimed.
     fn search_run(&self, writer: Writer<'_>, request: &Request) -> Option<NumberRange> {
-        let shortest = request.count().min(WORD_BITS) as u32;
+        let rule = request.rule();
         loop {
-            let mut seeker = Seeker::new(request);
-            let rule = seeker.rule;
-            let begin =
-                self.walk(writer, &rule, shortest, |start, frames| seeker.add(start, frames))?;
+            let begin = self.walk(writer, &rule, &mut Seeker::new(rule))?;
             let [start, end] = [begin, begin + rule.count].map(FrameNumber::trusted);
             let run = NumberRange::trusted(start, end);
             if self.claim(writer, run).is_ok() {
@@ -120,28 +168,16 @@ impl<'m> FrameTree<'m> {
         {
             return AllocError::InTheWay { frame, why };
         }
-        let mut seeker = Seeker::new(&request.with_count(1));
-        let mut longest = 0;
-        let rule = seeker.rule;
-        let _: Option<()> = self.walk(writer, &rule, 1, |start, frames| {
-            seeker.extend(start, frames);
-            longest = longest.max(seeker.longest());
-            None
-        });
-        let free = self.free_frames();
+        let rule = request.with_count(1).rule();
+        let mut surveyor = Surveyor { seeker: Seeker::new(rule), longest: 0 };
+        self.walk(writer, &rule, &mut surveyor);
+        let (free, longest) = (self.free_frames(), surveyor.longest);
         AllocError::NoRun(NoRun { request: *request, free, longest, cached: 0 })
     }
 
-    /// Shows every stretch of free frames near the rule's limits, ascending, as (first frame, how
-    /// many), until `visit` has an answer. Stretches within one word that are shorter than
-    /// `shortest` and touch neither of its ends may be left out.
-    fn walk<T>(
-        &self,
-        writer: Writer<'_>,
-        rule: &Rule,
-        shortest: u32,
-        mut visit: impl FnMut(u64, u64) -> Option<T>,
-    ) -> Option<T> {
+    /// Shows the stretches of free frames near the rule's limits. Left out may be those that lie
+    /// where no run of interest can begin or go on.
+    fn walk(&self, writer: Writer<'_>, rule: &Rule, visit: &mut impl Visit) -> Option<u64> {
         for cluster in self.directory.clusters() {
             // ORDERING: Acquire as in a search for one frame: who cleared a bit has a step in its
             // journal, which is seen before "out of memory" is said.
@@ -154,9 +190,9 @@ impl<'m> FrameTree<'m> {
                     continue;
                 }
                 let found = if giant.is_free() {
-                    visit(first, GIANT_FRAMES)
+                    visit.see(first, GIANT_FRAMES)
                 } else if giant.written().is_some() {
-                    walk_giant(writer, giant, rule, shortest, &mut visit)
+                    walk_giant(writer, giant, rule, visit)
                 } else {
                     None
                 };
@@ -170,35 +206,33 @@ impl<'m> FrameTree<'m> {
 }
 
 /// The same for one giant, whose nodes are written.
-fn walk_giant<'m, T>(
+fn walk_giant<'m>(
     writer: Writer<'_>,
     giant: &'m Giant<'m>,
     rule: &Rule,
-    shortest: u32,
-    visit: &mut impl FnMut(u64, u64) -> Option<T>,
-) -> Option<T> {
-    let Nodes { blocks, partial, ready, .. } = giant.nodes();
+    visit: &mut impl Visit,
+) -> Option<u64> {
+    const LANE: u64 = (1 << ROW_BLOCKS) - 1;
+    let Nodes { blocks, partial, longest, .. } = giant.nodes();
     for word in 0..NODE_WORDS {
         // ORDERING: as in `walk`.
         let whole = blocks.word(word).load(Ordering::Acquire);
         // ORDERING: as in `walk`.
         let some = whole | partial.word(word).load(Ordering::Acquire);
-        for bit in ones(some) {
-            let index = word * WORD_BITS as usize + bit as usize;
-            let block = Block { giant, index };
+        for at in (0..WORD_BITS as usize).step_by(ROW_BLOCKS) {
+            let lane = some >> at & LANE;
+            let block = Block { giant, index: word * WORD_BITS as usize + at };
             let first = block.first_frame().get();
-            if first >= rule.end || first + BLOCK_FRAMES <= rule.first {
+            let is_outside =
+                first >= rule.end || first + BLOCK_FRAMES * ROW_BLOCKS as u64 <= rule.first;
+            if lane == 0 || is_outside {
                 continue;
             }
-            // ORDERING: Acquire pairs with the Release in `write_leaf`.
-            let is_ready = ready.is_set(index, Ordering::Acquire);
-            let found = if whole >> bit & 1 != 0 {
-                visit(first, BLOCK_FRAMES)
-            } else if is_ready {
-                walk_block(writer, block, first, shortest, visit)
-            } else {
-                None
-            };
+            // ORDERING: a hint; Acquire as in `bound`.
+            let bounds = longest.row(block.index / ROW_BLOCKS).load(Ordering::Acquire);
+            let least = visit.least().min(ANY) as u8;
+            let row = Row { whole: whole >> at, some: lane, likely: bytes_at_least(bounds, least) };
+            let found = walk_row(writer, block, row, visit);
             if found.is_some() {
                 return found;
             }
@@ -207,21 +241,75 @@ fn walk_giant<'m, T>(
     None
 }
 
+/// What is known of the blocks of a row, one bit for each.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    /// Free as a whole.
+    whole: u64,
+    /// With free frames.
+    some: u64,
+    /// A run of interest may begin there.
+    likely: u64,
+}
+
+/// The same for the row of blocks that begins with `block`.
+#[inline]
+fn walk_row(writer: Writer<'_>, block: Block<'_>, row: Row, visit: &mut impl Visit) -> Option<u64> {
+    // Runs may go on behind the last, which its bound does not tell of.
+    const LAST: u64 = 1 << (ROW_BLOCKS - 1);
+    let first = block.first_frame().get();
+    let mut left = match visit.goes_on_at(first) {
+        true => row.some,
+        false => row.some & (row.likely | row.whole | LAST),
+    };
+    while left != 0 {
+        let bit = left.trailing_zeros();
+        left &= left - 1;
+        let block = Block { index: block.index + bit as usize, ..block };
+        let start = first + u64::from(bit) * BLOCK_FRAMES;
+        let is_likely = row.likely >> bit & 1 != 0;
+        let found = if row.whole >> bit & 1 != 0 {
+            visit.see(start, BLOCK_FRAMES)
+        } else if !is_ready(block) {
+            None
+        } else if is_likely || visit.goes_on_at(start) {
+            walk_block(writer, block, start, visit)
+        } else if 1 << bit == LAST {
+            let frames = suffix(block);
+            if frames > 0 { visit.see(start + BLOCK_FRAMES - frames, frames) } else { None }
+        } else {
+            None
+        };
+        if found.is_some() {
+            return found;
+        }
+        if visit.goes_on_at(start + BLOCK_FRAMES) {
+            left |= row.some & 1 << (bit + 1);
+        }
+    }
+    None
+}
+
+fn is_ready(block: Block<'_>) -> bool {
+    // ORDERING: Acquire pairs with the Release in `write_leaf`.
+    block.giant.nodes().ready.is_set(block.index, Ordering::Acquire)
+}
+
 /// The same for one block, frame by frame.
-fn walk_block<T>(
+fn walk_block(
     writer: Writer<'_>,
     block: Block<'_>,
     first: u64,
-    shortest: u32,
-    visit: &mut impl FnMut(u64, u64) -> Option<T>,
-) -> Option<T> {
+    visit: &mut impl Visit,
+) -> Option<u64> {
+    let least = visit.least().min(WORD_BITS) as u32;
     let mut some = 0;
     let mut start = first;
     for word in block.leaf().words() {
         // ORDERING: as in `walk`.
         let bits = word.load(Ordering::Acquire);
         some |= bits;
-        let found = walk_word(bits, start, shortest, visit);
+        let found = walk_word(bits, start, least, visit);
         if found.is_some() {
             return found;
         }
@@ -230,31 +318,29 @@ fn walk_block<T>(
     if some == 0 {
         retire(writer, block);
     }
+    if let Some(count) = visit.in_vain() {
+        narrow(writer, block, count);
+    }
     None
 }
 
 #[inline]
-fn walk_word<T>(
-    bits: u64,
-    start: u64,
-    shortest: u32,
-    visit: &mut impl FnMut(u64, u64) -> Option<T>,
-) -> Option<T> {
+fn walk_word(bits: u64, start: u64, least: u32, visit: &mut impl Visit) -> Option<u64> {
     if bits == 0 {
         return None;
     }
     if bits == FULL {
-        return visit(start, WORD_BITS);
+        return visit.see(start, WORD_BITS);
     }
-    if lowest_run(bits, shortest).is_some() {
-        return runs(bits).find_map(|(at, len)| visit(start + u64::from(at), u64::from(len)));
+    if lowest_run(bits, least).is_some() {
+        return runs(bits).find_map(|(at, len)| visit.see(start + u64::from(at), u64::from(len)));
     }
     // Only what may go on in the words beside.
     let low = u64::from(bits.trailing_ones());
     let high = u64::from((bits << (u64::from(u64::BITS) - WORD_BITS)).leading_ones());
-    let found = if low > 0 { visit(start, low) } else { None };
+    let found = if low > 0 { visit.see(start, low) } else { None };
     if found.is_some() || high == 0 {
         return found;
     }
-    visit(start + WORD_BITS - high, high)
+    visit.see(start + WORD_BITS - high, high)
 }

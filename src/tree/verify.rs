@@ -5,12 +5,14 @@
 //! 3. What is whole is merged: no leaf and no giant's blocks are all free one by one.
 //! 4. Hints are never clear over something.
 //! 5. Only free frames are known to be zero.
-//! 6. What is free is what the journals say: managed, less taken, plus returned.
+//! 6. No run is longer than is said of the block that it begins in.
+//! 7. What is free is what the journals say: managed, less taken, plus returned.
 
 use core::fmt;
 
 use super::FrameTree;
 use super::free::check_above;
+use super::longest::{ANY, bound, has_run};
 use crate::directory::Block;
 use crate::frame::FrameNumber;
 use crate::geometry::{FULL, GIANT_FRAMES, NODE_WORDS};
@@ -49,6 +51,8 @@ pub enum Broken {
     CachedAndFree(FrameNumber),
     /// A frame that is in two page caches, or twice in one.
     CachedTwice(FrameNumber),
+    /// A block where a longer run begins than its bound says.
+    LongerThanSaid(FrameNumber),
     /// The free frames are not those that the journals account for.
     Count {
         /// Counted bit by bit.
@@ -75,6 +79,7 @@ impl fmt::Display for Broken {
             Self::ZeroNotFree(at) => ("frames are known to be zero but not free, in the group", at),
             Self::CachedAndFree(at) => ("a page cache holds a frame that is also free", at),
             Self::CachedTwice(at) => ("two page caches hold the same frame", at),
+            Self::LongerThanSaid(at) => ("a longer run begins than is said of the block", at),
             Self::Count { counted, accounted } => {
                 return write!(f, "{counted} frames are free, the journals say {accounted}");
             }
@@ -107,6 +112,9 @@ impl FrameTree<'_> {
         let Some(nodes) = block.giant.written() else { return Ok(()) };
         let is_free = nodes.blocks.is_set(block.index, Ordering::Acquire);
         require(!is_free || block.is_full(), Broken::NotManagedInFull(at))?;
+        let bound = bound(block);
+        let is_short = bound == ANY || !has_run(block, bound + 1);
+        require(is_short, Broken::LongerThanSaid(at))?;
         if !nodes.ready.is_set(block.index, Ordering::Acquire) {
             return Ok(());
         }
