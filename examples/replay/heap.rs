@@ -15,7 +15,7 @@ use crate::script::{Bits, CHUNK_PAGES, Chunks, Failure, HeapState, compare, diff
 /// multiple of 1 GiB, so that chunks are blocks and lie in giants as they would from 0.
 const BASE_FRAME: u64 = 3 << 18;
 /// Where physical memory ends.
-const FRAME_LIMIT: u64 = 1 << 40;
+pub const FRAME_LIMIT: u64 = 1 << 40;
 /// Page numbers end there.
 const PAGE_LIMIT: u64 = FRAME_LIMIT - BASE_FRAME;
 /// Pages of a group, which a page cache is filled from.
