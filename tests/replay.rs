@@ -11,29 +11,33 @@ mod invariant;
 mod player;
 #[path = "../examples/replay/script.rs"]
 mod script;
+#[path = "../examples/replay/successor.rs"]
+mod successor;
 
 use serde_json::{Value, json};
 
 /// Files of which every case passes.
-const COMPLETE: [(&str, &str); 5] = [
+const COMPLETE: [(&str, &str); 11] = [
+    ("addr_ranges_find_succ", include_str!("fixtures/cases/addr_ranges_find_succ.json")),
     ("alloc_to_cache", include_str!("fixtures/cases/alloc_to_cache.json")),
     ("find_bit_range64", include_str!("fixtures/cases/find_bit_range64.json")),
+    ("page_alloc_alloc", include_str!("fixtures/cases/page_alloc_alloc.json")),
+    ("page_alloc_free", include_str!("fixtures/cases/page_alloc_free.json")),
     ("page_cache_alloc", include_str!("fixtures/cases/page_cache_alloc.json")),
     ("page_cache_flush", include_str!("fixtures/cases/page_cache_flush.json")),
     ("page_cache_invariants", include_str!("fixtures/cases/page_cache_invariants.json")),
+    ("palloc_bits_find_alloc", include_str!("fixtures/cases/palloc_bits_find_alloc.json")),
+    ("palloc_bits_free", include_str!("fixtures/cases/palloc_bits_free.json")),
+    ("traces", TRACES),
 ];
 
 /// Files with cases that ask for what is not built yet, and how many pass today.
-const PARTIAL: [(&str, &str, usize); 8] = [
-    ("addr_ranges_find_succ", include_str!("fixtures/cases/addr_ranges_find_succ.json"), 0),
-    ("page_alloc_alloc", include_str!("fixtures/cases/page_alloc_alloc.json"), 0),
-    ("page_alloc_free", include_str!("fixtures/cases/page_alloc_free.json"), 3),
+const PARTIAL: [(&str, &str, usize); 2] = [
     ("page_alloc_grow", include_str!("fixtures/cases/page_alloc_grow.json"), 0),
-    ("page_alloc_scavenge", include_str!("fixtures/cases/page_alloc_scavenge.json"), 0),
-    ("palloc_bits_find_alloc", include_str!("fixtures/cases/palloc_bits_find_alloc.json"), 0),
-    ("palloc_bits_free", include_str!("fixtures/cases/palloc_bits_free.json"), 0),
-    ("traces", include_str!("fixtures/cases/traces.json"), 1),
+    ("page_alloc_scavenge", include_str!("fixtures/cases/page_alloc_scavenge.json"), 3),
 ];
+
+const TRACES: &str = include_str!("fixtures/cases/traces.json");
 
 fn parse(text: &str) -> Value {
     serde_json::from_str(text).expect("a fixture is JSON")
@@ -46,7 +50,7 @@ fn play_one(case: Value) -> Result<(), String> {
 }
 
 #[test]
-fn page_cache_refill_and_flush_give_gos_answers() {
+fn every_complete_file_gives_gos_answers() {
     for (file, text) in COMPLETE {
         let differ: Vec<_> = player::play(&parse(text))
             .unwrap()
@@ -77,13 +81,19 @@ fn what_is_not_built_yet_is_named_and_the_rest_of_it_passes() {
 fn wrong_answers(case: &Value) -> Vec<(String, Value)> {
     let mut wrong = Vec::new();
     for (index, call) in case["calls"].as_array().into_iter().flatten().enumerate() {
-        for answer in ["page", "base_page", "cache", "scav", "scav_pages"] {
-            if let Some(value) = call.get(answer) {
+        // What is recorded of the contents of a run that there was not says nothing.
+        let is_none = call.get("page").is_some_and(Value::is_null);
+        for answer in ["page", "base_page", "cache", "scav", "scav_pages", "released_pages"] {
+            let counts = !(is_none && answer == "scav_pages" && case.get("cache").is_none());
+            if let Some(value) = call.get(answer).filter(|_| counts) {
                 wrong.push((format!("/calls/{index}/{answer}"), another(value)));
             }
         }
     }
-    for answer in ["result", "empty", "after_cache_empty"] {
+    for (index, hit) in case["hits"].as_array().into_iter().flatten().enumerate() {
+        wrong.push((format!("/hits/{index}"), another(hit)));
+    }
+    for answer in ["result", "empty", "after_cache_empty", "index", "after", "after_free"] {
         if let Some(value) = case.get(answer) {
             wrong.push((format!("/{answer}"), another(value)));
         }
@@ -127,10 +137,14 @@ fn another(value: &Value) -> Value {
 #[test]
 fn the_player_finds_every_wrong_answer() {
     let mut changed = 0;
-    for (file, text) in COMPLETE {
+    let partial = PARTIAL.map(|(file, text, _)| (file, text));
+    for (file, text) in [&COMPLETE[..], &partial].concat() {
         for case in parse(text)["cases"].as_array().unwrap() {
             let nested = case["cases"].as_array().cloned();
             for case in nested.unwrap_or_else(|| vec![case.clone()]) {
+                if play_one(case.clone()).is_err_and(|why| why.starts_with("not built yet: ")) {
+                    continue;
+                }
                 for (answer, wrong) in wrong_answers(&case) {
                     let mut case = case.clone();
                     *case.pointer_mut(&answer).unwrap() = wrong;
@@ -140,24 +154,25 @@ fn the_player_finds_every_wrong_answer() {
             }
         }
     }
-    assert!(changed > 300, "{changed} answers");
+    assert!(changed > 600, "{changed} answers");
 }
 
 #[test]
 fn the_player_finds_every_wrong_answer_in_a_trace() {
-    let trace = parse(PARTIAL[7].1)["cases"][8].clone();
-    assert_eq!((&trace["seed"], play_one(trace.clone())), (&json!(1016), Ok(())));
-    for (index, op) in trace["ops"].as_array().unwrap().iter().enumerate().step_by(5) {
-        let answers: &[usize] = match op[0].as_str().unwrap() {
-            "alloc" | "cache_alloc" => &[2],
-            "refill" | "flush" => &[1, 2],
-            _ => &[],
-        };
-        for answer in answers {
-            let mut trace = trace.clone();
-            trace["ops"][index][answer] = another(&op[answer]);
-            let why = play_one(trace).unwrap_err();
-            assert!(why.contains(&format!("step {index}: ")), "{op}: {why}");
+    for trace in parse(TRACES)["cases"].as_array().unwrap() {
+        assert_eq!(play_one(trace.clone()), Ok(()), "{}", trace["seed"]);
+        for (index, op) in trace["ops"].as_array().unwrap().iter().enumerate().step_by(17) {
+            let answers: &[usize] = match op[0].as_str().unwrap() {
+                "alloc" | "cache_alloc" => &[2],
+                "refill" | "flush" => &[1, 2],
+                _ => &[],
+            };
+            for answer in answers {
+                let mut trace = trace.clone();
+                trace["ops"][index][answer] = another(&op[answer]);
+                let why = play_one(trace).unwrap_err();
+                assert!(why.contains(&format!("step {index}: ")), "{op}: {why}");
+            }
         }
     }
 }
@@ -175,8 +190,14 @@ fn a_case_is_judged_by_its_shape() {
     let heap = json!({ "0": [[0, 5]] });
     let ops = json!([["alloc", 1, 5], ["refill", 0, "0xffffffffffffffc0"], ["cache_alloc", 3, 6]]);
     assert_eq!(play_one(json!({ "before_alloc": heap, "ops": ops })), Ok(()));
-    let runs = json!({ "before_alloc": heap, "ops": [["alloc", 1, 5], ["alloc", 2, 6]] });
-    assert_eq!(play_one(runs).unwrap_err(), "not built yet: runs of frames in the shared tree");
+    let ops = json!([["alloc", 1, 5], ["alloc", 100, 6], ["free", 6, 100], ["alloc", 507, null]]);
+    assert_eq!(play_one(json!({ "before_alloc": heap, "ops": ops })), Ok(()));
+    let ops = json!([["alloc", 0, null]]);
+    let why = play_one(json!({ "before_alloc": heap, "ops": ops })).unwrap_err();
+    assert!(why.contains("a request for 0 frames"), "no answer of Go's: {why}");
+    let grow = json!({ "chunks": [0], "in_use_chunks": [[0, 1]] });
+    let why = play_one(grow).unwrap_err();
+    assert_eq!(why, "not built yet: growing: memory that joins a tree in use");
 }
 
 #[test]
@@ -190,6 +211,12 @@ fn what_can_not_be_read_fails() {
         json!({ "cache": { "base_page": 3, "cache": "0x1" }, "calls": [] }),
         json!({ "cache": { "base_page": 0, "cache": "0x1" }, "calls": [{ "npages": "x" }] }),
         json!({ "ops": [["alloc", 1, 0]] }),
+        json!({ "before_alloc": { "0": [] }, "after_alloc": { "0": [] } }),
+        json!({ "before": [], "npages": 1, "after": [] }),
+        json!({ "before_free": [], "frees": [0], "after_free": [[0, 1]] }),
+        json!({ "before_free": [], "npages": 0, "frees": [0], "after_free": [] }),
+        json!({ "before_alloc": { "0": [] }, "calls": [{ "request_pages": "all" }] }),
+        json!({ "ranges": [[1_u64 << 50, 1_u64 << 51]], "addr": 3, "index": 0 }),
     ];
     for case in unreadable {
         let why = play_one(case.clone()).unwrap_err();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use frametree::{
-    CpuId, Cpus, Frame, FrameNumber, FramePool, FrameTree, Layout, MapEntry, MemoryMap,
-    MemoryRegion, PageCache, RegionKind,
+    AllocError, CpuId, Cpus, FRAME_SIZE, Frame, FrameNumber, FramePool, FrameRange, FrameTree,
+    Layout, MapEntry, MemoryMap, MemoryRegion, NumberRange, PageCache, RegionKind, Request,
 };
 
 use crate::script::{Bits, CHUNK_PAGES, Chunks, Failure, HeapState, compare, differs};
@@ -14,8 +14,10 @@ use crate::script::{Bits, CHUNK_PAGES, Chunks, Failure, HeapState, compare, diff
 /// Where page 0 of the recordings lies. Not frame 0, so that no answer is right by accident; a
 /// multiple of 1 GiB, so that chunks are blocks and lie in giants as they would from 0.
 const BASE_FRAME: u64 = 3 << 18;
-/// Page numbers end here: at the end of the physical address space.
-const PAGE_LIMIT: u64 = (1 << 40) - BASE_FRAME;
+/// Where physical memory ends.
+pub const FRAME_LIMIT: u64 = 1 << 40;
+/// Page numbers end there.
+const PAGE_LIMIT: u64 = FRAME_LIMIT - BASE_FRAME;
 /// Pages of a group, which a page cache is filled from.
 pub const GROUP_PAGES: u64 = 64;
 
@@ -56,12 +58,21 @@ pub struct Heap {
 impl Heap {
     /// A heap of these chunks, all free, for so many CPUs.
     pub fn all_free(chunks: &[u64], cpus: usize) -> Result<Self, Failure> {
-        let region = |chunk: &u64| {
-            let start = frame_of(chunk * CHUNK_PAGES)?.start_address();
-            let length = CHUNK_PAGES * frametree::FRAME_SIZE;
-            Ok(MemoryRegion { start, length, kind: RegionKind::Usable })
+        let range = |chunk: &u64| {
+            let start = frame_of(chunk * CHUNK_PAGES)?.get();
+            Ok(NumberRange::from_numbers(start, start + CHUNK_PAGES))
         };
-        let regions = chunks.iter().map(region).collect::<Result<Vec<_>, Failure>>()?;
+        let ranges = chunks.iter().map(range).collect::<Result<Vec<_>, Failure>>()?;
+        Ok(Self { chunks: chunks.to_vec(), ..Self::of_ranges(&ranges, cpus)? })
+    }
+
+    /// A heap of these frames, all free, for so many CPUs; it has no chunks to look at.
+    pub fn of_ranges(ranges: &[NumberRange], cpus: usize) -> Result<Self, Failure> {
+        let region = |range: &NumberRange| {
+            let (start, length) = (range.start().start_address(), range.len() * FRAME_SIZE);
+            MemoryRegion { start, length, kind: RegionKind::Usable }
+        };
+        let regions: Vec<_> = ranges.iter().map(region).collect();
         let mut buffer = vec![MapEntry::EMPTY; MemoryMap::entries_needed(regions.len())];
         let map = MemoryMap::normalise(regions, &mut buffer).map_err(unusable)?;
         let layout = Layout::new(&map, cpus).map_err(unusable)?;
@@ -70,15 +81,14 @@ impl Heap {
         let pool = FramePool::new(OneThread(Arc::clone(&current)));
         // SAFETY: the frames of this heap are only numbers: nobody uses the memory behind them.
         unsafe { pool.init_in(&map, cpus, storage) }.map_err(unusable)?;
-        Ok(Self { pool, current, chunks: chunks.to_vec() })
+        Ok(Self { pool, current, chunks: Vec::new() })
     }
 
     /// A heap in a recorded state.
     pub fn in_state(state: &HeapState) -> Result<Self, Failure> {
         let chunks: Vec<u64> = state.free.keys().copied().collect();
         let heap = Self::all_free(&chunks, 1)?;
-        let groups: Vec<_> = std::iter::from_fn(|| heap.tree().refill().ok()).collect();
-        for group in groups {
+        for group in heap.take_all() {
             let page = page_of(group.base());
             let (chunk, word) = (page / CHUNK_PAGES, (page % CHUNK_PAGES / GROUP_PAGES) as usize);
             let bits = |of: &Chunks<Bits>| of.get(&chunk).map_or(0, |bits| bits.0[word]);
@@ -107,24 +117,72 @@ impl Heap {
         self.pool.tree().expect("initialised in the constructor")
     }
 
-    /// Gives a run of pages within one group back.
-    pub fn free_in_group(&self, page: u64, pages: u64) -> Result<(), Failure> {
-        let (base, bit) = (page / GROUP_PAGES * GROUP_PAGES, page % GROUP_PAGES);
-        if pages == 0 || bit + pages > GROUP_PAGES {
-            let why = format!("{pages} pages at {page} are no run in one group");
-            return Err(Failure::Unreadable(why));
+    /// Takes all that is free.
+    pub fn take_all(&self) -> Vec<PageCache> {
+        std::iter::from_fn(|| self.tree().refill().ok()).collect()
+    }
+
+    /// Takes the lowest run of so many pages: its first one, if there is one, and how many of
+    /// them are known to be zero, if that is asked.
+    pub fn alloc(&self, pages: u64, with_zero: bool) -> Result<Option<(u64, u64)>, Failure> {
+        let (tree, request) = (self.tree(), Request::new(pages));
+        let mut dirty = 0;
+        let run = match (pages, with_zero) {
+            (_, true) => tree.alloc_run_zeroed(&request, |run| dirty += run.len()),
+            (1, false) => match tree.alloc() {
+                Ok(frame) => Ok(frame.into()),
+                Err(_) => return Ok(None),
+            },
+            (_, false) => tree.alloc_run(&request),
+        };
+        match run {
+            Ok(run) => {
+                let run = run.into_numbers();
+                compare("pages of the run", &run.len(), &pages)?;
+                let Some(zero) = pages.checked_sub(dirty) else {
+                    return differs(format!("{dirty} of {pages} pages are to be cleared"));
+                };
+                Ok(Some((page_of(run.start()), zero)))
+            }
+            Err(AllocError::NoRun(_)) => Ok(None),
+            Err(error) => differs(format!("alloc({pages}): {error}")),
         }
-        let base = frame_of(base)?;
+    }
+
+    /// Gives a run of pages back.
+    pub fn free(&self, page: u64, pages: u64) -> Result<(), Failure> {
+        let last = page.checked_add(pages).filter(|end| *end > page).map(|end| end - 1);
+        let why = || Failure::Unreadable(format!("{pages} pages at {page} are no run"));
+        let (first, last) = (frame_of(page)?, frame_of(last.ok_or_else(why)?)?);
         let freed = if pages == 1 {
             // SAFETY: recorded as allocated, and these frames are only numbers. A wrong record
             // gives an error.
-            self.tree().free(unsafe { Frame::from_number(frame_of(page)?) })
+            self.tree().free(unsafe { Frame::from_number(first) })
         } else {
-            let free = u64::MAX >> (GROUP_PAGES - pages) << bit;
+            let run = NumberRange::from_numbers(first.get(), last.get() + 1);
             // SAFETY: as above.
-            unsafe { PageCache::from_parts(base, free, 0) }.flush(self.tree())
+            self.tree().free_run(unsafe { FrameRange::from_numbers(run) })
         };
         freed.or_else(|error| differs(format!("free({page}, {pages}): {error}")))
+    }
+
+    /// Makes all that is free known to be zero, as an idle kernel would: takes it, and gives it
+    /// back as cleared. How many pages were not known to be before.
+    pub fn clear_all(&self) -> Result<u64, Failure> {
+        let free = |state: Vec<(Bits, Bits)>| -> Vec<_> {
+            state.into_iter().map(|(free, _)| free).collect()
+        };
+        let before = free(self.read_all()?);
+        let mut cleared = 0;
+        for group in self.take_all() {
+            cleared += u64::from((group.free() & !group.known_zero()).count_ones());
+            // SAFETY: these frames are those of `group`, which is not used any more.
+            let mut back =
+                unsafe { PageCache::from_parts(group.base(), group.free(), group.free()) };
+            back.flush(self.tree()).or_else(|error| differs(format!("flush: {error}")))?;
+        }
+        compare("free pages after clearing", &free(self.read_all()?), &before)?;
+        Ok(cleared)
     }
 
     /// What is free in a chunk, and what of it is known to be zero, as the tree says it.

@@ -8,6 +8,7 @@ mod heap;
 mod invariant;
 mod player;
 mod script;
+mod successor;
 
 const USAGE: &str = "\
 usage: cargo run --release --example replay -- FILE...

@@ -8,19 +8,15 @@ use serde_json::Value;
 
 use crate::case::{self, Number, Outcome};
 use crate::heap::{GROUP_PAGES, Heap, frame_of, page_of};
-use crate::invariant;
 use crate::script::{After, CacheState, Failure, Script, Step, compare, differs, read};
+use crate::{invariant, successor};
 
 /// The files that this plays.
 const SCHEMA: &str = "go-pagealloc-cases/1";
 
 /// What cases ask for that is not there yet, by the fields that such a case has.
-const NOT_BUILT: [(&[&str], &str); 4] = [
-    (&["chunks", "in_use_chunks"], "growing: memory that joins a tree in use"),
-    (&["ranges", "addr", "index"], "searching address ranges"),
-    (&["before", "hits"], "runs of frames in the shared tree (finding one in a block)"),
-    (&["before_free", "frees"], "runs of frames in the shared tree (freeing one in a block)"),
-];
+const NOT_BUILT: [(&[&str], &str); 1] =
+    [(&["chunks", "in_use_chunks"], "growing: memory that joins a tree in use")];
 
 /// Plays every case of a file; `Err` if it is not of this schema.
 pub fn play(file: &Value) -> Result<Vec<Outcome>, String> {
@@ -56,13 +52,16 @@ fn play_case(case: &Value) -> Result<(), Failure> {
     if has(&["x", "n", "result"]) {
         return play_lowest_run(case);
     }
+    if has(&["ranges", "addr", "index"]) {
+        return successor::play(case);
+    }
     if has(&["cache", "empty"]) {
         return invariant::play_emptiness(case);
     }
     if let Some(cases) = case.get("cases").and_then(Value::as_array) {
         return cases.iter().try_for_each(play_case);
     }
-    if has(&["calls"]) || has(&["ops"]) || has(&["before_alloc"]) {
+    if ["calls", "ops", "before_alloc", "before", "before_free"].iter().any(|field| has(&[field])) {
         return Machine::play(&Script::read(case)?);
     }
     if has(&["text"]) {
@@ -88,9 +87,6 @@ struct Machine {
 
 impl Machine {
     fn play(script: &Script) -> Result<(), Failure> {
-        if let Some(what) = script.steps.iter().find_map(not_built) {
-            return Err(Failure::NotBuilt(what));
-        }
         let heap = script.heap.as_ref().map(Heap::in_state).transpose()?;
         let mut machine = Self { heap, cache: cache_of(&script.cache)? };
         for (index, step) in script.steps.iter().enumerate() {
@@ -109,12 +105,18 @@ impl Machine {
 
     fn step(&mut self, step: &Step) -> Result<(), Failure> {
         match step {
-            Step::Alloc { pages, page, zero_pages: _ } => {
-                assert_eq!(*pages, 1, "runs were refused before the first step");
-                let found = self.heap()?.tree().alloc().ok().map(|frame| page_of(frame.number()));
-                compare("page", &found, page)
+            Step::Alloc { pages, page, zero_pages } => {
+                let run = self.heap()?.alloc(*pages, zero_pages.is_some())?;
+                let first = run.map(|(first, _)| first);
+                compare(format!("page of a run of {pages}"), &first, page)?;
+                // Without a run, what is recorded of its contents says nothing.
+                let zero = run.map_or(0, |(_, zero)| zero);
+                compare("zero pages", &zero, &zero_pages.filter(|_| run.is_some()).unwrap_or(zero))
             }
-            Step::Free { page, pages } => self.heap()?.free_in_group(*page, *pages),
+            Step::Free { page, pages } => self.heap()?.free(*page, *pages),
+            Step::Clear { cleared } => {
+                compare("pages cleared", &self.heap()?.clear_all()?, cleared)
+            }
             Step::CacheAlloc { pages, page, zero_pages } => {
                 self.cache_alloc(*pages, *page, *zero_pages)
             }
@@ -174,18 +176,6 @@ impl Machine {
         };
         let (free, zero, summaries) = (&after.free, &after.zero, &after.summaries);
         heap.check("at the end", free.as_ref(), zero.as_ref(), summaries.as_ref())
-    }
-}
-
-/// What a step asks for that is not built yet.
-fn not_built(step: &Step) -> Option<&'static str> {
-    const RUNS: &str = "runs of frames in the shared tree";
-    const ZERO: &str = "an allocation from the shared tree that tells what is known to be zero";
-    match *step {
-        Step::Alloc { pages, .. } if pages != 1 => Some(RUNS),
-        Step::Alloc { page: Some(_), zero_pages: Some(_), .. } => Some(ZERO),
-        Step::Free { page, pages } if pages > GROUP_PAGES - page % GROUP_PAGES => Some(RUNS),
-        _ => None,
     }
 }
 

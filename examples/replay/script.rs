@@ -66,6 +66,8 @@ pub fn compare<T: PartialEq + fmt::Debug>(
 pub enum Step {
     /// Allocate a run of pages from the heap.
     Alloc { pages: u64, page: Option<u64>, zero_pages: Option<u64> },
+    /// Make all that is free known to be zero; so many pages were not.
+    Clear { cleared: u64 },
     /// Free a run of pages to the heap.
     Free { page: u64, pages: u64 },
     /// Fill the cache anew; what it held stays allocated.
@@ -115,12 +117,19 @@ type Ranges = Vec<(Number, Number)>;
 
 #[derive(Deserialize)]
 struct RawCase {
+    /// A chunk alone: what is allocated in it.
+    before: Option<Ranges>,
+    after: Option<Ranges>,
+    /// The same the other way round: what is free.
+    before_free: Option<Ranges>,
+    after_free: Option<Ranges>,
     before_alloc: Option<BTreeMap<String, Ranges>>,
     #[serde(default)]
     before_scav: BTreeMap<String, Ranges>,
     cache: Option<RawCache>,
     calls: Option<Vec<RawCall>>,
     ops: Option<Vec<Vec<Value>>>,
+    hits: Option<Vec<Option<Number>>>,
     frees: Option<Vec<Number>>,
     npages: Option<Number>,
     after_alloc: Option<BTreeMap<String, Ranges>>,
@@ -149,20 +158,9 @@ struct RawState {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum RawCall {
-    Scavenge {
-        #[expect(dead_code, reason = "that it is there tells what the call is")]
-        request_pages: Value,
-    },
-    Alloc {
-        npages: Number,
-        page: Option<Number>,
-        scav_pages: Option<Number>,
-    },
-    Refill {
-        base_page: Option<Number>,
-        cache: Number,
-        scav: Option<Number>,
-    },
+    Scavenge { request_pages: Value, released_pages: Number },
+    Alloc { npages: Number, page: Option<Number>, scav_pages: Option<Number> },
+    Refill { base_page: Option<Number>, cache: Number, scav: Option<Number> },
 }
 
 /// Reads a value as a type, with the reason if it can't be.
@@ -174,21 +172,21 @@ impl Script {
     /// Reads a case.
     pub fn read(case: &Value) -> Result<Self, Failure> {
         let raw: RawCase = read(case)?;
-        let heap = raw.before_alloc.as_ref().map(|alloc| {
-            let zero = chunks(&raw.before_scav, |ranges| Bits::from_ranges(ranges))?;
-            Ok(HeapState { free: free_pages(alloc)?, zero })
-        });
+        let free =
+            free_pages(raw.before_alloc.as_ref(), raw.before.as_ref(), raw.before_free.as_ref())?;
+        let zero = chunks(&raw.before_scav, |ranges| Bits::from_ranges(ranges))?;
+        let heap = free.map(|free| HeapState { free, zero });
         let cache = raw.cache.as_ref().map_or_else(CacheState::default, |cache| CacheState {
             base_page: Some(cache.base_page.0),
             free: cache.cache.0,
             zero: Some(cache.scav.0),
         });
-        Ok(Self { heap: heap.transpose()?, cache, steps: steps(&raw)?, after: After::read(&raw)? })
+        Ok(Self { heap, cache, steps: steps(&raw)?, after: After::read(&raw)? })
     }
 }
 
-/// The steps of a case: its calls, its frees, its operations; or, if it has only a cache and a
-/// heap, that the one is flushed into the other.
+/// The steps of a case: its calls, its operations, its hits, its frees; or, if it has only a cache
+/// and a heap, that the one is flushed into the other.
 fn steps(raw: &RawCase) -> Result<Vec<Step>, Failure> {
     if let Some(calls) = &raw.calls {
         return calls.iter().map(|call| step_of_call(call, raw.cache.is_some())).collect();
@@ -196,16 +194,34 @@ fn steps(raw: &RawCase) -> Result<Vec<Step>, Failure> {
     if let Some(ops) = &raw.ops {
         return ops.iter().map(|op| step_of_op(op)).collect();
     }
+    if let (Some(hits), Some(Number(pages))) = (&raw.hits, raw.npages) {
+        let step = |hit: &Option<Number>| {
+            let page = hit.map(|page| page.0);
+            Step::Alloc { pages, page, zero_pages: None }
+        };
+        return Ok(hits.iter().map(step).collect());
+    }
     if let (Some(frees), Some(Number(pages))) = (&raw.frees, raw.npages) {
         return Ok(frees.iter().map(|page| Step::Free { page: page.0, pages }).collect());
     }
-    Ok(vec![Step::Flush(None)])
+    if raw.cache.is_some() && raw.before_alloc.is_some() {
+        return Ok(vec![Step::Flush(None)]);
+    }
+    Err(Failure::Unreadable("there are no steps in it".to_owned()))
 }
 
 /// A call that allocates means the cache, if the case has one.
 fn step_of_call(call: &RawCall, has_cache: bool) -> Result<Step, Failure> {
     match call {
-        RawCall::Scavenge { .. } => Err(Failure::NotBuilt("giving free memory back to a host")),
+        // Go gives pages back to its host, which makes them zero. Here they are cleared where
+        // they are: done to all that is free, this leaves the same state. Which of them are the
+        // first is Go's choice (the highest, by huge pages of 256); no call here chooses so.
+        RawCall::Scavenge { request_pages, released_pages } if request_pages == "all" => {
+            Ok(Step::Clear { cleared: released_pages.0 })
+        }
+        RawCall::Scavenge { .. } => {
+            Err(Failure::NotBuilt("clearing some free pages, from the highest address down"))
+        }
         RawCall::Refill { base_page, cache, scav } => Ok(Step::Refill(CacheState {
             base_page: base_page.map(|page| page.0),
             free: cache.0,
@@ -260,9 +276,8 @@ fn step_of_op(op: &[Value]) -> Result<Step, Failure> {
 impl After {
     fn read(raw: &RawCase) -> Result<Self, Failure> {
         let mut after = Self { cache_empty: raw.after_cache_empty, ..Self::default() };
-        if let Some(alloc) = &raw.after_alloc {
-            after.free = Some(free_pages(alloc)?);
-        }
+        after.free =
+            free_pages(raw.after_alloc.as_ref(), raw.after.as_ref(), raw.after_free.as_ref())?;
         if let Some(scav) = &raw.after_scav {
             after.zero = Some(chunks(scav, |ranges| Bits::from_ranges(ranges))?);
         }
@@ -301,9 +316,22 @@ impl After {
     }
 }
 
-/// What is free, of what is recorded as allocated.
-fn free_pages(alloc: &BTreeMap<String, Ranges>) -> Result<Chunks<Bits>, Failure> {
-    chunks(alloc, |ranges| Ok(Bits::from_ranges(ranges)?.inverted()))
+/// What is free, of what is recorded: as allocated in each chunk, or of a chunk alone as allocated
+/// or as free.
+fn free_pages(
+    alloc: Option<&BTreeMap<String, Ranges>>,
+    alone: Option<&Ranges>,
+    alone_free: Option<&Ranges>,
+) -> Result<Option<Chunks<Bits>>, Failure> {
+    if let Some(alloc) = alloc {
+        return chunks(alloc, |ranges| Ok(Bits::from_ranges(ranges)?.inverted())).map(Some);
+    }
+    let free = match (alone, alone_free) {
+        (Some(ranges), _) => Bits::from_ranges(ranges)?.inverted(),
+        (None, Some(ranges)) => Bits::from_ranges(ranges)?,
+        (None, None) => return Ok(None),
+    };
+    Ok(Some(Chunks::from([(0, free)])))
 }
 
 /// Something for each chunk, whose numbers are strings in JSON.
