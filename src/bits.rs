@@ -31,6 +31,18 @@ pub const fn lowest_run(word: u64, n: u32) -> Option<u32> {
     if starts == 0 { None } else { Some(starts.trailing_zeros()) }
 }
 
+/// The length of the longest run. As many steps as that.
+#[inline]
+#[must_use]
+pub const fn longest_run(word: u64) -> u32 {
+    let (mut starts, mut length) = (word, 0);
+    while starts != 0 {
+        starts &= starts >> 1;
+        length += 1;
+    }
+    length
+}
+
 /// A word with the `len` bits from bit `start` on set. Bits that would lie above bit 63 are cut.
 #[inline]
 #[must_use]
@@ -158,6 +170,8 @@ mod tests {
         #[test]
         fn lowest_run_is_the_first_place_that_fits(word in any_word(), n in 0u32..=66) {
             prop_assert_eq!(lowest_run(word, n), naive_lowest_run(word, n));
+            let fits = |n| naive_lowest_run(word, n).is_some();
+            prop_assert_eq!(longest_run(word), (1..=64).take_while(|n| fits(*n)).count() as u32);
         }
 
         #[test]

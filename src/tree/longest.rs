@@ -4,14 +4,14 @@
 //! One byte for each block, eight in a word (a *row*, 16 MiB): from no frame of the block on are
 //! more frames in a row free than this, as far as the row goes; 255 for "who knows". It is a
 //! hint that errs only upward: a search that looked into a block in vain **narrows** its byte to
-//! one less than it asked for, and whoever gives frames to a block **widens** it, and that of the
+//! what is there, and whoever gives frames to a block **widens** it, and that of the
 //! block below, whose runs may go on here.
 //!
 //! The two are each other's partners: narrow, fence, look at the frames again; give, fence, look
 //! at the byte. One of them sees the other. So a free pays one load, and an atomic
 //! read-modify-write only after a search for a run has narrowed the byte.
 
-use crate::bits::lowest_run;
+use crate::bits::longest_run;
 use crate::directory::Block;
 use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_BLOCKS, ROW_BLOCKS, WORD_BITS};
 use crate::journal::Writer;
@@ -69,44 +69,48 @@ pub fn bound(block: Block<'_>) -> u64 {
     row.load(Ordering::Acquire) >> shift & ANY
 }
 
-/// Says of a block that no run of `count` begins there, if that is so and news.
+/// Says of a block how long a run begins there at most, if that is less than `count`, for which
+/// somebody has looked in vain, and news.
 pub fn narrow(writer: Writer<'_>, block: Block<'_>, count: u64) {
     let (row, shift) = byte_of(block);
     // ORDERING: a hint; the exchange decides.
     let said = row.load(Ordering::Relaxed);
-    if count > ANY || said >> shift & ANY < count || has_run(block, count) {
+    let known = said >> shift & ANY;
+    if known < count && known != ANY {
+        return;
+    }
+    let found = longest_from(block);
+    if found >= known {
         return;
     }
     let _step = writer.begin();
-    let narrowed = said & !(ANY << shift) | (count - 1) << shift;
+    let narrowed = said & !(ANY << shift) | found << shift;
     // ORDERING: Release as in `retire`: who reads this sees the step. The fence orders the
     // second look (see `widen`).
     if row.compare_exchange(said, narrowed, Ordering::AcqRel).is_err() {
         return;
     }
     full_fence();
-    if has_run(block, count) {
+    if longest_from(block) > found {
         // ORDERING: as in `widen`.
         row.fetch_or(ANY << shift, Ordering::Release);
     }
 }
 
-/// Whether a run of `count` free frames begins in this block, as far as its row goes.
-pub fn has_run(block: Block<'_>, count: u64) -> bool {
-    let mut open = match frames(block) {
-        Frames::Whole => BLOCK_FRAMES,
-        Frames::None => 0,
-        Frames::Some => match run_within(block, count) {
-            Ok(()) => return true,
-            Err(open) => open,
-        },
+/// The longest run of free frames that begins in this block, as far as its row goes; no more than
+/// [`ANY`].
+pub fn longest_from(block: Block<'_>) -> u64 {
+    let (longest, mut open) = match frames(block) {
+        Frames::Whole => (BLOCK_FRAMES, BLOCK_FRAMES),
+        Frames::None => (0, 0),
+        Frames::Some => longest_within(block),
     };
     // What is open at the block's end may go on in the blocks behind.
     let mut next = block.index;
-    while open > 0 && open < count {
+    while open > 0 && open < ANY {
         next += 1;
         if next.is_multiple_of(ROW_BLOCKS) || next >= GIANT_BLOCKS as usize {
-            return false;
+            break;
         }
         let (more, is_full) = prefix(Block { index: next, ..block });
         open += more;
@@ -114,7 +118,7 @@ pub fn has_run(block: Block<'_>, count: u64) -> bool {
             break;
         }
     }
-    open >= count
+    longest.max(open).min(ANY)
 }
 
 enum Frames {
@@ -140,9 +144,9 @@ fn frames(block: Block<'_>) -> Frames {
     }
 }
 
-/// Whether a run of `count` lies in the leaf; if not, how many frames at its end are free.
-fn run_within(block: Block<'_>, count: u64) -> Result<(), u64> {
-    let mut open = 0;
+/// The longest run of a leaf, and how many frames at its end are free.
+fn longest_within(block: Block<'_>) -> (u64, u64) {
+    let (mut longest, mut open) = (0, 0);
     for word in block.leaf().words() {
         // ORDERING: as in `frames`.
         let bits = word.load(Ordering::Acquire);
@@ -150,17 +154,15 @@ fn run_within(block: Block<'_>, count: u64) -> Result<(), u64> {
             open += WORD_BITS;
             continue;
         }
-        let fits_within = count <= WORD_BITS && lowest_run(bits, count as u32).is_some();
-        if open + u64::from(bits.trailing_ones()) >= count || fits_within {
-            return Ok(());
-        }
+        longest = longest.max(open + u64::from(bits.trailing_ones()));
+        longest = longest.max(u64::from(longest_run(bits)));
         open = u64::from((bits << (u64::from(u64::BITS) - WORD_BITS)).leading_ones());
     }
-    if open >= count { Ok(()) } else { Err(open) }
+    (longest, open)
 }
 
 /// How many frames at a block's begin are free, and whether that is all of it.
-fn prefix(block: Block<'_>) -> (u64, bool) {
+pub fn prefix(block: Block<'_>) -> (u64, bool) {
     match frames(block) {
         Frames::Whole => return (BLOCK_FRAMES, true),
         Frames::None => return (0, false),

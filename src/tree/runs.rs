@@ -13,12 +13,14 @@
 
 use super::FrameTree;
 use super::levels::retire;
-use super::longest::{ANY, narrow, suffix};
+use super::longest::{ANY, narrow, prefix, suffix};
 use crate::bits::{bytes_at_least, lowest_run, ones, runs};
 use crate::directory::Block;
 use crate::error::{AllocError, NoRun, OutOfMemory};
 use crate::frame::{FrameNumber, FrameRange, NumberRange};
-use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_FRAMES, NODE_WORDS, ROW_BLOCKS, WORD_BITS};
+use crate::geometry::{
+    BLOCK_FRAMES, FULL, GIANT_FRAMES, GIANT_ROWS, NODE_WORDS, ROW_BLOCKS, WORD_BITS,
+};
 use crate::journal::Writer;
 use crate::request::{Request, Rule};
 use crate::root::{Giant, Nodes};
@@ -230,8 +232,10 @@ fn walk_giant<'m>(
             }
             // ORDERING: a hint; Acquire as in `bound`.
             let bounds = longest.row(block.index / ROW_BLOCKS).load(Ordering::Acquire);
-            let least = visit.least().min(ANY) as u8;
-            let row = Row { whole: whole >> at, some: lane, likely: bytes_at_least(bounds, least) };
+            let least = visit.least();
+            let likely = bytes_at_least(bounds, least.min(ANY) as u8);
+            let row =
+                Row { whole: whole >> at, some: lane, likely, ends: ends(block, bounds, least) };
             let found = walk_row(writer, block, row, visit);
             if found.is_some() {
                 return found;
@@ -250,18 +254,34 @@ struct Row {
     some: u64,
     /// A run of interest may begin there.
     likely: u64,
+    /// The last block, if a run of interest may begin there and go on behind the row.
+    ends: u64,
+}
+
+/// The bit of a row's last block, if a run of `least` frames may begin there and go on behind the
+/// row, which the bounds of this row do not tell of; but the next row's do.
+#[inline]
+fn ends(first: Block<'_>, bounds: u64, least: u64) -> u64 {
+    let next = first.index / ROW_BLOCKS + 1;
+    if next < GIANT_ROWS {
+        // ORDERING: a hint; Acquire as in `bound`.
+        let behind = first.giant.nodes().longest.row(next).load(Ordering::Acquire) & ANY;
+        let last = bounds >> ((ROW_BLOCKS - 1) * 8) & ANY;
+        if behind != ANY && last + behind < least {
+            return 0;
+        }
+    }
+    1 << (ROW_BLOCKS - 1)
 }
 
 /// The same for the row of blocks that begins with `block`.
 #[inline]
 fn walk_row(writer: Writer<'_>, block: Block<'_>, row: Row, visit: &mut impl Visit) -> Option<u64> {
-    // Runs may go on behind the last, which its bound does not tell of.
-    const LAST: u64 = 1 << (ROW_BLOCKS - 1);
     let first = block.first_frame().get();
-    let mut left = match visit.goes_on_at(first) {
-        true => row.some,
-        false => row.some & (row.likely | row.whole | LAST),
-    };
+    let mut left = row.some & (row.likely | row.whole | row.ends);
+    if visit.goes_on_at(first) {
+        left |= row.some & 1;
+    }
     while left != 0 {
         let bit = left.trailing_zeros();
         left &= left - 1;
@@ -272,13 +292,10 @@ fn walk_row(writer: Writer<'_>, block: Block<'_>, row: Row, visit: &mut impl Vis
             visit.see(start, BLOCK_FRAMES)
         } else if !is_ready(block) {
             None
-        } else if is_likely || visit.goes_on_at(start) {
+        } else if is_likely {
             walk_block(writer, block, start, visit)
-        } else if 1 << bit == LAST {
-            let frames = suffix(block);
-            if frames > 0 { visit.see(start + BLOCK_FRAMES - frames, frames) } else { None }
         } else {
-            None
+            walk_ends(block, start, 1 << bit == row.ends, visit)
         };
         if found.is_some() {
             return found;
@@ -288,6 +305,25 @@ fn walk_row(writer: Writer<'_>, block: Block<'_>, row: Row, visit: &mut impl Vis
         }
     }
     None
+}
+
+/// The same for a block in which no run of interest begins, at its lower end if a stretch goes on
+/// there, and at its upper end if one may go on behind it.
+fn walk_ends(
+    block: Block<'_>,
+    first: u64,
+    is_upper_wanted: bool,
+    visit: &mut impl Visit,
+) -> Option<u64> {
+    if visit.goes_on_at(first) {
+        let (frames, _) = prefix(block);
+        let found = if frames > 0 { visit.see(first, frames) } else { None };
+        if found.is_some() || frames == BLOCK_FRAMES {
+            return found;
+        }
+    }
+    let frames = if is_upper_wanted { suffix(block) } else { 0 };
+    if frames > 0 { visit.see(first + BLOCK_FRAMES - frames, frames) } else { None }
 }
 
 fn is_ready(block: Block<'_>) -> bool {

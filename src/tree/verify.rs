@@ -12,7 +12,7 @@ use core::fmt;
 
 use super::FrameTree;
 use super::free::check_above;
-use super::longest::{ANY, bound, has_run};
+use super::longest::{bound, longest_from};
 use crate::directory::Block;
 use crate::frame::FrameNumber;
 use crate::geometry::{FULL, GIANT_FRAMES, NODE_WORDS};
@@ -112,9 +112,7 @@ impl FrameTree<'_> {
         let Some(nodes) = block.giant.written() else { return Ok(()) };
         let is_free = nodes.blocks.is_set(block.index, Ordering::Acquire);
         require(!is_free || block.is_full(), Broken::NotManagedInFull(at))?;
-        let bound = bound(block);
-        let is_short = bound == ANY || !has_run(block, bound + 1);
-        require(is_short, Broken::LongerThanSaid(at))?;
+        require(longest_from(block) <= bound(block), Broken::LongerThanSaid(at))?;
         if !nodes.ready.is_set(block.index, Ordering::Acquire) {
             return Ok(());
         }
