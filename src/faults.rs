@@ -1,6 +1,6 @@
 //! Every operation on the tree, disturbed at each of its compare-exchanges in turn: first by a
 //! failure, as if another CPU had been faster, then by another CPU that truly takes a frame in
-//! the way, for good or for a moment, then by both. So every undo is taken at every step, the
+//! the way, for good or for a moment, or all that is free, then by both. So every undo is taken at every step, the
 //! same each time.
 //!
 //! After each the tree must be sound, every frame free or held by one, and what the operation
@@ -14,8 +14,10 @@ use std::rc::Rc;
 use std::vec;
 use std::vec::Vec;
 
+use crate::bits::runs;
+use crate::cache::PageCache;
 use crate::counts::pool;
-use crate::error::AllocError;
+use crate::error::{AllocError, NoRun, OutOfMemory};
 use crate::frame::{FrameNumber, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, GIANT_FRAMES, WORD_BITS};
 use crate::journal::Counter;
@@ -127,6 +129,8 @@ enum Other {
     Keeps(u64),
     /// Takes a frame, if it is free, and gives it back at once.
     Returns(u64),
+    /// Takes all that is free, so that every hint is taken back.
+    KeepsAll,
 }
 
 /// A tree, and who holds what.
@@ -151,6 +155,17 @@ impl Ledger {
             |other: &NumberRange| other.end() <= run.start() || run.end() <= other.start();
         assert!(held.iter().all(disjoint), "{run:?} has two owners");
         held.push(run);
+    }
+
+    /// The same for all frames of a cache; returns them one by one.
+    fn got_all(&self, cache: &PageCache) -> Vec<FrameNumber> {
+        let first = cache.base().get();
+        for (start, len) in runs(cache.free()) {
+            let start = first + u64::from(start);
+            self.got(NumberRange::from_numbers(start, start + u64::from(len)));
+        }
+        let free = (0..WORD_BITS).filter(|bit| cache.free() >> bit & 1 != 0);
+        free.map(|bit| FrameNumber::new(first + bit)).collect()
     }
 
     /// Takes frames out of those held, cutting what they are part of.
@@ -181,24 +196,25 @@ impl Ledger {
         };
         match work {
             Work::Run(request) => self.perform_run(&request),
-            Work::Frame => {
-                whole(self.tree.alloc_with(writer).expect("a frame").into_number(), 1);
-            }
-            Work::Word => {
-                let mut cache = self.tree.refill_with(writer).expect("frames");
-                assert!(!cache.is_empty());
-                while let Some(run) = cache.alloc() {
-                    self.got(run.frames);
+            Work::Frame => match self.tree.alloc_with(writer) {
+                Ok(frame) => whole(frame.into_number(), 1),
+                Err(OutOfMemory) => assert_eq!(self.tree.count_free().frames, 0),
+            },
+            Work::Word => match self.tree.refill_with(writer) {
+                Ok(cache) => {
+                    assert!(!cache.is_empty());
+                    let _ = self.got_all(&cache);
                 }
-            }
-            Work::Block => {
-                let first = self.tree.alloc_block_with(writer).expect("a block");
-                whole(first.into_number(), BLOCK_FRAMES);
-            }
-            Work::Giant => {
-                let first = self.tree.alloc_giant_with(writer).expect("a GiB");
-                whole(first.into_number(), GIANT_FRAMES);
-            }
+                Err(OutOfMemory) => assert_eq!(self.tree.count_free().frames, 0),
+            },
+            Work::Block => match self.tree.alloc_block_with(writer) {
+                Ok(first) => whole(first.into_number(), BLOCK_FRAMES),
+                Err(OutOfMemory) => assert_eq!(self.tree.count_free().blocks, 0),
+            },
+            Work::Giant => match self.tree.alloc_giant_with(writer) {
+                Ok(first) => whole(first.into_number(), GIANT_FRAMES),
+                Err(OutOfMemory) => assert_eq!(self.tree.count_free().giants, 0),
+            },
             Work::Free(first, count) => {
                 let run = NumberRange::from_numbers(first, first + count);
                 self.give(run);
@@ -221,15 +237,24 @@ impl Ledger {
             Err(AllocError::InTheWay { frame, .. }) => {
                 assert!(self.stolen.borrow().contains(&frame), "{frame} was nobody else's");
             }
+            Err(AllocError::NoRun(NoRun { longest, .. })) => {
+                assert!(longest < request.count(), "{longest} in a row are free");
+                assert!(!self.stolen.borrow().is_empty(), "nobody took anything");
+            }
             Err(error) => panic!("{error}"),
         }
     }
 
     /// What another CPU does at some step of an operation.
     fn come_between(&self, other: Other) {
-        let (Other::Keeps(frame) | Other::Returns(frame)) = other;
         // As an interrupt, which does not wait for what it has interrupted.
         let writer = self.tree.nested_writer(0);
+        let (Other::Keeps(frame) | Other::Returns(frame)) = other else {
+            while let Ok(cache) = self.tree.refill_with(writer) {
+                self.stolen.borrow_mut().extend(self.got_all(&cache));
+            }
+            return;
+        };
         let request = Request::new(1).at(FrameNumber::new(frame));
         let Ok(taken) = self.tree.alloc_run_with(writer, &request, Contents::Any) else { return };
         self.stolen.borrow_mut().push(taken.numbers().start());
@@ -285,7 +310,10 @@ impl Case {
 
     /// Everybody who may come in between.
     fn others(&self) -> impl Iterator<Item = Other> {
-        self.wanted.iter().flat_map(|&frame| [Other::Keeps(frame), Other::Returns(frame)])
+        let one = |&frame: &u64| [Other::Keeps(frame), Other::Returns(frame)];
+        // Word by word: of a small memory only.
+        let all = (self.frames == SMALL).then_some(Other::KeepsAll);
+        self.wanted.iter().flat_map(one).chain(all)
     }
 }
 
@@ -331,7 +359,7 @@ fn a_frame_that_another_cpu_takes_in_between_has_one_owner() {
 fn an_undo_at_which_an_exchange_fails_gives_everything_back() {
     for case in CASES.iter().filter(|case| case.frames == SMALL) {
         let ledger = Ledger::new(case.frames);
-        for other in case.others() {
+        for other in case.wanted.iter().map(|&frame| Other::Keeps(frame)) {
             let mut step = 1;
             loop {
                 let mut failure = step;
