@@ -1,7 +1,7 @@
 //! Every operation on the tree, disturbed at each of its compare-exchanges in turn: first by a
-//! failure, as if another CPU had been faster, then by another CPU that truly takes a frame in
-//! the way, for good or for a moment, or all that is free, then by both. So every undo is taken at every step, the
-//! same each time.
+//! failure, as if another CPU had been faster; then by another CPU that truly takes a frame in
+//! the way, for good or for a moment, or all that is free; then by a theft and a failure. So
+//! every undo is taken at every step, the same each time.
 //!
 //! After each the tree must be sound, every frame free or held by one, and what the operation
 //! has said must be so. Then all goes back, and the tree must be whole again.

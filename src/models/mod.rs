@@ -3,9 +3,10 @@
 //!
 //! Every model carries the contents of frames: whoever holds a frame writes to a cell that loom
 //! watches, so an ordering that is too weak to hand contents over shows as a data race, and a
-//! frame with two owners as a concurrent write. Unwritten leaves and nodes read as ones, so a search
-//! that looks at one gives out frames that others hold. After the threads are joined every model
-//! flushes what it holds and checks `verify`: nothing lost, nothing unmerged, no hint missing.
+//! frame with two owners as a concurrent write. Unwritten leaves and nodes read as ones, so a
+//! search that looks at one gives out frames that others hold. After the threads are joined every
+//! model gives back what it holds and checks `verify`: nothing lost, nothing unmerged, no hint
+//! missing.
 //!
 //! `cargo test --lib` with `RUSTFLAGS="--cfg loom"`; `tests/planted.rs` plants bugs into the steps
 //! of the protocols and shows that these models find them.

@@ -183,6 +183,20 @@ fn two_claims_in_a_block_that_was_never_split() {
 }
 
 #[test]
+fn parts_of_a_run_freed_at_once_are_merged() {
+    explore(Some(3), || {
+        let world = World::new(&[(0, 8)]);
+        let run = world.claim(0, 0, 8).expect("free");
+        let (low, high) = run.split_at(3);
+        let other = spawn(&world, |world| world.free_run(1, high));
+        world.free_run(0, low);
+        other.join().unwrap();
+        assert_eq!(world.tree.count_free().blocks, 2, "merged");
+        world.check(8);
+    });
+}
+
+#[test]
 fn a_run_that_is_always_free_is_found_while_a_frame_moves() {
     explore(Some(3), || {
         // The run lies across two words; CPU 1 only ever takes the frame below.
