@@ -21,7 +21,7 @@ use crate::tree::FrameTree;
 
 /// This thread is always this CPU.
 #[derive(Debug)]
-struct Cpu(usize);
+pub struct Cpu(usize);
 
 // SAFETY: each test has its own pool, and one thread.
 unsafe impl Cpus for Cpu {
@@ -44,7 +44,7 @@ fn pool_as(cpu: usize, frames: u64) -> &'static FramePool<Cpu> {
 }
 
 /// The same for CPU 0, whose slot it is.
-fn pool(frames: u64) -> &'static FramePool<Cpu> {
+pub fn pool(frames: u64) -> &'static FramePool<Cpu> {
     pool_as(0, frames)
 }
 

@@ -11,6 +11,8 @@ mod counts;
 mod cpu;
 mod directory;
 mod error;
+#[cfg(all(test, not(loom)))]
+mod faults;
 mod frame;
 mod geometry;
 mod journal;

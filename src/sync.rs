@@ -3,7 +3,8 @@
 //!
 //! Behind the door stands `core`, or `loom` under `cfg(loom)`, or, in the crate's own unit
 //! tests, `core` with a count of the read-modify-writes that this thread has made (see
-//! [`counting`]): the numbers in the documentation are asserted there.
+//! [`counting`]): the numbers in the documentation are asserted there. There too another CPU can be
+//! made to come in between at any of its compare-exchanges (see [`faults`]).
 
 #[cfg(not(loom))]
 use core::sync::atomic as imp;
@@ -63,6 +64,10 @@ impl Word {
     #[inline]
     pub fn compare_exchange(&self, current: u64, new: u64, success: Ordering) -> Result<u64, u64> {
         counting::one();
+        if faults::strike() {
+            // As if another CPU had changed the word and changed it back.
+            return Err(current);
+        }
         // ORDERING: nothing is read through a word that was not won.
         self.0.compare_exchange(current, new, success, Ordering::Relaxed)
     }
@@ -186,5 +191,67 @@ pub mod counting {
         let before = COUNT.get();
         let result = work();
         (COUNT.get() - before, result)
+    }
+}
+
+/// Other CPUs that come in between at this thread's compare-exchanges, in the crate's own unit
+/// tests only.
+pub mod faults {
+    #[cfg(all(test, not(loom)))]
+    extern crate std;
+
+    #[cfg(all(test, not(loom)))]
+    use std::{boxed::Box, cell::RefCell, vec::Vec};
+
+    /// What happens at a compare-exchange.
+    #[cfg(all(test, not(loom)))]
+    pub enum Fault {
+        /// It fails.
+        Failure,
+        /// Another CPU does this just before it. What this makes itself is not disturbed.
+        Before(Box<dyn FnOnce()>),
+    }
+
+    #[cfg(all(test, not(loom)))]
+    struct Plan {
+        made: u64,
+        faults: Vec<(u64, Fault)>,
+    }
+
+    #[cfg(all(test, not(loom)))]
+    std::thread_local! {
+        static PLAN: RefCell<Option<Plan>> = const { RefCell::new(None) };
+    }
+
+    /// One compare-exchange more: whether it is to fail.
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn strike() -> bool {
+        let Some(mut plan) = PLAN.take() else { return false };
+        plan.made += 1;
+        let mut fails = false;
+        while let Some(at) = plan.faults.iter().position(|(step, _)| *step == plan.made) {
+            match plan.faults.remove(at).1 {
+                Fault::Failure => fails = true,
+                Fault::Before(work) => work(),
+            }
+        }
+        PLAN.set(Some(plan));
+        fails
+    }
+
+    #[cfg(not(all(test, not(loom))))]
+    #[inline(always)]
+    pub(super) const fn strike() -> bool {
+        false
+    }
+
+    /// Does `work` with these faults at its compare-exchanges, counted from 1; says whether it
+    /// came to all of them.
+    #[cfg(all(test, not(loom)))]
+    pub fn during<R>(faults: Vec<(u64, Fault)>, work: impl FnOnce() -> R) -> (bool, R) {
+        PLAN.set(Some(Plan { made: 0, faults }));
+        let result = work();
+        let plan = PLAN.take();
+        (plan.is_some_and(|plan| plan.faults.is_empty()), result)
     }
 }

@@ -20,6 +20,9 @@ struct Plant {
     models: &'static str,
 }
 
+/// Where a claim that has failed gives back what it took.
+const UNDO: &str = "let _ = self.put_run(&step, NumberRange::trusted(run.start(), at));";
+
 const PLANTS: &[Plant] = &[
     Plant {
         name: "retire without a second look",
@@ -137,6 +140,128 @@ const PLANTS: &[Plant] = &[
         right: "if before.is_some() && before == standstill(self.journals, writer) {",
         wrong: "if before.is_some() || before == standstill(self.journals, writer) {",
         models: "evidence",
+    },
+    Plant {
+        name: "a merge that gives up after a conflict",
+        file: "tree/levels.rs",
+        right: r"        writer.add(Counter::LostRaces, 1);
+    }
+}",
+        wrong: r"        return false;
+    }
+}",
+        models: "a_merge_that_meets_a_taker",
+    },
+    Plant {
+        name: "a merge whose undo is not announced",
+        file: "tree/levels.rs",
+        right: "Err(_) => announce(),",
+        wrong: "Err(_) => {}",
+        models: "what_a_merge_gives_back",
+    },
+    Plant {
+        name: "a failed claim that reports success",
+        file: "tree/claim.rs",
+        right: "            return Err(at);",
+        wrong: "            return Ok(());",
+        models: "of_two_claims_that_overlap",
+    },
+    Plant {
+        name: "an undo that gives back one piece too few",
+        file: "tree/claim.rs",
+        right: UNDO,
+        wrong: r"let start = run.start().get();
+            let next = frames_of(Group::of(run.start()), start, at.get()).1;
+            let next = FrameNumber::trusted(next);
+            let _ = self.put_run(&step, NumberRange::trusted(next, at));",
+        models: "a_claim_across_two_words",
+    },
+    Plant {
+        name: "an undo that gives back one piece too many",
+        file: "tree/claim.rs",
+        right: UNDO,
+        wrong: r"let behind = frames_of(Group::of(at), at.get(), run.end().get()).1;
+            let behind = FrameNumber::trusted(behind);
+            let _ = self.put_run(&step, NumberRange::trusted(run.start(), behind));",
+        models: "of_two_claims_that_overlap",
+    },
+    Plant {
+        name: "an undo that is not announced",
+        file: "tree/claim.rs",
+        right: UNDO,
+        wrong: r"let mut back = run.start().get();
+            while back < at.get() {
+                let group = Group::of(FrameNumber::trusted(back));
+                let Some(place) = self.directory.locate(group) else { break };
+                let (frames, behind) = frames_of(group, back, at.get());
+                if give(place.leaf, frames).fill == Fill::Full {
+                    super::levels::merge_block(step.writer(), place.block());
+                }
+                back = behind;
+            }",
+        models: "a_claim_across_two_words",
+    },
+    Plant {
+        name: "an undo that is not merged",
+        file: "tree/claim.rs",
+        right: UNDO,
+        wrong: r"let mut back = run.start().get();
+            while back < at.get() {
+                let group = Group::of(FrameNumber::trusted(back));
+                let Some(place) = self.directory.locate(group) else { break };
+                let (frames, behind) = frames_of(group, back, at.get());
+                let given = give(place.leaf, frames);
+                if given.edge == crate::node::Edge::FromEmpty {
+                    super::levels::announce(place.block());
+                }
+                back = behind;
+            }
+            drop(step);",
+        models: "a_claim_that_is_undone_into",
+    },
+    Plant {
+        name: "blocks given back without a look at their giant",
+        file: "tree/claim.rs",
+        right: r"if given.fill == Fill::Full {
+                        merge_giant(step.writer(), block.giant);",
+        wrong: r"if false {
+                        merge_giant(step.writer(), block.giant);",
+        models: "two_claims_that_split_a_giant",
+    },
+    Plant {
+        name: "a claim without its step in the journal",
+        file: "tree/claim.rs",
+        right: r"        let step = writer.begin();
+        let (mut at, end) = (run.start().get(), run.end().get());
+        while at < end {
+            if let Some(behind) = self.claim_piece(writer, at, end) {
+                at = behind;
+                continue;
+            }
+",
+        wrong: r"        let (mut at, end) = (run.start().get(), run.end().get());
+        while at < end {
+            if let Some(behind) = self.claim_piece(writer, at, end) {
+                at = behind;
+                continue;
+            }
+            let step = writer.begin();
+",
+        models: "what_an_undone_claim",
+    },
+    Plant {
+        name: "a claim that reads a leaf before it is written",
+        file: "tree/claim.rs",
+        right: "if !nodes.ready.is_set(block.index, Ordering::Acquire) {",
+        wrong: "if false {",
+        models: "two_claims_in_a_block",
+    },
+    Plant {
+        name: "a claim that reads a giant's nodes before they are written",
+        file: "tree/claim.rs",
+        right: "let nodes = giant.written()?;",
+        wrong: "let nodes = giant.nodes();",
+        models: "two_claims_that_split_a_giant",
     },
 ];
 

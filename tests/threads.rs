@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use frametree::{AllocError, CpuId, FramePool, FrameTree, FreeCount};
+use frametree::{
+    AllocError, CpuId, FrameNumber, FramePool, FrameRange, FrameTree, FreeCount, NumberRange,
+    Request,
+};
 use support::{BLOCK, Crew, Dice, GIANT, Owners, Threads, frame, pool};
 
 /// More threads than this machine has cores, so that some are descheduled inside the allocator.
@@ -89,6 +92,23 @@ impl Stage {
     fn free_block(&self, owner: usize, number: u64) {
         self.owners.give(owner + 1, number, BLOCK);
         self.pool.free_block(frame(number)).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// A run from the tree: (first frame, frames).
+    fn alloc_run(&self, cpu: usize, request: &Request) -> Option<(u64, u64)> {
+        let run = self.tree().alloc_run(request).ok()?.into_numbers();
+        assert_eq!(run.len(), request.count());
+        self.owners.take(cpu + 1, run.start().get(), run.len());
+        Some((run.start().get(), run.len()))
+    }
+
+    /// A free of contiguous frames that CPU `owner` has, to the tree.
+    fn free_run(&self, owner: usize, first: u64, count: u64) {
+        self.owners.give(owner + 1, first, count);
+        let run = NumberRange::from_numbers(first, first + count);
+        // SAFETY: the tests use no memory, and the table says whose the frames are.
+        let run = unsafe { FrameRange::from_numbers(run) };
+        self.tree().free_run(run).unwrap_or_else(|error| panic!("{error}"));
     }
 
     fn alloc_all(&self, cpu: usize) -> Vec<u64> {
@@ -549,5 +569,97 @@ fn out_of_memory_is_never_said_while_a_frame_is_free() {
             }
         }
     });
+    stage.is_as_at_first();
+}
+
+/// A request for up to 700 frames: of any length, now and then aligned, or at a place.
+fn any_run(dice: &mut Dice, end: u64) -> Request {
+    let count = match dice.below(4) {
+        0 => 1 + dice.below(8),
+        1 => 1 + dice.below(130),
+        _ => 1 + dice.below(700),
+    };
+    let request = Request::new(count);
+    match dice.below(6) {
+        0 => request.align(4096 << dice.below(10)),
+        1 => request.at(FrameNumber::new(dice.below(end))),
+        _ => request,
+    }
+}
+
+/// Runs of every length, parts of runs and single frames at once, on a memory that is too small
+/// for all: claims meet, are undone, and nobody loses or shares a frame.
+#[test]
+fn runs_of_mixed_lengths_are_taken_and_freed_in_parts() {
+    for frames in
+        [&[(9, 3 * BLOCK + 100)][..], &[(BLOCK, 2 * BLOCK)], &[(0, 700), (705, 2 * BLOCK)]]
+    {
+        let stage = Stage::new(4, frames);
+        let end = frames.iter().map(|(start, count)| start + count).max().expect("a region");
+        let refused = AtomicUsize::new(0);
+        stage.on_all(|cpu| {
+            let mut dice = Dice::new(cpu as u64);
+            let mut runs: Vec<(u64, u64)> = Vec::new();
+            let mut singles = Vec::new();
+            for _ in 0..3_000 {
+                match dice.below(8) {
+                    0..3 => match stage.alloc_run(cpu, &any_run(&mut dice, end)) {
+                        Some(run) => runs.push(run),
+                        None => drop(refused.fetch_add(1, Ordering::Relaxed)),
+                    },
+                    3..6 if !runs.is_empty() => {
+                        let which = dice.below(runs.len() as u64) as usize;
+                        let (first, count) = runs.swap_remove(which);
+                        let start = if dice.below(2) == 0 { 0 } else { dice.below(count) };
+                        let len = 1 + dice.below(count - start);
+                        stage.free_run(cpu, first + start, len);
+                        let rest = [(first, start), (first + start + len, count - start - len)];
+                        runs.extend(rest.into_iter().filter(|(_, count)| *count > 0));
+                    }
+                    6 => singles.extend((0..dice.below(40)).map_while(|_| stage.alloc(cpu))),
+                    _ => {
+                        let keep = singles.len().saturating_sub(dice.below(80) as usize);
+                        singles.drain(keep..).for_each(|number| stage.free(cpu, number));
+                    }
+                }
+            }
+            // To the last frame: whatever is free in the tree, in runs of halving lengths.
+            for count in (0..10).rev().map(|log| 1 << log) {
+                let taken = std::iter::from_fn(|| stage.alloc_run(cpu, &Request::new(count)));
+                runs.extend(taken);
+            }
+            stage.crew.meet();
+            if cpu == 0 {
+                assert_eq!(stage.tree().count_free().frames, 0, "found by nobody");
+            }
+            stage.crew.meet();
+            runs.into_iter().for_each(|(first, count)| stage.free_run(cpu, first, count));
+            singles.into_iter().for_each(|number| stage.free(cpu, number));
+        });
+        assert!(refused.load(Ordering::Relaxed) > 100, "the memory was never too small");
+        stage.is_as_at_first();
+    }
+}
+
+/// Two CPUs claim runs that overlap, at places, again and again, while a third takes and frees
+/// frames of the overlap: one of them at most has it.
+#[test]
+fn claims_that_overlap_share_nothing() {
+    let stage = Stage::new(3, &[(0, 4 * BLOCK)]);
+    let won = [AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0)];
+    let request = |first: u64, count: u64| Request::new(count).at(FrameNumber::new(first));
+    let requests = [request(100, 1000), request(700, 1000), request(1030, 2)];
+    stage.in_rounds(20_000, |cpu, round| {
+        if let Some((first, count)) = stage.alloc_run(cpu, &requests[cpu]) {
+            won[cpu].fetch_add(1, Ordering::Relaxed);
+            stage.free_run(cpu, first, count);
+        }
+        stage.crew.meet();
+        if cpu == 0 && round % 16 == 0 {
+            stage.pool.verify().unwrap_or_else(|broken| panic!("{broken}"));
+            assert_eq!(stage.tree().count_free(), stage.first, "round {round}");
+        }
+    });
+    assert!(won.iter().all(|won| won.load(Ordering::Relaxed) > 0), "{won:?}");
     stage.is_as_at_first();
 }

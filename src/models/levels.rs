@@ -32,6 +32,45 @@ fn a_split_against_the_merge_of_the_same_block() {
 }
 
 #[test]
+fn a_merge_that_meets_a_taker_is_tried_again() {
+    explore(Some(3), || {
+        let world = World::new(&[(0, 4)]);
+        let held = world.refill(0).expect("a word");
+        let other = spawn(&world, |world| {
+            // Taken out of the merge's hands, and back before the merge has given up.
+            if let Some(run) = world.claim(1, 2, 4) {
+                world.free_run(1, run);
+            }
+        });
+        world.flush(0, held);
+        other.join().unwrap();
+        assert_eq!(world.tree.count_free().blocks, 1, "merged");
+        world.check(4);
+    });
+}
+
+#[test]
+fn what_a_merge_gives_back_is_announced() {
+    explore(Some(1), || {
+        let world = World::new(&[(0, 4)]);
+        let held = world.refill(0).expect("a word");
+        let other = spawn(&world, |world| {
+            let cache = world.refill(1).expect("the other word at least");
+            // The merge holds all the rest, so the hint is taken back.
+            (cache, world.refill(1).ok())
+        });
+        world.flush(0, held);
+        let (cache, second) = other.join().unwrap();
+        match second.or_else(|| world.refill(0).ok()) {
+            Some(second) => world.flush(0, second),
+            None => panic!("frames are free, but not found"),
+        }
+        world.flush(1, cache);
+        world.check(4);
+    });
+}
+
+#[test]
 fn a_block_claimed_whole_against_the_free_that_completes_it() {
     explore(None, || {
         let world = World::new(&[(0, 4)]);

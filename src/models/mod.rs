@@ -3,9 +3,10 @@
 //!
 //! Every model carries the contents of frames: whoever holds a frame writes to a cell that loom
 //! watches, so an ordering that is too weak to hand contents over shows as a data race, and a
-//! frame with two owners as a concurrent write. Unwritten leaves and nodes read as ones, so a search
-//! that looks at one gives out frames that others hold. After the threads are joined every model
-//! flushes what it holds and checks `verify`: nothing lost, nothing unmerged, no hint missing.
+//! frame with two owners as a concurrent write. Unwritten leaves and nodes read as ones, so a
+//! search that looks at one gives out frames that others hold. After the threads are joined every
+//! model gives back what it holds and checks `verify`: nothing lost, nothing unmerged, no hint
+//! missing.
 //!
 //! `cargo test --lib` with `RUSTFLAGS="--cfg loom"`; `tests/planted.rs` plants bugs into the steps
 //! of the protocols and shows that these models find them.
@@ -13,6 +14,7 @@
 mod evidence;
 mod hints;
 mod levels;
+mod runs;
 mod words;
 
 extern crate std;
@@ -26,10 +28,11 @@ use loom::sync::Arc;
 use crate::arena::Arena;
 use crate::cache::PageCache;
 use crate::directory::Size;
-use crate::error::OutOfMemory;
-use crate::frame::{Frame, FrameNumber, NumberRange};
+use crate::error::{AllocError, OutOfMemory};
+use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES};
-use crate::tree::FrameTree;
+use crate::request::Request;
+use crate::tree::{Contents, FrameTree};
 
 /// A tree of a few frames, and their contents.
 pub struct World {
@@ -115,6 +118,34 @@ impl World {
         self.touch(first.number(), (1 << GIANT_FRAMES) - 1);
         let writer = self.tree.sole_writer(cpu);
         self.tree.free_giant_with(writer, first.into_number()).expect("own giant");
+    }
+
+    /// The same for contiguous frames.
+    fn touch_run(&self, run: NumberRange) {
+        self.touch(run.start(), (1 << run.len()) - 1);
+    }
+
+    /// Exactly the frames from `start` to `end`, without a search, used at once.
+    pub fn claim(&self, cpu: usize, start: u64, end: u64) -> Option<FrameRange> {
+        let run = NumberRange::from_numbers(start, end);
+        self.tree.claim(self.tree.sole_writer(cpu), run).ok()?;
+        self.touch_run(run);
+        Some(FrameRange::owned(run))
+    }
+
+    /// The lowest run that meets the request, used at once.
+    pub fn alloc_run(&self, cpu: usize, request: &Request) -> Result<FrameRange, AllocError> {
+        let writer = self.tree.sole_writer(cpu);
+        let run = self.tree.alloc_run_with(writer, request, Contents::Any)?;
+        self.touch_run(run.numbers());
+        Ok(run)
+    }
+
+    /// Frees contiguous frames that were used until now.
+    pub fn free_run(&self, cpu: usize, run: FrameRange) {
+        self.touch_run(run.numbers());
+        let writer = self.tree.sole_writer(cpu);
+        self.tree.free_run_with(writer, run.into_numbers()).expect("own frames");
     }
 
     /// At rest: everything that is free can be had, once, and every invariant holds.

@@ -40,7 +40,7 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Errors
     /// The first frame of the piece that was not; then nothing was taken.
-    pub(super) fn claim(&self, writer: Writer<'_>, run: NumberRange) -> Result<(), FrameNumber> {
+    pub(crate) fn claim(&self, writer: Writer<'_>, run: NumberRange) -> Result<(), FrameNumber> {
         let step = writer.begin();
         let (mut at, end) = (run.start().get(), run.end().get());
         while at < end {
