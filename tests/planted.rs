@@ -263,6 +263,34 @@ const PLANTS: &[Plant] = &[
         wrong: "let nodes = giant.nodes();",
         models: "two_claims_that_split_a_giant",
     },
+    Plant {
+        name: "a free that does not widen the bound on runs",
+        file: "tree/longest.rs",
+        right: "if row.load(Ordering::Relaxed) & any != any {",
+        wrong: "if false {",
+        models: "longest",
+    },
+    Plant {
+        name: "a free that does not widen the bound of the block below",
+        file: "tree/longest.rs",
+        right: "let any = any_up_to(shift) & !(any_up_to(shift) >> (2 * BYTE));",
+        wrong: "let any = ANY << shift;",
+        models: "longest",
+    },
+    Plant {
+        name: "a bound that is narrowed without a second look",
+        file: "tree/longest.rs",
+        right: "if longest_from(block) > found {",
+        wrong: "if false {",
+        models: "longest",
+    },
+    Plant {
+        name: "a free that looks at the bound without a fence",
+        file: "tree/longest.rs",
+        right: "    rmw_fence();\n    let (row, shift)",
+        wrong: "    let (row, shift)",
+        models: "longest",
+    },
 ];
 
 #[test]

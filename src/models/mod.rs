@@ -14,6 +14,7 @@
 mod evidence;
 mod hints;
 mod levels;
+mod longest;
 mod runs;
 mod words;
 
@@ -90,6 +91,12 @@ impl World {
     pub fn free(&self, cpu: usize, frame: Frame) {
         self.touch(frame.number(), 1);
         self.tree.free_with(self.tree.sole_writer(cpu), frame.into_number()).expect("own frame");
+    }
+
+    /// Frees one frame that nobody has used.
+    pub fn give(&self, cpu: usize, frame: u64) {
+        let writer = self.tree.sole_writer(cpu);
+        self.tree.free_with(writer, FrameNumber::new(frame)).expect("own frame");
     }
 
     /// A whole block, used at once.

@@ -1,0 +1,56 @@
+//! The bounds on runs: a search that narrows one against a free that widens it. `World::check`
+//! verifies at rest that no run is longer than is said, and here the run is asked for as well.
+
+use super::{World, explore, spawn};
+use crate::request::Request;
+use crate::tree::Contents;
+
+impl World {
+    /// A run, if one is found. Not used by anybody.
+    fn run(&self, cpu: usize, count: u64) -> Option<(u64, u64)> {
+        let writer = self.tree.sole_writer(cpu);
+        let run = self.tree.alloc_run_with(writer, &Request::new(count), Contents::Any).ok()?;
+        let numbers = run.into_numbers();
+        Some((numbers.start().get(), numbers.end().get()))
+    }
+}
+
+/// CPU 0 frees the frame that makes a run whole, while CPU 1 looks for that run.
+fn the_run_is_found(world: (u64, u64), held: u64, bound: Option<usize>) {
+    explore(bound, move || {
+        let (start, end) = world;
+        let world = World::new(&[world]);
+        let all = world.run(0, end - start).expect("all is free");
+        assert_eq!(all, (start, end));
+        for frame in (start..end).filter(|frame| *frame != held) {
+            world.give(0, frame);
+        }
+        let other = spawn(&world, move |world| world.run(1, end - start));
+        world.give(0, held);
+        // Whatever the other has said of the block, the run is there now, or the other has it.
+        let run = other.join().unwrap().or_else(|| world.run(0, end - start));
+        assert_eq!(run, Some((start, end)));
+        (start..end).for_each(|frame| world.give(0, frame));
+        world.check(end - start);
+    });
+}
+
+#[test]
+fn within_a_block() {
+    the_run_is_found((0, 3), 1, Some(3));
+}
+
+#[test]
+fn from_one_block_into_the_next() {
+    the_run_is_found((2, 6), 4, Some(2));
+}
+
+#[test]
+fn from_a_block_into_the_next_row() {
+    the_run_is_found((6, 9), 8, Some(2));
+}
+
+#[test]
+fn in_a_block_that_is_merged() {
+    the_run_is_found((0, 4), 2, Some(2));
+}
