@@ -72,7 +72,7 @@ const PLANTS: &[Plant] = &[
         file: "sync.rs",
         right: "imp::fence(Ordering::SeqCst);",
         wrong: "",
-        models: "",
+        models: "hints",
     },
     Plant {
         name: "frames given with Relaxed",
