@@ -50,6 +50,23 @@ pub fn extract(word: u64, start: u32, len: u32) -> u64 {
     if start >= end { 0 } else { word.get_bits(start as usize..end as usize) }
 }
 
+/// The `n` lowest set bits of `word`, as a mask; all of them if there are no more than that. As
+/// many steps as bits, unless that is all of them.
+#[inline]
+#[must_use]
+pub const fn lowest_ones(word: u64, n: u32) -> u64 {
+    if word.count_ones() <= n {
+        return word;
+    }
+    let mut rest = word;
+    let mut left = n;
+    while left > 0 {
+        rest &= rest - 1;
+        left -= 1;
+    }
+    word & !rest
+}
+
 /// The numbers of the set bits of `word`, lowest first.
 #[inline]
 pub fn ones(word: u64) -> impl Iterator<Item = u32> + Clone {
@@ -150,6 +167,12 @@ mod tests {
             prop_assert_eq!(mask(start, len), naive_mask(start, len));
             let bits = (0..len.min(64)).filter(|&i| bit(word, start + i));
             prop_assert_eq!(extract(word, start, len), bits.map(|i| 1u64 << i).sum::<u64>());
+        }
+
+        #[test]
+        fn lowest_ones_are_the_first_so_many(word in any_word(), n in 0u32..=66) {
+            let bits = (0..64).filter(|&i| bit(word, i)).take(n as usize);
+            prop_assert_eq!(lowest_ones(word, n), bits.map(|i| 1u64 << i).sum::<u64>());
         }
 
         #[test]

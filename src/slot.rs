@@ -21,11 +21,12 @@
 //!
 //! All words are atomic, written by the owner with plain stores, so that others can count.
 
-use crate::cache::PageCache;
+use crate::bits::lowest_ones;
+use crate::cache::{Contents, Known, PageCache};
 use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber};
-use crate::geometry::{FULL, NODE_WORDS};
+use crate::geometry::{FULL, WORD_BITS};
 use crate::journal::{Counter, Journal, Step, Writer};
 use crate::root::Giant;
 use crate::sync::{Link, Ordering, Word, interrupt_fence};
@@ -179,6 +180,40 @@ impl<'m> Turn<'_, 'm> {
         }
     }
 
+    /// Takes a frame, and says what is known of its contents: one of zeros, if the allocation
+    /// side holds any.
+    #[inline]
+    pub fn alloc_known(&self, tree: &FrameTree<'m>) -> Result<Known, OutOfMemory> {
+        let Slot { alloc_side, .. } = self.slot;
+        match alloc_side.alloc_known() {
+            Some(known) => Ok(known),
+            None => {
+                self.slot.fill(tree)?;
+                alloc_side.alloc_known().ok_or(OutOfMemory)
+            }
+        }
+    }
+
+    /// Takes the lowest frames of the allocation side; at most `most`, which is not 0.
+    #[inline]
+    pub fn alloc_some(&self, tree: &FrameTree<'m>, most: u32) -> Result<PageCache, OutOfMemory> {
+        let Slot { alloc_side, .. } = self.slot;
+        if get(&alloc_side.free) == 0 {
+            self.slot.fill(tree)?;
+        }
+        Ok(alloc_side.alloc_some(most))
+    }
+
+    /// Takes a frame back that holds zeros, after looking whether it can be.
+    #[inline]
+    pub fn free_zeroed(&self, tree: &FrameTree<'m>, frame: FrameNumber) -> Result<(), FreeError> {
+        let group = Group::of(frame);
+        match self.slot.sides().find(|side| side.is_open_for(group)) {
+            Some(side) => side.take_back(frame).map(|()| side.know_zero(frame)),
+            None => self.slot.free_elsewhere(tree, frame, Contents::Zero),
+        }
+    }
+
     /// Takes a frame back, after looking whether it can be.
     #[inline(always)]
     pub fn free(&self, tree: &FrameTree<'m>, frame: FrameNumber) -> Result<(), FreeError> {
@@ -191,7 +226,7 @@ impl<'m> Turn<'_, 'm> {
         } else if free_side.is_open_for(group) {
             free_side.take_back(frame)
         } else {
-            self.slot.free_elsewhere(tree, frame)
+            self.slot.free_elsewhere(tree, frame, Contents::Unknown)
         }
     }
 
@@ -201,20 +236,22 @@ impl<'m> Turn<'_, 'm> {
         self.slot.writer()
     }
 
-    /// How many frames of the block at `first` it holds.
+    /// How many frames it holds of the aligned stretch of `frames` frames that `first` lies in.
     #[inline]
-    pub fn held_in(&self, first: FrameNumber) -> u64 {
+    pub fn held_in(&self, first: FrameNumber, frames: u64) -> u64 {
         let Slot { alloc_side, free_side, .. } = self.slot;
-        let block = Group::of(first).number() / NODE_WORDS as u64;
-        if alloc_side.block() != block && free_side.block() != block {
+        let groups = frames / WORD_BITS;
+        let stretch = Group::of(first).number() / groups;
+        if alloc_side.stretch(groups) != stretch && free_side.stretch(groups) != stretch {
             return 0;
         }
-        self.count_in(block)
+        self.count_in(stretch, groups)
     }
 
     #[cold]
-    fn count_in(&self, block: u64) -> u64 {
-        self.slot.sides().filter(|side| side.block() == block).map(Side::count).sum()
+    fn count_in(&self, stretch: u64, groups: u64) -> u64 {
+        let inside = self.slot.sides().filter(|side| side.stretch(groups) == stretch);
+        inside.map(Side::count).sum()
     }
 
     /// Gives all cached frames back to the tree, and the home up.
@@ -227,6 +264,13 @@ impl<'m> Turn<'_, 'm> {
 impl<'m> Slot<'m> {
     #[inline(never)]
     fn alloc_anew(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
+        self.fill(tree)?;
+        self.alloc_side.alloc().ok_or(OutOfMemory)
+    }
+
+    /// Makes a dry allocation side hold some: those of the free side, or else of a refill.
+    #[inline]
+    fn fill(&self, tree: &FrameTree<'m>) -> Result<(), OutOfMemory> {
         let Slot { alloc_side, free_side, home, .. } = self;
         if get(&free_side.free) != 0 {
             alloc_side.trade(free_side);
@@ -238,12 +282,17 @@ impl<'m> Slot<'m> {
             alloc_side.open(tree.open_in(block, Group::of(cache.base())));
             alloc_side.put(&cache);
         }
-        alloc_side.alloc().ok_or(OutOfMemory)
+        Ok(())
     }
 
     /// Takes a frame back that falls into neither side's group.
     #[inline(never)]
-    fn free_elsewhere(&self, tree: &FrameTree<'m>, frame: FrameNumber) -> Result<(), FreeError> {
+    fn free_elsewhere(
+        &self,
+        tree: &FrameTree<'m>,
+        frame: FrameNumber,
+        contents: Contents,
+    ) -> Result<(), FreeError> {
         let refused = |found| FreeError { frame, found };
         let opening = tree.open(Group::of(frame)).map_err(refused)?;
         check(&opening, frame).map_err(refused)?;
@@ -253,6 +302,9 @@ impl<'m> Slot<'m> {
         let old = side.close();
         side.open(opening);
         put(&side.free, bit_of(frame));
+        if contents == Contents::Zero {
+            side.know_zero(frame);
+        }
         flush(&step, old)
     }
 
@@ -356,10 +408,11 @@ impl<'m> Side<'m> {
         get(&self.group) == group.number()
     }
 
-    /// The number of its group's block; of a closed one a number that no block has.
+    /// The number of the aligned stretch of so many groups that its group lies in; of a closed
+    /// side a number that no stretch has.
     #[inline]
-    fn block(&self) -> u64 {
-        get(&self.group) / NODE_WORDS as u64
+    fn stretch(&self, groups: u64) -> u64 {
+        get(&self.group) / groups
     }
 
     /// How many frames it holds; for anybody.
@@ -385,6 +438,42 @@ impl<'m> Side<'m> {
         put(&self.free, free & (free - 1));
         let group = Group::new(get(&self.group));
         Some(Frame::owned(group.frame(free.trailing_zeros())))
+    }
+
+    /// Takes the lowest frame that is known to be zero, or else the lowest.
+    #[inline]
+    fn alloc_known(&self) -> Option<Known> {
+        let free = get(&self.free);
+        let zero = self.known_zero(free);
+        let candidates = if zero != 0 { zero } else { free };
+        (free != 0).then(|| self.take(candidates & candidates.wrapping_neg()).into_one())
+    }
+
+    /// Takes the lowest frames, at most `most`.
+    #[inline]
+    fn alloc_some(&self, most: u32) -> PageCache {
+        self.take(lowest_ones(get(&self.free), most))
+    }
+
+    /// Takes some of the frames that it holds; what is known of them stays on record, as in
+    /// `alloc`.
+    #[inline]
+    fn take(&self, frames: u64) -> PageCache {
+        put(&self.free, get(&self.free) & !frames);
+        let base = Group::new(get(&self.group)).first_frame();
+        PageCache::owned(base, frames, self.known_zero(frames))
+    }
+
+    /// Which of the frames that it holds, or held just now, are known to be zero.
+    #[inline]
+    fn known_zero(&self, frames: u64) -> u64 {
+        get(&self.guarded) & !get(&self.foreign) & frames
+    }
+
+    /// Puts on record that a frame is known to be zero, after it has been taken back.
+    #[inline]
+    fn know_zero(&self, frame: FrameNumber) {
+        put(&self.guarded, get(&self.guarded) | bit_of(frame));
     }
 
     /// Frames of the group that can't simply be taken back: held here, free in the tree, foreign,
@@ -448,11 +537,7 @@ impl<'m> Side<'m> {
     #[inline]
     fn close(&self) -> Held<'m> {
         let frames = get(&self.free);
-        let held = Held {
-            place: self.place(),
-            frames,
-            known_zero: get(&self.guarded) & !get(&self.foreign) & frames,
-        };
+        let held = Held { place: self.place(), frames, known_zero: self.known_zero(frames) };
         // ORDERING: Release pairs with the Acquire in `count`.
         self.free.store(0, Ordering::Release);
         put(&self.group, Self::CLOSED);
