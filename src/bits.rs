@@ -71,12 +71,29 @@ pub const fn bytes_at_least(word: u64, least: u8) -> u64 {
     let (low, high) = (word & !HIGH, word & HIGH);
     // The sum has a byte's high bit set where the byte without its own is large enough.
     let marks = if least <= 0x80 {
-        low + (0x80 - least as u64) * LOW | high
+        (low + (0x80 - least as u64) * LOW) | high
     } else {
-        low + (0x100 - least as u64) * LOW & high
+        (low + (0x100 - least as u64) * LOW) & high
     };
     // Gathers the high bits: each product term lands in a place of its own.
     ((marks & HIGH) >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56
+}
+
+/// The `n` lowest set bits of `word`, as a mask; all of them if there are no more than that. As
+/// many steps as bits, unless that is all of them.
+#[inline]
+#[must_use]
+pub const fn lowest_ones(word: u64, n: u32) -> u64 {
+    if word.count_ones() <= n {
+        return word;
+    }
+    let mut rest = word;
+    let mut left = n;
+    while left > 0 {
+        rest &= rest - 1;
+        left -= 1;
+    }
+    word & !rest
 }
 
 /// The numbers of the set bits of `word`, lowest first.
@@ -188,6 +205,12 @@ mod tests {
             let naive = word.to_le_bytes().into_iter().enumerate();
             let due = naive.filter(|(_, byte)| *byte >= least).map(|(i, _)| 1 << i).sum::<u64>();
             prop_assert_eq!(bytes_at_least(word, least), due);
+        }
+
+        #[test]
+        fn lowest_ones_are_the_first_so_many(word in any_word(), n in 0u32..=66) {
+            let bits = (0..64).filter(|&i| bit(word, i)).take(n as usize);
+            prop_assert_eq!(lowest_ones(word, n), bits.map(|i| 1u64 << i).sum::<u64>());
         }
 
         #[test]

@@ -6,7 +6,7 @@
 //! right to its frames.
 
 use crate::bits::{extract, lowest_run, mask};
-use crate::frame::{FrameNumber, NumberRange};
+use crate::frame::{Frame, FrameNumber, NumberRange};
 use crate::geometry::{FRAME_LIMIT, WORD_BITS};
 
 /// Up to 64 free frames of one aligned group; their owner.
@@ -16,6 +16,33 @@ pub struct PageCache {
     base: FrameNumber,
     free: u64,
     known_zero: u64,
+}
+
+/// A frame, and what is known of its contents.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub frame: Frame,
+    pub contents: Contents,
+}
+
+/// What is known of a frame's contents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Contents {
+    /// They are zero.
+    Zero,
+    /// Nothing.
+    Unknown,
+}
+
+impl Known {
+    /// The frame, after its contents have been cleared if they may not be zero.
+    #[inline]
+    pub fn cleared(self, clear: impl FnOnce(&Frame)) -> Frame {
+        if self.contents == Contents::Unknown {
+            clear(&self.frame);
+        }
+        self.frame
+    }
 }
 
 /// What a page cache gave.
@@ -35,7 +62,8 @@ impl PageCache {
     /// `known_zero` too are known to hold zeros.
     ///
     /// # Safety
-    /// Invents the ownership of these frames: nobody else may own them.
+    /// Invents the ownership of these frames: nobody else may own them. Those with a bit in
+    /// `known_zero` must hold zeros: they come back as such.
     ///
     /// # Panics
     /// If `base` is no multiple of 64 or is 2^40, or `known_zero` has a bit that `free` has not.
@@ -105,10 +133,34 @@ impl PageCache {
         Some(self.run(bit, n, known_zero))
     }
 
+    /// Its lowest frame, of one that holds one.
+    #[inline]
+    pub(crate) fn into_one(self) -> Known {
+        let bit = self.free.trailing_zeros();
+        let is_zero = self.known_zero & self.free & self.free.wrapping_neg() != 0;
+        let contents = if is_zero { Contents::Zero } else { Contents::Unknown };
+        let number = FrameNumber::trusted(self.base.get() + u64::from(bit));
+        Known { frame: Frame::owned(number), contents }
+    }
+
     /// Takes everything out, for whoever will put it into a tree.
     #[inline]
     pub(crate) fn take(&mut self) -> Self {
         core::mem::replace(self, Self::EMPTY)
+    }
+
+    /// Takes a frame in: into an empty cache, or into that of its group. Another one comes back,
+    /// and so does one that is there already.
+    fn put(&mut self, frame: Frame) -> Result<(), Frame> {
+        let number = frame.number().get();
+        let bit = 1 << (number % WORD_BITS);
+        let base = FrameNumber::trusted(number - number % WORD_BITS);
+        if !self.is_empty() && (self.base != base || self.free & bit != 0) {
+            return Err(frame);
+        }
+        self.base = base;
+        self.free |= bit;
+        Ok(())
     }
 
     fn run(&self, bit: u32, n: u32, known_zero: u64) -> CachedRun {
@@ -118,9 +170,50 @@ impl PageCache {
     }
 }
 
+/// Fills the holes of a list, in order, with frames that `take` brings: up to as many at once as it
+/// is asked for, until none come. How many were filled.
+pub(crate) fn fill_holes(
+    list: &mut [Option<Frame>],
+    mut take: impl FnMut(u32) -> Option<PageCache>,
+) -> usize {
+    let holes = list.iter().filter(|place| place.is_none()).count();
+    let mut places = list.iter_mut().filter(|place| place.is_none());
+    let mut filled = 0;
+    while filled < holes {
+        let most = (holes - filled).min(WORD_BITS as usize) as u32;
+        let Some(mut cache) = take(most) else { break };
+        let runs = core::iter::from_fn(|| cache.alloc());
+        for (run, place) in runs.zip(&mut places) {
+            *place = Some(Frame::owned(run.frames.start()));
+            filled += 1;
+        }
+    }
+    filled
+}
+
+/// Takes all frames out of a list and brings them to `give`: at once what lies in one group and
+/// stands together. The first error.
+pub(crate) fn empty_out<E>(
+    list: &mut [Option<Frame>],
+    mut give: impl FnMut(PageCache) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut result = Ok(());
+    let mut cache = PageCache::EMPTY;
+    for frame in list.iter_mut().filter_map(Option::take) {
+        let Err(frame) = cache.put(frame) else { continue };
+        result = result.and(give(cache.take()));
+        // It is empty now.
+        let _ = cache.put(frame);
+    }
+    if cache.is_empty() { result } else { result.and(give(cache)) }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
+    extern crate std;
+
     use super::*;
+    use std::vec::Vec;
 
     fn full() -> PageCache {
         PageCache::owned(FrameNumber::new(640), u64::MAX, 0xff00)
@@ -149,5 +242,39 @@ mod tests {
         assert_eq!(cache.alloc_n(55), None);
         assert_eq!(cache.alloc_n(54).map(|run| run.frames.len()), Some(54));
         assert!(cache.is_empty());
+    }
+
+    #[test]
+    fn holes_are_filled_in_order_and_no_frame_is_left_over() {
+        let mut list = [(); 70].map(|()| None);
+        let kept = Frame::owned(FrameNumber::new(7));
+        list[1] = Some(kept);
+        let mut asked = Vec::new();
+        let filled = fill_holes(&mut list, |most| {
+            asked.push(most);
+            let free = if most == 64 { 0b1011 } else { u64::MAX >> (64 - most) };
+            Some(PageCache::owned(FrameNumber::new(128), free, 0))
+        });
+        assert_eq!((filled, &*asked), (69, &[64, 64, 63][..]));
+        let numbers: Vec<_> = list.iter().flatten().map(|frame| frame.number().get()).collect();
+        assert_eq!(numbers[..7], [128, 7, 129, 131, 128, 129, 131]);
+        assert!(list.iter().all(Option::is_some));
+        assert_eq!(fill_holes(&mut list, |_| unreachable!("there are no holes")), 0);
+    }
+
+    #[test]
+    fn a_list_is_emptied_group_by_group_as_it_stands() {
+        let numbers = [130, 128, 191, 192, 5, 128, 128];
+        let frame = |number| Some(Frame::owned(FrameNumber::new(number)));
+        let mut list: Vec<_> = numbers.map(frame).into();
+        list.insert(2, None);
+        let mut given = Vec::new();
+        let said = empty_out(&mut list, |cache| {
+            given.push((cache.base().get(), cache.free()));
+            if given.len() < 2 { Ok(()) } else { Err(cache.base().get()) }
+        });
+        assert_eq!(given, [(128, 0b101 | 1 << 63), (192, 1), (0, 1 << 5), (128, 1), (128, 1)]);
+        assert_eq!(said, Err(192), "the first error");
+        assert!(list.iter().all(Option::is_none));
     }
 }

@@ -11,7 +11,7 @@ use std::vec::Vec;
 
 use crate::cpu::Cpus;
 use crate::frame::{CpuId, Frame};
-use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, GIANT_FRAMES, WORD_BITS};
+use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, GIANT_BLOCKS, GIANT_FRAMES, WORD_BITS};
 use crate::journal::Writer;
 use crate::layout::Layout;
 use crate::map::{MapEntry, MemoryMap, MemoryRegion, RegionKind};
@@ -168,6 +168,81 @@ fn blocks() {
 }
 
 #[test]
+fn giants() {
+    let pool = pool(2 * GIANT_FRAMES);
+    let (count, giant) = during(|| pool.alloc_giant().expect("a GiB"));
+    assert_eq!(count, 1 + 1 + GIANT_BLOCKS, "writes its nodes, and a leaf for each block");
+    let (count, freed) = during(|| pool.free_giant(giant));
+    freed.expect("a free");
+    assert_eq!(count, 1);
+    let (count, giant) = during(|| pool.alloc_giant().expect("a GiB"));
+    assert_eq!((count, giant.number().get()), (1, 0), "the same");
+}
+
+/// Gives a frame back that is said to be zero, and how many read-modify-writes that took.
+fn free_zeroed(pool: &FramePool<Cpu>, frame: Frame) -> u64 {
+    // SAFETY: the memory is not real.
+    let (count, freed) = during(|| unsafe { pool.free_zeroed(frame) });
+    freed.expect("a free");
+    count
+}
+
+/// Allocates one, and how many read-modify-writes that took; it must be known to be zero.
+fn alloc_zeroed(pool: &FramePool<Cpu>) -> u64 {
+    let (count, frame) = during(|| pool.alloc_zeroed(|_| panic!("is known to be zero")));
+    let _ = frame.expect("a frame");
+    count
+}
+
+#[test]
+fn zeroed_frames_cost_nothing_in_the_cache() {
+    let pool = pool(GIANT_FRAMES);
+    let mut frames = take(pool, 4 * WORD_BITS);
+    let groups = [(); 3].map(|()| frames.split_off(frames.len() - WORD_BITS as usize));
+    let [third, mut second, first] = groups;
+    let next = second.pop().expect("a frame");
+    assert_eq!(free_zeroed(pool, next), 0, "opens a side");
+    assert_eq!(alloc_zeroed(pool), 0);
+    for frame in second {
+        assert_eq!(free_zeroed(pool, frame), 0, "to an open side");
+    }
+    let mut first = first.into_iter();
+    assert_eq!(free_zeroed(pool, first.next().expect("a frame")), 0, "the other side");
+    let mut third = third.into_iter();
+    let count = free_zeroed(pool, third.next().expect("a frame"));
+    assert_eq!(count, 2 + 2, "a flush to a group without free frames, of zeroed ones");
+    assert_eq!(free_zeroed(pool, third.next().expect("a frame")), 0);
+    assert_eq!(free_zeroed(pool, first.next().expect("a frame")), 1 + 2 + 1, "and again");
+    assert_eq!(free_zeroed(pool, third.next().expect("a frame")), 1 + 2, "with free frames");
+    pool.drain().expect("a drain");
+    let (count, frame) = during(|| pool.alloc_zeroed(|_| panic!("is known to be zero")));
+    let _ = frame.expect("a frame");
+    assert_eq!(count, 1 + 1 + 2, "a refill of known-zero frames, and a home's two marks");
+}
+
+#[test]
+fn in_bulk_one_for_each_word() {
+    let pool = pool(GIANT_FRAMES);
+    let _ = take(pool, WORD_BITS);
+    let mut list = [(); 3 * WORD_BITS as usize].map(|()| None);
+    assert_eq!(during(|| pool.alloc_bulk(&mut list[..5])), (1, 5), "a refill");
+    assert_eq!(during(|| pool.alloc_bulk(&mut list[..5])), (0, 0), "no holes");
+    assert_eq!(during(|| pool.alloc_bulk(&mut list)), (2, 187), "the cache, and two refills");
+    let (count, freed) = during(|| pool.free_bulk(&mut list));
+    freed.expect("a free");
+    assert_eq!(count, 2, "two sides, and one flush to a group without free frames");
+    assert_eq!(during(|| pool.alloc_bulk(&mut list)), (1, 192), "two sides, and a refill");
+    // A frame of each group stays free.
+    for frame in list.iter_mut().step_by(WORD_BITS as usize) {
+        pool.free(frame.take().expect("a frame")).expect("a free");
+    }
+    pool.drain().expect("a drain");
+    let (count, freed) = during(|| pool.free_bulk(&mut list));
+    freed.expect("a free");
+    assert_eq!(count, 2, "the sides are closed; two flushes to groups with free frames");
+}
+
+#[test]
 fn a_cpu_without_a_slot_pays_for_the_shared_journal() {
     let pool = pool_as(7, GIANT_FRAMES);
     let frame = pool.alloc().expect("a frame");
@@ -208,6 +283,11 @@ fn refills_and_single_frames_on_the_tree() {
         let _ = tree.refill_with(writer).expect("frames");
     };
     assert_eq!(on_the_tree(|tree| singles(tree, 1), refill), [1, 3, 3], "refill");
+    let bulk = |tree: &FrameTree<'_>, writer: Writer<'_>, _| {
+        let some = tree.alloc_some_with(writer, 40).expect("frames");
+        assert_eq!(some.free().count_ones(), 40);
+    };
+    assert_eq!(on_the_tree(|tree| singles(tree, 1), bulk), [1, 2, 2], "alloc_bulk");
     let whole = |tree: &FrameTree<'_>| {
         // Three blocks have been used before; the first is not free again.
         let [_, second, third] = [(); 3].map(|()| tree.alloc_block().expect("a block"));
@@ -232,6 +312,16 @@ fn frees_on_the_tree() {
     assert_eq!(on_the_tree(|tree| singles(tree, 2), free), [1, 4, 4], "free");
     assert_eq!(on_the_tree(|tree| singles(tree, 1), free), [21, 30, 30], "completes a GiB");
     assert_eq!(on_the_tree(|tree| singles(tree, WORD_BITS), free), [2, 5, 5], "to an empty word");
+    let zeroed = |tree: &FrameTree<'_>, writer: Writer<'_>, mut frames: Vec<Frame>| {
+        let frame = frames.pop().expect("a frame");
+        tree.free_zeroed_with(writer, frame.into_number()).expect("a free");
+    };
+    assert_eq!(on_the_tree(|tree| singles(tree, 2), zeroed), [3, 6, 6], "free_zeroed");
+    let bulk = |tree: &FrameTree<'_>, writer: Writer<'_>, frames: Vec<Frame>| {
+        let mut list: Vec<_> = frames.into_iter().skip(1).map(Some).collect();
+        tree.free_bulk_with(writer, &mut list).expect("a free");
+    };
+    assert_eq!(on_the_tree(|tree| singles(tree, 41), bulk), [1, 4, 4], "free_bulk");
     let flush = |tree: &FrameTree<'_>, writer: Writer<'_>, mut cache: crate::PageCache| {
         tree.flush_with(writer, cache.take()).expect("a flush");
     };

@@ -23,7 +23,7 @@ use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, GIANT_FRAMES, WORD_BITS};
 use crate::journal::Counter;
 use crate::request::Request;
 use crate::sync::faults::{Fault, during};
-use crate::tree::{Contents, FrameTree, FreeCount};
+use crate::tree::{FrameTree, FreeCount, Wanted};
 
 /// Frames of the larger trees: two GiBs, two blocks and crumbs.
 const LARGE: u64 = 2 * GIANT_FRAMES + 2 * BLOCK_FRAMES + 100;
@@ -225,7 +225,7 @@ impl Ledger {
 
     fn perform_run(&self, request: &Request) {
         let writer = self.tree.sole_writer(0);
-        match self.tree.alloc_run_with(writer, request, Contents::Any) {
+        match self.tree.alloc_run_with(writer, request, Wanted::Any) {
             Ok(run) => {
                 let (run, rule) = (run.into_numbers(), request.rule());
                 let (begin, end) = (run.start().get(), run.end().get());
@@ -256,7 +256,7 @@ impl Ledger {
             return;
         };
         let request = Request::new(1).at(FrameNumber::new(frame));
-        let Ok(taken) = self.tree.alloc_run_with(writer, &request, Contents::Any) else { return };
+        let Ok(taken) = self.tree.alloc_run_with(writer, &request, Wanted::Any) else { return };
         self.stolen.borrow_mut().push(taken.numbers().start());
         let taken = taken.into_numbers();
         self.got(taken);

@@ -16,7 +16,7 @@
 //! Everything is in proportion to the memory that exists: an aligned 128 MiB without managed
 //! frames has no section, a hole of whole GiBs costs nothing, and one of 64 GiB not even links.
 //! One managed frame costs a whole section, 8 KiB. Two bits a frame for full GiBs, and less than
-//! a hundredth more.
+//! a fiftieth more.
 //!
 //! The size is known before a byte is taken ([`Layout::bytes`]), from the map alone.
 

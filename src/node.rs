@@ -4,6 +4,7 @@
 //! follows from the transition (announce, merge) is the tree's business. A node does not know
 //! which level it stands on, nor whether it is the truth or a hint.
 
+use crate::bits::lowest_ones;
 use crate::geometry::{FULL, NODE_BITS, NODE_WORDS, WORD_BITS};
 use crate::sync::{Ordering, Word};
 
@@ -114,6 +115,23 @@ pub fn take_lowest(word: &Word) -> Option<u64> {
         }
         if exchange(word, bits, bits & !lowest) {
             return Some(lowest);
+        }
+    }
+}
+
+/// Takes the lowest bits of a word of truth, at most `most`; `None` if it holds nothing. Else as
+/// [`take_lowest`].
+#[inline]
+pub fn take_some(word: &Word, most: u32) -> Option<u64> {
+    loop {
+        // ORDERING: as in `take_all`.
+        let bits = word.load(Ordering::Acquire);
+        let some = lowest_ones(bits, most);
+        if some == 0 {
+            return None;
+        }
+        if exchange(word, bits, bits & !some) {
+            return Some(some);
         }
     }
 }

@@ -10,10 +10,11 @@ use core::fmt;
 use spin::Once;
 
 use crate::arena::{Arena, PART_ALIGN};
+use crate::cache::{Known, PageCache, empty_out, fill_holes};
 use crate::cpu::Cpus;
 use crate::error::{AllocError, Found, FreeError, NoRun, OutOfMemory};
 use crate::frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
-use crate::geometry::{FRAME_SIZE, WORD_BITS};
+use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, GIANT_FRAMES, WORD_BITS};
 use crate::journal::{Counter, Writer};
 use crate::layout::{Layout, LayoutError};
 use crate::map::{MapError, MemoryMap};
@@ -21,7 +22,7 @@ use crate::request::Request;
 use crate::slot::{Slot, Turn};
 use crate::stats::Stats;
 use crate::sync::pause;
-use crate::tree::{Broken, Contents, FrameTree};
+use crate::tree::{Broken, FrameTree, Wanted};
 
 /// A frame allocator for all CPUs of a machine; lives in a `static`.
 ///
@@ -71,6 +72,9 @@ struct Shared {
     tree: FrameTree<'static>,
     slots: &'static [Slot<'static>],
 }
+
+/// How many places of a list are freed in one turn.
+const AT_ONCE: usize = 64;
 
 /// How often an allocation looks again while other CPUs are about to give frames back.
 const LOOKS: usize = 1000;
@@ -326,11 +330,7 @@ impl<C: Cpus> FramePool<C> {
     /// from frames in other CPUs' caches, which it counts; [`AllocError::NotInitialised`].
     #[inline]
     pub fn alloc(&self) -> Result<Frame, AllocError> {
-        let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
-        match self.cpus.with_current(|cpu| shared.alloc(cpu)) {
-            Ok(frame) => Ok(frame),
-            Err(OutOfMemory) => self.ask_others_for_one(shared, Shared::alloc),
-        }
+        self.take(Shared::alloc)
     }
 
     /// Gives a frame back, on any CPU.
@@ -352,6 +352,114 @@ impl<C: Cpus> FramePool<C> {
         })
     }
 
+    /// Takes a frame of zeros: has it cleared by `clear`, unless its contents are known to be zero
+    /// because it was last given back by [`free_zeroed`](Self::free_zeroed) or a flush that said
+    /// so. Of the frames in this CPU's cache it prefers those. Costs and contexts as for
+    /// [`alloc`](Self::alloc); `clear` runs after the operation, so it may use the pool, be
+    /// interrupted, and take its time. If it panics the frame is lost.
+    ///
+    /// # Errors
+    /// As [`FramePool::alloc`].
+    ///
+    /// # Examples
+    /// Frames are free and dirty until somebody clears them. Here an idle CPU does it ahead: it
+    /// takes the lowest free frames, clears what is dirty, and gives all of them back as zeroed.
+    /// Meanwhile nobody else can have them.
+    ///
+    /// ```
+    /// use frametree::{Cpus, FrameNumber, FramePool, PageCache};
+    ///
+    /// fn clear_ahead(pool: &FramePool<impl Cpus>, clear: impl Fn(FrameNumber)) {
+    ///     let Some(tree) = pool.tree() else { return };
+    ///     let caches: [_; 8] = core::array::from_fn(|_| tree.refill()); // 2 MiB at most
+    ///     for cache in caches.into_iter().flatten() {
+    ///         let (base, free) = (cache.base(), cache.free());
+    ///         let dirty = free & !cache.known_zero();
+    ///         for bit in (0..64).filter(|bit| dirty >> bit & 1 != 0) {
+    ///             clear(FrameNumber::new(base.get() + bit));
+    ///         }
+    ///         // SAFETY: these are the frames of `cache`, which is not used again, and all of
+    ///         // them hold zeros now.
+    ///         let mut zeroed = unsafe { PageCache::from_parts(base, free, free) };
+    ///         zeroed.flush(tree).expect("frames that were free a moment ago");
+    ///     }
+    /// }
+    /// # struct One;
+    /// # // SAFETY: there is one thread.
+    /// # unsafe impl Cpus for One {
+    /// #     fn with_current<R>(&self, work: impl FnOnce(frametree::CpuId) -> R) -> R {
+    /// #         work(frametree::CpuId::new(0))
+    /// #     }
+    /// # }
+    /// # use frametree::{MapEntry, MemoryMap, MemoryRegion, RegionKind};
+    /// # let kind = RegionKind::Usable;
+    /// # let regions = [MemoryRegion { start: 0, length: 4 << 20, kind }];
+    /// # let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
+    /// # let map = MemoryMap::normalise(regions, &mut cells).expect("a map");
+    /// # let pool = FramePool::new(One);
+    /// # // SAFETY: the memory is not real, nobody uses it.
+    /// # unsafe { pool.init_in(&map, 1, vec![0; 4096].leak()) }.expect("a pool");
+    /// let cleared = core::cell::Cell::new(0);
+    /// let count = || cleared.set(cleared.get() + 1);
+    /// clear_ahead(&pool, |_| count());
+    /// assert_eq!(cleared.get(), 512);
+    /// clear_ahead(&pool, |_| count());
+    /// assert_eq!(cleared.get(), 512, "they were known to be zero");
+    /// let frame = pool.alloc_zeroed(|_| count()).expect("a frame");
+    /// assert_eq!(cleared.get(), 512, "and so is this one");
+    /// pool.free(frame).expect("a frame that is not free already"); // now it counts as dirty
+    /// ```
+    #[inline]
+    pub fn alloc_zeroed(&self, clear: impl FnOnce(&Frame)) -> Result<Frame, AllocError> {
+        self.take(Shared::alloc_known).map(|known| known.cleared(clear))
+    }
+
+    /// Gives a frame back that holds zeros, on any CPU: that is kept on record through the cache
+    /// and the tree, until the frame is handed out. Costs 2 read-modify-writes more when it goes
+    /// to the tree, alone or with others of its group; 0 in the cache.
+    ///
+    /// # Errors
+    /// As [`FramePool::free`].
+    ///
+    /// # Safety
+    /// Every byte of the frame is 0, and nobody will write to it before it is handed out again:
+    /// its next owner gets it as zeroed.
+    #[inline]
+    pub unsafe fn free_zeroed(&self, frame: Frame) -> Result<(), FreeError> {
+        match self.shared.get() {
+            Some(shared) => {
+                self.cpus.with_current(|cpu| shared.free_zeroed(cpu, frame.into_number()))
+            }
+            None => Err(not_initialised(frame)),
+        }
+    }
+
+    /// Fills the holes (`None`) of a list with single frames, in order, and returns how many it
+    /// has filled: fewer than there are only where [`alloc`](Self::alloc) would have returned an
+    /// error. Takes all that it needs of a group of 64 at once, from this CPU's cache, or with
+    /// one read-modify-write for a refill. An interrupt may come in between; drain requests are
+    /// served after each group.
+    pub fn alloc_bulk(&self, frames: &mut [Option<Frame>]) -> usize {
+        fill_holes(frames, |most| self.take(|shared, cpu| shared.alloc_some(cpu, most)).ok())
+    }
+
+    /// Takes all frames out of a list and gives each back, as [`free`](Self::free) does, on any
+    /// CPU. In order of address that is one flush for each group of 64; in random order, up to
+    /// one for each frame. Drain requests are served after each 64 places.
+    ///
+    /// # Errors
+    /// The first that is found, as in [`FramePool::free`]; all other frames are back.
+    pub fn free_bulk(&self, frames: &mut [Option<Frame>]) -> Result<(), FreeError> {
+        let mut result = Ok(());
+        for some in frames.chunks_mut(AT_ONCE) {
+            result = result.and(match self.shared.get() {
+                Some(shared) => self.cpus.with_current(|cpu| shared.free_bulk(cpu, some)),
+                None => empty_out(some, |lost| Err(not_initialised(lost.into_one().frame))),
+            });
+        }
+        result
+    }
+
     /// Takes a 2 MiB block and returns its first frame: one read-modify-write if its GiB is split
     /// already. Blocks are not cached.
     ///
@@ -359,11 +467,7 @@ impl<C: Cpus> FramePool<C> {
     /// As [`FramePool::alloc`]; frames in caches can keep a block from being whole.
     #[inline]
     pub fn alloc_block(&self) -> Result<Frame, AllocError> {
-        let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
-        match self.cpus.with_current(|cpu| shared.alloc_block(cpu)) {
-            Ok(first) => Ok(first),
-            Err(OutOfMemory) => self.ask_others_for_one(shared, Shared::alloc_block),
-        }
+        self.take(Shared::alloc_block)
     }
 
     /// Gives back a 2 MiB block, named by its first frame, that was taken as a whole: one
@@ -432,6 +536,32 @@ impl<C: Cpus> FramePool<C> {
         })
     }
 
+    /// Takes a GiB and returns its first frame: one read-modify-write. The first time for each
+    /// GiB it also writes the leaves of its blocks that were never used, 64 KiB at most, with one
+    /// read-modify-write each. GiBs are not cached.
+    ///
+    /// # Errors
+    /// As [`FramePool::alloc_block`].
+    #[inline]
+    pub fn alloc_giant(&self) -> Result<Frame, AllocError> {
+        self.take(Shared::alloc_giant)
+    }
+
+    /// Gives back a GiB, named by its first frame, that was taken as a whole: one
+    /// read-modify-write, after a look at the leaves of all its blocks.
+    ///
+    /// # Errors
+    /// As [`FrameTree::free_giant`].
+    #[inline]
+    pub fn free_giant(&self, first: Frame) -> Result<(), FreeError> {
+        match self.shared.get() {
+            Some(shared) => {
+                self.cpus.with_current(|cpu| shared.free_giant(cpu, first.into_number()))
+            }
+            None => Err(not_initialised(first)),
+        }
+    }
+
     /// Gives all frames in this CPU's cache back to the shared tree: when the CPU goes idle or
     /// offline, or in the handler of a [`Cpus::request_drain`] interrupt. If that has come inside
     /// another operation of this CPU, that operation does it when it ends.
@@ -441,6 +571,21 @@ impl<C: Cpus> FramePool<C> {
     pub fn drain(&self) -> Result<Drained, FreeError> {
         let Some(shared) = self.shared.get() else { return Ok(Drained::Done) };
         self.cpus.with_current(|cpu| shared.drain(cpu))
+    }
+
+    /// Takes something on this CPU, and asks the others if there is nothing.
+    #[inline(always)]
+    fn take<T>(
+        &self,
+        attempt: impl Fn(&Shared, CpuId) -> Result<T, OutOfMemory>,
+    ) -> Result<T, AllocError> {
+        let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
+        match self.cpus.with_current(|cpu| attempt(shared, cpu)) {
+            Ok(taken) => Ok(taken),
+            Err(OutOfMemory) => self
+                .ask_others(shared, attempt)
+                .map_err(|OutOfMemory| shared.out_of_memory(self.cpus.with_current(|cpu| cpu))),
+        }
     }
 
     /// After nothing was found: asks all CPUs that have frames at hand to give them back, and
@@ -472,16 +617,12 @@ impl<C: Cpus> FramePool<C> {
             pause();
         }
     }
+}
 
-    #[cold]
-    fn ask_others_for_one(
-        &self,
-        shared: &Shared,
-        attempt: impl Fn(&Shared, CpuId) -> Result<Frame, OutOfMemory>,
-    ) -> Result<Frame, AllocError> {
-        self.ask_others(shared, attempt)
-            .map_err(|OutOfMemory| shared.out_of_memory(self.cpus.with_current(|cpu| cpu)))
-    }
+/// The error for a frame that comes too early.
+#[cold]
+fn not_initialised(frame: Frame) -> FreeError {
+    FreeError { frame: frame.into_number(), found: Found::NotInitialised }
 }
 
 impl Shared {
@@ -520,7 +661,7 @@ impl Shared {
 
     #[inline(never)]
     fn free_block(&self, cpu: CpuId, first: FrameNumber) -> Result<(), FreeError> {
-        let freed = self.take_turn(cpu, |turn| match turn.held_in(first) {
+        let freed = self.take_turn(cpu, |turn| match turn.held_in(first, BLOCK_FRAMES) {
             0 => self.tree.free_block_with(turn.writer(), first),
             free => self
                 .tree
@@ -546,35 +687,104 @@ impl Shared {
     }
 
     fn alloc_run(&self, cpu: CpuId, request: &Request) -> Result<FrameRange, AllocError> {
-        let alloc = |turn: Turn<'_, 'static>| {
+        let tree = &self.tree;
+        let cached = |turn: Turn<'_, 'static>| {
             let count = request.count();
-            let cached = request.is_plain() && (1..=WORD_BITS).contains(&count);
-            match cached.then(|| turn.alloc_run(count as u32)).flatten() {
+            let is_small = (1..=WORD_BITS).contains(&count) && request.is_plain();
+            match is_small.then(|| turn.alloc_run(tree, count as u32)).flatten() {
                 Some(run) => Ok(run),
-                None => self.tree.alloc_run_with(turn.writer(), request, Contents::Any),
+                None => tree.alloc_run_with(turn.writer(), request, Wanted::Any),
             }
         };
-        match self.take_turn(cpu, alloc) {
-            Some(taken) => taken,
-            None => self.tree.alloc_run_with(self.nested(cpu), request, Contents::Any),
-        }
+        let nested = |writer: Writer<'_>| tree.alloc_run_with(writer, request, Wanted::Any);
+        self.take_turn_or(cpu, cached, nested)
     }
 
     fn free_run(&self, cpu: CpuId, run: NumberRange) -> Result<(), FreeError> {
-        let freed = self.take_turn(cpu, |turn| match turn.first_held(run) {
-            None => self.tree.free_run_with(turn.writer(), run),
-            Some(frame) => {
-                self.tree.check_run(run).and(Err(FreeError { frame, found: Found::Cached }))
-            }
-        });
-        match freed {
-            Some(freed) => freed,
-            None => self.tree.free_run_with(self.nested(cpu), run),
-        }
+        let tree = &self.tree;
+        let cached = |turn: Turn<'_, 'static>| match turn.free_run(run) {
+            Some(()) => Ok(()),
+            None => match turn.first_held(run) {
+                None => tree.free_run_with(turn.writer(), run),
+                Some(frame) => {
+                    tree.check_run(run).and(Err(FreeError { frame, found: Found::Cached }))
+                }
+            },
+        };
+        self.take_turn_or(cpu, cached, |writer| tree.free_run_with(writer, run))
     }
 
     fn cached(&self) -> u64 {
         self.slots.iter().map(Slot::cached).sum()
+    }
+
+    /// A use of the CPU's slot; or, for one without a slot and for an interrupt inside another
+    /// use, what the tree does.
+    #[inline]
+    fn take_turn_or<R>(
+        &self,
+        cpu: CpuId,
+        work: impl FnOnce(Turn<'_, 'static>) -> R,
+        nested: impl FnOnce(Writer<'_>) -> R,
+    ) -> R {
+        match self.take_turn(cpu, work) {
+            Some(done) => done,
+            None => nested(self.nested(cpu)),
+        }
+    }
+
+    #[inline(never)]
+    fn alloc_known(&self, cpu: CpuId) -> Result<Known, OutOfMemory> {
+        let tree = &self.tree;
+        let cached = |turn: Turn<'_, 'static>| turn.alloc_known(tree);
+        self.take_turn_or(cpu, cached, |writer| tree.alloc_known_with(writer))
+    }
+
+    #[inline(never)]
+    fn free_zeroed(&self, cpu: CpuId, frame: FrameNumber) -> Result<(), FreeError> {
+        let tree = &self.tree;
+        let cached = |turn: Turn<'_, 'static>| turn.free_zeroed(tree, frame);
+        self.take_turn_or(cpu, cached, |writer| tree.free_zeroed_with(writer, frame))
+    }
+
+    #[inline(never)]
+    fn alloc_some(&self, cpu: CpuId, most: u32) -> Result<PageCache, OutOfMemory> {
+        let tree = &self.tree;
+        let cached = |turn: Turn<'_, 'static>| turn.alloc_some(tree, most);
+        self.take_turn_or(cpu, cached, |writer| tree.alloc_some_with(writer, most))
+    }
+
+    #[inline(never)]
+    fn free_bulk(&self, cpu: CpuId, frames: &mut [Option<Frame>]) -> Result<(), FreeError> {
+        let tree = &self.tree;
+        let freed = self.take_turn(cpu, |turn| {
+            let frames = frames.iter_mut().filter_map(Option::take);
+            let freed = frames.map(|frame| turn.free(tree, frame.into_number()));
+            freed.fold(Ok(()), Result::and)
+        });
+        match freed {
+            Some(freed) => freed,
+            None => tree.free_bulk_with(self.nested(cpu), frames),
+        }
+    }
+
+    #[inline(never)]
+    fn alloc_giant(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
+        let tree = &self.tree;
+        let held = |turn: Turn<'_, 'static>| tree.alloc_giant_with(turn.writer());
+        self.take_turn_or(cpu, held, |writer| tree.alloc_giant_with(writer))
+    }
+
+    #[inline(never)]
+    fn free_giant(&self, cpu: CpuId, first: FrameNumber) -> Result<(), FreeError> {
+        let tree = &self.tree;
+        let checked = |turn: Turn<'_, 'static>| match turn.held_in(first, GIANT_FRAMES) {
+            0 => tree.free_giant_with(turn.writer(), first),
+            free => tree
+                .check_giant(first)
+                .and(Err(FreeError { frame: first, found: Found::PartlyFree { free } })),
+        };
+        self.take_turn_or(cpu, checked, |writer| tree.free_giant_with(writer, first))
     }
 
     /// What a CPU says that got nothing.

@@ -21,12 +21,12 @@
 //!
 //! All words are atomic, written by the owner with plain stores, so that others can count.
 
-use crate::bits::{lowest_run, mask};
-use crate::cache::PageCache;
+use crate::bits::{lowest_ones, lowest_run, mask};
+use crate::cache::{Contents, Known, PageCache};
 use crate::directory::{Block, Group, Place, bit_of, mask_between};
 use crate::error::{Found, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
-use crate::geometry::{FULL, NODE_WORDS};
+use crate::geometry::{FULL, WORD_BITS};
 use crate::journal::{Counter, Journal, Step, Writer};
 use crate::root::Giant;
 use crate::sync::{Link, Ordering, Word, interrupt_fence};
@@ -180,11 +180,63 @@ impl<'m> Turn<'_, 'm> {
         }
     }
 
-    /// Takes a run of at most 64 frames, if one side has it. No atomic read-modify-write.
+    /// Takes a run of at most 64 frames, if one side has it: no atomic read-modify-write. A dry
+    /// allocation side is filled first.
     #[inline]
-    pub fn alloc_run(&self, count: u32) -> Option<FrameRange> {
+    pub fn alloc_run(&self, tree: &FrameTree<'m>, count: u32) -> Option<FrameRange> {
         let Slot { alloc_side, free_side, .. } = self.slot;
+        if get(&alloc_side.free) == 0 {
+            self.slot.fill(tree).ok()?;
+        }
         alloc_side.alloc_run(count).or_else(|| free_side.alloc_run(count))
+    }
+
+    /// Takes frames of one group back, if a side is open for it and nothing is to be said against
+    /// them.
+    #[inline]
+    pub fn free_run(&self, run: NumberRange) -> Option<()> {
+        let group = Group::of(run.start());
+        let side = self.slot.sides().find(|side| side.is_open_for(group))?;
+        let first = group.first_frame().get();
+        let (start, end) = (run.start().get(), run.end().get());
+        if start >= end || end > first + WORD_BITS {
+            return None;
+        }
+        side.take_back_all(mask_between(start as usize, end as usize, first as usize))
+    }
+
+    /// Takes a frame, and says what is known of its contents: one of zeros, if the allocation
+    /// side holds any.
+    #[inline]
+    pub fn alloc_known(&self, tree: &FrameTree<'m>) -> Result<Known, OutOfMemory> {
+        let Slot { alloc_side, .. } = self.slot;
+        match alloc_side.alloc_known() {
+            Some(known) => Ok(known),
+            None => {
+                self.slot.fill(tree)?;
+                alloc_side.alloc_known().ok_or(OutOfMemory)
+            }
+        }
+    }
+
+    /// Takes the lowest frames of the allocation side; at most `most`, which is not 0.
+    #[inline]
+    pub fn alloc_some(&self, tree: &FrameTree<'m>, most: u32) -> Result<PageCache, OutOfMemory> {
+        let Slot { alloc_side, .. } = self.slot;
+        if get(&alloc_side.free) == 0 {
+            self.slot.fill(tree)?;
+        }
+        Ok(alloc_side.alloc_some(most))
+    }
+
+    /// Takes a frame back that holds zeros, after looking whether it can be.
+    #[inline]
+    pub fn free_zeroed(&self, tree: &FrameTree<'m>, frame: FrameNumber) -> Result<(), FreeError> {
+        let group = Group::of(frame);
+        match self.slot.sides().find(|side| side.is_open_for(group)) {
+            Some(side) => side.take_back(frame).map(|()| side.know_zero(frame)),
+            None => self.slot.free_elsewhere(tree, frame, Contents::Zero),
+        }
     }
 
     /// Takes a frame back, after looking whether it can be.
@@ -199,7 +251,7 @@ impl<'m> Turn<'_, 'm> {
         } else if free_side.is_open_for(group) {
             free_side.take_back(frame)
         } else {
-            self.slot.free_elsewhere(tree, frame)
+            self.slot.free_elsewhere(tree, frame, Contents::Unknown)
         }
     }
 
@@ -209,20 +261,22 @@ impl<'m> Turn<'_, 'm> {
         self.slot.writer()
     }
 
-    /// How many frames of the block at `first` it holds.
+    /// How many frames it holds of the aligned stretch of `frames` frames that `first` lies in.
     #[inline]
-    pub fn held_in(&self, first: FrameNumber) -> u64 {
+    pub fn held_in(&self, first: FrameNumber, frames: u64) -> u64 {
         let Slot { alloc_side, free_side, .. } = self.slot;
-        let block = Group::of(first).number() / NODE_WORDS as u64;
-        if alloc_side.block() != block && free_side.block() != block {
+        let groups = frames / WORD_BITS;
+        let stretch = Group::of(first).number() / groups;
+        if alloc_side.stretch(groups) != stretch && free_side.stretch(groups) != stretch {
             return 0;
         }
-        self.count_in(block)
+        self.count_in(stretch, groups)
     }
 
     #[cold]
-    fn count_in(&self, block: u64) -> u64 {
-        self.slot.sides().filter(|side| side.block() == block).map(Side::count).sum()
+    fn count_in(&self, stretch: u64, groups: u64) -> u64 {
+        let inside = self.slot.sides().filter(|side| side.stretch(groups) == stretch);
+        inside.map(Side::count).sum()
     }
 
     /// The lowest of these frames that it holds.
@@ -246,6 +300,13 @@ impl<'m> Turn<'_, 'm> {
 impl<'m> Slot<'m> {
     #[inline(never)]
     fn alloc_anew(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
+        self.fill(tree)?;
+        self.alloc_side.alloc().ok_or(OutOfMemory)
+    }
+
+    /// Makes a dry allocation side hold some: those of the free side, or else of a refill.
+    #[inline]
+    fn fill(&self, tree: &FrameTree<'m>) -> Result<(), OutOfMemory> {
         let Slot { alloc_side, free_side, home, .. } = self;
         if get(&free_side.free) != 0 {
             alloc_side.trade(free_side);
@@ -257,12 +318,17 @@ impl<'m> Slot<'m> {
             alloc_side.open(tree.open_in(block, Group::of(cache.base())));
             alloc_side.put(&cache);
         }
-        alloc_side.alloc().ok_or(OutOfMemory)
+        Ok(())
     }
 
     /// Takes a frame back that falls into neither side's group.
     #[inline(never)]
-    fn free_elsewhere(&self, tree: &FrameTree<'m>, frame: FrameNumber) -> Result<(), FreeError> {
+    fn free_elsewhere(
+        &self,
+        tree: &FrameTree<'m>,
+        frame: FrameNumber,
+        contents: Contents,
+    ) -> Result<(), FreeError> {
         let refused = |found| FreeError { frame, found };
         let opening = tree.open(Group::of(frame)).map_err(refused)?;
         check(&opening, frame).map_err(refused)?;
@@ -272,6 +338,9 @@ impl<'m> Slot<'m> {
         let old = side.close();
         side.open(opening);
         put(&side.free, bit_of(frame));
+        if contents == Contents::Zero {
+            side.know_zero(frame);
+        }
         flush(&step, old)
     }
 
@@ -375,10 +444,11 @@ impl<'m> Side<'m> {
         get(&self.group) == group.number()
     }
 
-    /// The number of its group's block; of a closed one a number that no block has.
+    /// The number of the aligned stretch of so many groups that its group lies in; of a closed
+    /// side a number that no stretch has.
     #[inline]
-    fn block(&self) -> u64 {
-        get(&self.group) / NODE_WORDS as u64
+    fn stretch(&self, groups: u64) -> u64 {
+        get(&self.group) / groups
     }
 
     /// How many frames it holds; for anybody.
@@ -417,6 +487,42 @@ impl<'m> Side<'m> {
         Some(FrameRange::owned(NumberRange::trusted(start, end)))
     }
 
+    /// Takes the lowest frame that is known to be zero, or else the lowest.
+    #[inline]
+    fn alloc_known(&self) -> Option<Known> {
+        let free = get(&self.free);
+        let zero = self.known_zero(free);
+        let candidates = if zero != 0 { zero } else { free };
+        (free != 0).then(|| self.take(candidates & candidates.wrapping_neg()).into_one())
+    }
+
+    /// Takes the lowest frames, at most `most`.
+    #[inline]
+    fn alloc_some(&self, most: u32) -> PageCache {
+        self.take(lowest_ones(get(&self.free), most))
+    }
+
+    /// Takes some of the frames that it holds; what is known of them stays on record, as in
+    /// `alloc`.
+    #[inline]
+    fn take(&self, frames: u64) -> PageCache {
+        put(&self.free, get(&self.free) & !frames);
+        let base = Group::new(get(&self.group)).first_frame();
+        PageCache::owned(base, frames, self.known_zero(frames))
+    }
+
+    /// Which of the frames that it holds, or held just now, are known to be zero.
+    #[inline]
+    fn known_zero(&self, frames: u64) -> u64 {
+        get(&self.guarded) & !get(&self.foreign) & frames
+    }
+
+    /// Puts on record that a frame is known to be zero, after it has been taken back.
+    #[inline]
+    fn know_zero(&self, frame: FrameNumber) {
+        put(&self.guarded, get(&self.guarded) | bit_of(frame));
+    }
+
     /// Frames of the group that can't simply be taken back: held here, free in the tree, foreign,
     /// or on record as known to be zero.
     #[inline(always)]
@@ -435,6 +541,17 @@ impl<'m> Side<'m> {
         }
         put(&self.free, held | bit_of(frame));
         Ok(())
+    }
+
+    /// Takes several frames of the side's group back, if that is as simple as above.
+    #[inline]
+    fn take_back_all(&self, frames: u64) -> Option<()> {
+        let held = get(&self.free);
+        if held == 0 || self.obstacles(held) & frames != 0 {
+            return None;
+        }
+        put(&self.free, held | frames);
+        Some(())
     }
 
     /// The same for the first frame of a dry side, for one that was known to be zero, and for
@@ -478,11 +595,7 @@ impl<'m> Side<'m> {
     #[inline]
     fn close(&self) -> Held<'m> {
         let frames = get(&self.free);
-        let held = Held {
-            place: self.place(),
-            frames,
-            known_zero: get(&self.guarded) & !get(&self.foreign) & frames,
-        };
+        let held = Held { place: self.place(), frames, known_zero: self.known_zero(frames) };
         // ORDERING: Release pairs with the Acquire in `count`.
         self.free.store(0, Ordering::Release);
         put(&self.group, Self::CLOSED);

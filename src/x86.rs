@@ -1,32 +1,76 @@
 //! The `x86_64` crate's frame allocator traits, on a shared reference: `map_to` and its friends
-//! take `&mut &POOL`, where `POOL` is the `static` pool.
+//! take `&mut &POOL`, where `POOL` is the `static` pool. For frames of 4 KiB, 2 MiB and 1 GiB: each
+//! size names the pool's operations for it, and the rest is the same for all.
 
 use x86_64::PhysAddr;
-use x86_64::structures::paging::{FrameAllocator, FrameDeallocator, PhysFrame, Size4KiB};
+use x86_64::structures::paging::{
+    FrameAllocator, FrameDeallocator, PageSize, PhysFrame, Size1GiB, Size2MiB, Size4KiB,
+};
 
 use crate::cpu::Cpus;
+use crate::error::{AllocError, FreeError};
 use crate::frame::{Frame, FrameNumber};
 use crate::geometry::FRAME_SIZE;
 use crate::pool::FramePool;
 
-// SAFETY: a frame that `alloc` returns is free, and the caller's alone until it is freed.
-unsafe impl<C: Cpus> FrameAllocator<Size4KiB> for &FramePool<C> {
-    fn allocate_frame(&mut self) -> Option<PhysFrame<Size4KiB>> {
-        let frame = self.alloc().ok()?;
-        let address = PhysAddr::new(frame.into_number().start_address());
+/// A size of frames that a pool has.
+pub trait PooledSize: PageSize {
+    /// Takes one, named by its first frame of 4 KiB.
+    fn alloc<C: Cpus>(pool: &FramePool<C>) -> Result<Frame, AllocError>;
+
+    /// Gives one back.
+    fn free<C: Cpus>(pool: &FramePool<C>, first: Frame) -> Result<(), FreeError>;
+}
+
+impl PooledSize for Size4KiB {
+    fn alloc<C: Cpus>(pool: &FramePool<C>) -> Result<Frame, AllocError> {
+        pool.alloc()
+    }
+
+    fn free<C: Cpus>(pool: &FramePool<C>, first: Frame) -> Result<(), FreeError> {
+        pool.free(first)
+    }
+}
+
+impl PooledSize for Size2MiB {
+    fn alloc<C: Cpus>(pool: &FramePool<C>) -> Result<Frame, AllocError> {
+        pool.alloc_block()
+    }
+
+    fn free<C: Cpus>(pool: &FramePool<C>, first: Frame) -> Result<(), FreeError> {
+        pool.free_block(first)
+    }
+}
+
+impl PooledSize for Size1GiB {
+    fn alloc<C: Cpus>(pool: &FramePool<C>) -> Result<Frame, AllocError> {
+        pool.alloc_giant()
+    }
+
+    fn free<C: Cpus>(pool: &FramePool<C>, first: Frame) -> Result<(), FreeError> {
+        pool.free_giant(first)
+    }
+}
+
+// SAFETY: what the pool hands out is free, of the size asked for and aligned to it, and the
+// caller's alone until it is freed.
+unsafe impl<C: Cpus, S: PooledSize> FrameAllocator<S> for &FramePool<C> {
+    fn allocate_frame(&mut self) -> Option<PhysFrame<S>> {
+        let first = S::alloc(self).ok()?;
+        let address = PhysAddr::new(first.into_number().start_address());
         Some(PhysFrame::containing_address(address))
     }
 }
 
-impl<C: Cpus> FrameDeallocator<Size4KiB> for &FramePool<C> {
+impl<C: Cpus, S: PooledSize> FrameDeallocator<S> for &FramePool<C> {
     /// # Panics
     /// If the pool refuses the frame: the trait has no way to say so, and a double free must
     /// not pass unseen.
-    unsafe fn deallocate_frame(&mut self, frame: PhysFrame<Size4KiB>) {
+    unsafe fn deallocate_frame(&mut self, frame: PhysFrame<S>) {
         let number = FrameNumber::new(frame.start_address().as_u64() / FRAME_SIZE);
         // SAFETY: the caller promises that the frame is unused, as the trait asks.
-        let frame = unsafe { Frame::from_number(number) };
-        if let Err(error) = self.free(frame) {
+        let first = unsafe { Frame::from_number(number) };
+        if let Err(error) = S::free(self, first) {
             panic!("deallocate_frame: {error}");
         }
     }

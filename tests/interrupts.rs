@@ -15,7 +15,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use frametree::{CpuId, Drained, FramePool, FreeCount, FreeError};
+use frametree::{CpuId, Drained, Frame, FramePool, FreeCount, FreeError};
 use support::{BLOCK, Crew, Dice, Owners, Threads, WrongOwner, frame, pool};
 
 const INTERRUPT: libc::c_int = libc::SIGUSR1;
@@ -33,6 +33,8 @@ type Pool = &'static FramePool<Threads>;
 enum Fault {
     Owner(WrongOwner),
     Free(FreeError),
+    /// A frame that was handed out as zeroed.
+    Dirty(u64),
 }
 
 impl From<WrongOwner> for Fault {
@@ -103,9 +105,19 @@ impl Level {
         if count == HOLDS {
             return self.free(pool, owners, who);
         }
+        // Zeroed ones by turns.
+        let is_zeroed = self.hits.get().is_multiple_of(2);
+        let taken = if is_zeroed {
+            pool.alloc_zeroed(|frame| owners.clear(frame.number().get()))
+        } else {
+            pool.alloc()
+        };
         // It may well find nothing: what the interrupted code moves is out of sight.
-        let Ok(taken) = pool.alloc() else { return Ok(()) };
+        let Ok(taken) = taken else { return Ok(()) };
         let number = taken.into_number().get();
+        if is_zeroed && !owners.is_clear(number) {
+            return Err(Fault::Dirty(number));
+        }
         self.held[count].set(number);
         self.count.set(count + 1);
         owners.pass(0, who, number, 1).map_err(Fault::from)
@@ -117,6 +129,12 @@ impl Level {
         let at = if self.hits.get().is_multiple_of(2) { 0 } else { last };
         let number = self.held[at].replace(self.held[last].get());
         self.count.set(last);
+        if self.hits.get().is_multiple_of(3) {
+            owners.clear(number);
+            owners.pass(who, 0, number, 1)?;
+            // SAFETY: it holds zeros, as far as there are contents.
+            return unsafe { pool.free_zeroed(frame(number)) }.map_err(Fault::from);
+        }
         owners.pass(who, 0, number, 1)?;
         pool.free(frame(number)).map_err(Fault::from)
     }
@@ -301,14 +319,33 @@ impl Stage {
         self.pool.free(frame(number)).unwrap_or_else(|error| panic!("{error}"));
     }
 
+    fn alloc_zeroed(&self, cpu: usize) -> Option<u64> {
+        let taken = self.pool.alloc_zeroed(|frame| self.owners.clear(frame.number().get()));
+        let number = taken.ok()?.into_number().get();
+        assert!(self.owners.is_clear(number), "frame {number:#x} is dirty");
+        self.owners.take(cpu + 1, number, 1);
+        Some(number)
+    }
+
+    fn free_zeroed(&self, cpu: usize, number: u64) {
+        self.owners.clear(number);
+        self.owners.give(cpu + 1, number, 1);
+        // SAFETY: it holds zeros, as far as there are contents.
+        unsafe { self.pool.free_zeroed(frame(number)) }.unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// Some of everything, as the interrupted code.
     fn churn(&self, cpu: usize, dice: &mut Dice, held: &mut Vec<u64>, blocks: &mut Vec<u64>) {
         match dice.below(12) {
-            0..5 => held.extend((0..dice.below(70)).map_while(|_| self.alloc(cpu))),
-            5..9 => {
+            0..3 => held.extend((0..dice.below(70)).map_while(|_| self.alloc(cpu))),
+            3..5 => held.extend((0..dice.below(70)).map_while(|_| self.alloc_zeroed(cpu))),
+            what @ 5..9 => {
                 dice.shuffle(held);
                 let keep = held.len().saturating_sub(dice.below(70) as usize);
-                held.drain(keep..).for_each(|number| self.free(cpu, number));
+                held.drain(keep..).for_each(|number| match what {
+                    5..7 => self.free(cpu, number),
+                    _ => self.free_zeroed(cpu, number),
+                });
             }
             9 => drop(self.pool.drain().expect("a drain")),
             10 => {
@@ -419,6 +456,15 @@ mod stepping {
         FreeNewest,
         /// The frame in the middle: the free side is flushed and opened elsewhere.
         FreeMiddle,
+        /// As `Alloc`.
+        AllocZeroed,
+        /// As `FreeNewest`, and as `FreeMiddle`, of a frame of zeros.
+        FreeNewestZeroed,
+        FreeMiddleZeroed,
+        /// More than the cache holds.
+        AllocBulk,
+        /// What `AllocBulk` took.
+        FreeBulk,
         AllocBlock,
         FreeBlock,
         Drain,
@@ -445,6 +491,7 @@ mod stepping {
         plan: Plan,
         held: Vec<u64>,
         blocks: Vec<u64>,
+        list: [Option<Frame>; 70],
         steps: u64,
     }
 
@@ -457,6 +504,37 @@ mod stepping {
                     let number = taken.expect("a frame").into_number().get();
                     owners.take(1, number, 1);
                     self.held.push(number);
+                    count
+                }
+                Operation::AllocZeroed => {
+                    let (count, number) = stepped(self.plan, || self.stage.alloc_zeroed(0));
+                    self.held.extend(number);
+                    count
+                }
+                Operation::FreeNewestZeroed | Operation::FreeMiddleZeroed => {
+                    let middle = self.held.len() / 2;
+                    let number = match operation {
+                        Operation::FreeMiddleZeroed => self.held.remove(middle),
+                        _ => self.held.pop().expect("a frame"),
+                    };
+                    stepped(self.plan, || self.stage.free_zeroed(0, number)).0
+                }
+                Operation::AllocBulk => {
+                    let list = &mut self.list;
+                    let (count, filled) = stepped(self.plan, || pool.alloc_bulk(list));
+                    assert!(filled > 0);
+                    for taken in list.iter().flatten() {
+                        owners.take(1, taken.number().get(), 1);
+                    }
+                    count
+                }
+                Operation::FreeBulk => {
+                    let list = &mut self.list;
+                    for taken in list.iter().flatten() {
+                        owners.give(1, taken.number().get(), 1);
+                    }
+                    let (count, result) = stepped(self.plan, || pool.free_bulk(list));
+                    result.expect("a free");
                     count
                 }
                 Operation::FreeNewest | Operation::FreeMiddle => {
@@ -506,7 +584,7 @@ mod stepping {
     fn play(stage: &Stage, plan: Plan) -> (u64, u64) {
         CONTEXT.with(|context| context.arm(0, stage.pool, stage.owners, plan.first));
         let (held, blocks) = (Vec::new(), Vec::new());
-        let mut cpu = Stepper { stage, plan, held, blocks, steps: 0 };
+        let mut cpu = Stepper { stage, plan, held, blocks, list: [const { None }; 70], steps: 0 };
         cpu.held.extend((0..200).filter_map(|_| stage.alloc(0)));
         stage.pool.drain().expect("a drain");
         // A split, then the cache, then a refill from the same block.
@@ -520,6 +598,16 @@ mod stepping {
         cpu.run(Operation::FreeMiddle);
         cpu.run(Operation::FreeNewest);
         cpu.run(Operation::FreeBlock);
+        // Zeroed ones: into both sides, and out of them.
+        cpu.run(Operation::FreeNewestZeroed);
+        cpu.run(Operation::AllocZeroed);
+        cpu.run(Operation::FreeMiddleZeroed);
+        cpu.run(Operation::FreeNewestZeroed);
+        cpu.run(Operation::AllocZeroed);
+        cpu.run(Operation::AllocBulk);
+        cpu.run(Operation::FreeBulk);
+        cpu.run(Operation::Drain);
+        cpu.run(Operation::AllocZeroed);
         cpu.run(Operation::Drain);
         // All but one frame back, unstepped; the last one and the drain merge.
         let rest = cpu.held.split_off(1);
@@ -568,7 +656,8 @@ mod stepping {
         CONTEXT.with(|context| context.arm(0, stage.pool, stage.owners, 0));
         let (held, blocks) = (Vec::new(), Vec::new());
         let plan = Plan { first: 0, every: Plan::NEVER, act: Act::Drain };
-        let mut cpu = Stepper { stage: &stage, plan, held, blocks, steps: 0 };
+        let mut cpu =
+            Stepper { stage: &stage, plan, held, blocks, list: [const { None }; 70], steps: 0 };
         let operations =
             [Operation::Alloc, Operation::Alloc, Operation::FreeMiddle, Operation::FreeMiddle];
         let mut served = 0;

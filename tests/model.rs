@@ -178,6 +178,27 @@ impl Cache {
     }
 }
 
+/// What an allocation takes of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pick {
+    /// The lowest frames, at most so many.
+    Lowest(usize),
+    /// The lowest frame that is known to be zero, if a cache's allocation side has one; or else
+    /// the lowest.
+    Zero,
+}
+
+impl Pick {
+    fn of(self, free: u64, zero: u64) -> u64 {
+        let lowest = |bits: u64| bits & bits.wrapping_neg();
+        match self {
+            Self::Lowest(most) => (0..most).fold(0, |all, _| all | lowest(free & !all)),
+            Self::Zero if zero != 0 => lowest(zero),
+            Self::Zero => lowest(free),
+        }
+    }
+}
+
 /// What should be so.
 struct Model {
     managed: Frames,
@@ -204,10 +225,6 @@ impl Model {
     fn cached_elsewhere(&self, cpu: usize) -> u64 {
         let others = self.caches.iter().enumerate().filter(|(other, _)| *other != cpu);
         others.map(|(_, cache)| cache.count()).sum()
-    }
-
-    fn is_cached(&self, frame: u64) -> bool {
-        self.caches.iter().any(|cache| cache.holds(frame))
     }
 
     fn count_free(&self) -> FreeCount {
@@ -293,23 +310,49 @@ impl Model {
 
     /// An allocation that gave `given`; what it must give, where that is determined.
     fn alloc(&mut self, cpu: usize, given: Option<u64>) -> Result<u64, AllocError> {
-        self.ask_others(cpu, |model| model.alloc_once(cpu, given))
+        let (group, bit) =
+            self.ask_others(cpu, |model| model.alloc_once(cpu, Pick::Lowest(1), given))?;
+        self.zero.forget(group, bit);
+        Ok(group * GROUP + u64::from(bit.trailing_zeros()))
     }
 
-    fn alloc_block(&mut self, cpu: usize) -> Result<u64, AllocError> {
-        self.ask_others(cpu, |model| model.alloc_whole(BLOCK))
+    /// The same for a frame of zeros; and whether it has to be cleared.
+    fn alloc_zeroed(&mut self, cpu: usize, given: Option<u64>) -> Result<(u64, bool), AllocError> {
+        let (group, bit) =
+            self.ask_others(cpu, |model| model.alloc_once(cpu, Pick::Zero, given))?;
+        let is_dirty = self.zero.forget(group, bit) == 0;
+        Ok((group * GROUP + u64::from(bit.trailing_zeros()), is_dirty))
+    }
+
+    /// What a list with this many holes gets; `given` is what it got.
+    fn alloc_bulk(&mut self, cpu: usize, holes: usize, given: &[u64]) -> Vec<u64> {
+        let mut due = Vec::new();
+        while due.len() < holes {
+            let (most, next) = ((holes - due.len()).min(64), given.get(due.len()).copied());
+            let pick = Pick::Lowest(most);
+            let some = self.ask_others(cpu, |model| model.alloc_once(cpu, pick, next));
+            let Ok((group, bits)) = some else { break };
+            self.zero.forget(group, bits);
+            let taken = (0..GROUP).filter(|bit| bits >> bit & 1 != 0);
+            due.extend(taken.map(|bit| group * GROUP + bit));
+        }
+        due
+    }
+
+    fn alloc_whole(&mut self, cpu: usize, size: u64) -> Result<u64, AllocError> {
+        self.ask_others(cpu, |model| model.alloc_whole_once(size))
     }
 
     /// An attempt, and if it finds nothing, another one after the others were asked to drain.
-    fn ask_others(
+    fn ask_others<T>(
         &mut self,
         cpu: usize,
-        mut attempt: impl FnMut(&mut Self) -> Option<u64>,
-    ) -> Result<u64, AllocError> {
+        mut attempt: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Result<T, AllocError> {
         let first = attempt(self);
         self.leave(cpu);
-        if let Some(frame) = first {
-            return Ok(frame);
+        if let Some(taken) = first {
+            return Ok(taken);
         }
         for other in (0..CPUS).filter(|other| *other != cpu) {
             if self.caches[other].count() > 0 {
@@ -324,11 +367,14 @@ impl Model {
         second.ok_or(AllocError::OutOfMemory { cached_elsewhere: self.cached_elsewhere(cpu) })
     }
 
-    fn alloc_once(&mut self, cpu: usize, given: Option<u64>) -> Option<u64> {
+    /// The group, and the frames taken of it; what was known of them is still on record.
+    fn alloc_once(&mut self, cpu: usize, pick: Pick, given: Option<u64>) -> Option<(u64, u64)> {
         let Some(cache) = self.caches.get_mut(cpu) else {
-            let frame = self.tree.first()?;
-            self.take(frame, 1);
-            return Some(frame);
+            let (&group, &free) = self.tree.0.first_key_value()?;
+            let bits = pick.of(free, 0);
+            self.tree.remove(group, bits);
+            self.held.insert(group, bits);
+            return Some((group, bits));
         };
         if cache.alloc_side.bits == 0 && cache.free_side.bits != 0 {
             std::mem::swap(&mut cache.alloc_side, &mut cache.free_side);
@@ -343,11 +389,11 @@ impl Model {
             cache.alloc_side = Side { group: Some(group), bits };
         }
         let Side { group, ref mut bits } = cache.alloc_side;
-        let (group, bit) = (group?, *bits & bits.wrapping_neg());
-        *bits &= !bit;
-        self.zero.forget(group, bit);
-        self.held.insert(group, bit);
-        Some(group * GROUP + u64::from(bit.trailing_zeros()))
+        let group = group?;
+        let taken = pick.of(*bits, *bits & self.zero.group(group));
+        *bits &= !taken;
+        self.held.insert(group, taken);
+        Some((group, taken))
     }
 
     /// Moves frames from the tree to the holder.
@@ -357,13 +403,24 @@ impl Model {
         pieces(start, count).for_each(|(group, bits)| _ = self.zero.forget(group, bits));
     }
 
-    fn alloc_whole(&mut self, size: u64) -> Option<u64> {
+    fn alloc_whole_once(&mut self, size: u64) -> Option<u64> {
         let start = self.tree.whole(size).next()?;
         self.take(start, size);
         Some(start)
     }
 
-    fn free_whole(&mut self, start: u64, size: u64) -> Result<(), Found> {
+    /// A CPU's free of a block or a GiB.
+    fn free_whole(&mut self, cpu: usize, start: u64, size: u64) -> Result<(), Found> {
+        let inside = |group: u64| group * GROUP / size == start / size;
+        let sides = self.caches.get(cpu).map(|cache| [cache.alloc_side, cache.free_side]);
+        let sides = sides.into_iter().flatten().filter(|side| side.group.is_some_and(inside));
+        let cached: u64 = sides.map(|side| u64::from(side.bits.count_ones())).sum();
+        let freed = self.free_whole_once(start, size, cached);
+        self.leave(cpu);
+        freed
+    }
+
+    fn free_whole_once(&mut self, start: u64, size: u64, cached: u64) -> Result<(), Found> {
         if !start.is_multiple_of(size) {
             return Err(Found::Misaligned { frames: size });
         }
@@ -376,6 +433,7 @@ impl Model {
             return Err(found);
         }
         match self.tree.count_in(start, size) {
+            0 if cached > 0 => Err(Found::PartlyFree { free: cached }),
             0 => {
                 self.held.remove_range(start, size);
                 self.tree.insert_range(start, size);
@@ -459,6 +517,31 @@ enum Step {
     DrainOffline {
         cpu: usize,
     },
+    AllocZeroed {
+        cpu: usize,
+        count: usize,
+    },
+    /// As `Scatter`, of frames that hold zeros.
+    FreeZeroed {
+        cpu: usize,
+        which: Index,
+        count: usize,
+        stride: u64,
+    },
+    /// A list with a frame in every `full`-th place.
+    AllocBulk {
+        cpu: usize,
+        places: usize,
+        full: usize,
+    },
+    /// A list of every `stride`-th frame, the last one again, and holes.
+    FreeBulk {
+        cpu: usize,
+        which: Index,
+        count: usize,
+        stride: u64,
+        twice: Option<Index>,
+    },
     AllocBlock {
         cpu: usize,
         count: usize,
@@ -480,8 +563,11 @@ enum Step {
         which: Index,
         bits: u64,
     },
-    AllocGiant,
+    AllocGiant {
+        cpu: usize,
+    },
     FreeGiant {
+        cpu: usize,
         which: Index,
         off_by: u64,
     },
@@ -515,8 +601,20 @@ fn step() -> impl Strategy<Value = Step> {
         2 => which().prop_map(|which| Step::TreeFree { which }),
         3 => (0..70u32, any::<u64>()).prop_map(|(take, zero)| Step::Refill { take, zero }),
         2 => (which(), any::<u64>()).prop_map(|(which, bits)| Step::BadFlush { which, bits }),
-        1 => Just(Step::AllocGiant),
-        1 => (which(), off_by()).prop_map(|(which, off_by)| Step::FreeGiant { which, off_by }),
+        1 => cpu().prop_map(|cpu| Step::AllocGiant { cpu }),
+        1 => (cpu(), which(), off_by())
+            .prop_map(|(cpu, which, off_by)| Step::FreeGiant { cpu, which, off_by }),
+        4 => (cpu(), 1..100usize).prop_map(|(cpu, count)| Step::AllocZeroed { cpu, count }),
+        4 => (cpu(), which(), 1..200usize, 1..20u64).prop_map(|(cpu, which, count, stride)| {
+            Step::FreeZeroed { cpu, which, count, stride }
+        }),
+        2 => (cpu(), 1..300usize, 2..90usize)
+            .prop_map(|(cpu, places, full)| Step::AllocBulk { cpu, places, full }),
+        2 => (cpu(), which(), 1..300usize, 1..9u64, prop::option::of(which())).prop_map(
+            |(cpu, which, count, stride, twice)| {
+                Step::FreeBulk { cpu, which, count, stride, twice }
+            }
+        ),
         1 => cpu().prop_map(|cpu| Step::Exhaust { cpu }),
     ]
 }
@@ -604,41 +702,94 @@ impl Both {
         assert_eq!(said, refused(number, self.model.free(cpu, number)), "free on CPU {cpu}");
     }
 
-    fn alloc_block(&mut self, cpu: usize) -> bool {
+    fn alloc_zeroed(&mut self, cpu: usize) -> bool {
         Threads::become_cpu(cpu);
-        let given = self.pool.alloc_block().map(|frame| frame.into_number().get());
-        assert_eq!(given, self.model.alloc_block(cpu), "alloc_block on CPU {cpu}");
+        let cleared = Cell::new(None);
+        let given = self.pool.alloc_zeroed(|frame| cleared.set(Some(frame.number())));
+        let given = given.map(|frame| {
+            assert!(cleared.get().is_none_or(|cleared| cleared == frame.number()));
+            (frame.into_number().get(), cleared.get().is_some())
+        });
+        let number = given.ok().map(|(number, _)| number);
+        assert_eq!(given, self.model.alloc_zeroed(cpu, number), "alloc_zeroed on CPU {cpu}");
         given.is_ok()
     }
 
-    fn free_block(&mut self, cpu: usize, first: u64) {
-        let free = self.model.tree.count_in(first, BLOCK);
-        let is_cached = (first..first + BLOCK).any(|frame| self.model.is_cached(frame));
-        if first.is_multiple_of(BLOCK) && free == 0 && is_cached {
+    /// A free of a held frame that is zero.
+    fn free_zeroed(&mut self, cpu: usize, number: u64) {
+        Threads::become_cpu(cpu);
+        // SAFETY: the tests use no memory; the model says that it is zero from now on.
+        let said = unsafe { self.pool.free_zeroed(frame(number)) };
+        self.model.zero.insert(number / GROUP, 1 << (number % GROUP));
+        assert_eq!(said, refused(number, self.model.free(cpu, number)), "on CPU {cpu}");
+    }
+
+    fn alloc_bulk(&mut self, cpu: usize, places: usize, full: usize) {
+        Threads::become_cpu(cpu);
+        const OWN: u64 = 1 << 39;
+        let place = |at: usize| at.is_multiple_of(full).then(|| frame(OWN + at as u64));
+        let mut list: Vec<_> = (0..places).map(place).collect();
+        let holes = list.iter().filter(|place| place.is_none()).count();
+        let filled = self.pool.alloc_bulk(&mut list);
+        for at in (0..places).step_by(full) {
+            assert_eq!(list[at].take(), Some(frame(OWN + at as u64)), "was full before");
+        }
+        let given: Vec<_> = list.into_iter().flatten().map(|f| f.into_number().get()).collect();
+        assert_eq!(given.len(), filled);
+        assert_eq!(given, self.model.alloc_bulk(cpu, holes, &given), "in bulk on CPU {cpu}");
+    }
+
+    fn free_bulk(&mut self, cpu: usize, numbers: &[u64]) {
+        Threads::become_cpu(cpu);
+        let hole = |at: &usize| at.is_multiple_of(10);
+        let mut list = Vec::new();
+        for &number in numbers {
+            list.extend(hole(&list.len()).then_some(None));
+            list.push(Some(frame(number)));
+        }
+        let mut due = Ok(());
+        for turn in list.chunks(64) {
+            for number in turn.iter().flatten().map(|frame| frame.number().get()) {
+                due = due.and(refused(number, self.model.free_once(cpu, number)));
+            }
+            self.model.leave(cpu);
+        }
+        assert_eq!(self.pool.free_bulk(&mut list), due, "in bulk on CPU {cpu}");
+        assert!(list.iter().all(Option::is_none));
+    }
+
+    fn alloc_block(&mut self, cpu: usize) -> bool {
+        self.alloc_whole(cpu, BLOCK)
+    }
+
+    fn alloc_whole(&mut self, cpu: usize, size: u64) -> bool {
+        Threads::become_cpu(cpu);
+        let given = if size == BLOCK { self.pool.alloc_block() } else { self.pool.alloc_giant() };
+        let given = given.map(|frame| frame.into_number().get());
+        assert_eq!(given, self.model.alloc_whole(cpu, size), "{size} frames on CPU {cpu}");
+        given.is_ok()
+    }
+
+    fn free_whole(&mut self, cpu: usize, first: u64, size: u64) {
+        let mut others = (0..CPUS).filter(|other| *other != cpu).flat_map(|other| {
+            let Cache { alloc_side, free_side, .. } = self.model.caches[other];
+            [alloc_side, free_side]
+        });
+        let inside = |group: u64| group * GROUP / size == first / size;
+        let cached = others.any(|side| side.bits != 0 && side.group.is_some_and(inside));
+        let free = self.model.tree.count_in(first, size);
+        if first.is_multiple_of(size) && free == 0 && cached {
             return;
         }
         Threads::become_cpu(cpu);
-        let said = self.pool.free_block(frame(first));
-        assert_eq!(said, refused(first, self.model.free_whole(first, BLOCK)), "free_block");
-        self.model.leave(cpu);
-    }
-
-    fn alloc_giant(&mut self) -> bool {
-        let given = number(self.pool.tree().expect("a tree").alloc_giant());
-        assert_eq!(given, self.model.alloc_whole(GIANT), "alloc_giant");
-        given.is_some()
-    }
-
-    fn free_giant(&mut self, first: u64) {
-        let free = self.model.tree.count_in(first, GIANT);
-        let caches = &self.model.caches;
-        let groups = caches.iter().flat_map(|cache| [cache.alloc_side, cache.free_side]);
-        let mut cached = groups.filter(|side| side.bits != 0).filter_map(|side| side.group);
-        if free == 0 && cached.any(|group| group * GROUP / GIANT == first / GIANT) {
-            return;
-        }
-        let said = self.pool.tree().expect("a tree").free_giant(frame(first));
-        assert_eq!(said, refused(first, self.model.free_whole(first, GIANT)), "free_giant");
+        let first_frame = frame(first);
+        let said = if size == BLOCK {
+            self.pool.free_block(first_frame)
+        } else {
+            self.pool.free_giant(first_frame)
+        };
+        let due = refused(first, self.model.free_whole(cpu, first, size));
+        assert_eq!(said, due, "{size} frames on CPU {cpu}");
     }
 
     fn tree_alloc(&mut self) {
@@ -742,8 +893,24 @@ impl Both {
             }
             Step::DrainOffline { cpu } => self.drain_offline(cpu),
             Step::AllocBlock { cpu, count } => _ = (0..count).all(|_| self.alloc_block(cpu)),
+            Step::AllocZeroed { cpu, count } => _ = (0..count).all(|_| self.alloc_zeroed(cpu)),
+            Step::FreeZeroed { cpu, which, count, stride } => {
+                for number in self.held_from(&which, count, stride) {
+                    self.free_zeroed(cpu, number);
+                }
+            }
+            Step::AllocBulk { cpu, places, full } => self.alloc_bulk(cpu, places, full),
+            Step::FreeBulk { cpu, which, count, stride, twice } => {
+                let mut numbers = self.held_from(&which, count, stride);
+                if !numbers.is_empty()
+                    && let Some(twice) = twice
+                {
+                    numbers.push(*twice.get(&numbers));
+                }
+                self.free_bulk(cpu, &numbers);
+            }
             Step::FreeBlock { cpu, which, off_by } => {
-                self.free_block(cpu, self.managed(&which) / BLOCK * BLOCK + off_by);
+                self.free_whole(cpu, self.managed(&which) / BLOCK * BLOCK + off_by, BLOCK);
             }
             Step::TreeAlloc => self.tree_alloc(),
             Step::TreeFree { which } => {
@@ -754,9 +921,9 @@ impl Both {
             }
             Step::Refill { take, zero } => self.refill(take, zero),
             Step::BadFlush { which, bits } => self.bad_flush(self.managed(&which), bits),
-            Step::AllocGiant => _ = self.alloc_giant(),
-            Step::FreeGiant { which, off_by } => {
-                self.free_giant(self.managed(&which) / GIANT * GIANT + off_by);
+            Step::AllocGiant { cpu } => _ = self.alloc_whole(cpu, GIANT),
+            Step::FreeGiant { cpu, which, off_by } => {
+                self.free_whole(cpu, self.managed(&which) / GIANT * GIANT + off_by, GIANT);
             }
             Step::Exhaust { cpu } => self.exhaust(cpu),
         }
@@ -779,13 +946,16 @@ impl Both {
     }
 
     fn free_some(&mut self, cpu: usize, which: &Index, count: usize, stride: u64) {
-        let Some(mut at) = self.held(which) else { return };
-        for _ in 0..count {
-            if self.model.held.contains(at) {
-                self.free(cpu, at);
-            }
-            at += stride;
+        for number in self.held_from(which, count, stride) {
+            self.free(cpu, number);
         }
+    }
+
+    /// The held ones of every `stride`-th frame from a held one upward.
+    fn held_from(&self, which: &Index, count: usize, stride: u64) -> Vec<u64> {
+        let Some(first) = self.held(which) else { return Vec::new() };
+        let frames = (0..count as u64).map(|at| first + at * stride);
+        frames.filter(|number| self.model.held.contains(*number)).collect()
     }
 
     fn drain_offline(&mut self, cpu: usize) {
@@ -796,7 +966,7 @@ impl Both {
 
     /// Takes everything, in the largest sizes first, and once more to see the error.
     fn exhaust(&mut self, cpu: usize) {
-        while self.alloc_giant() {}
+        while self.alloc_whole(cpu, GIANT) {}
         while self.alloc_block(cpu) {}
         while self.alloc(cpu) {}
         assert!(!self.alloc(cpu));
@@ -838,7 +1008,7 @@ impl Both {
         (0..=CPUS).for_each(|cpu| self.drain_offline(cpu));
         let blocks: Vec<_> = self.model.held.whole(BLOCK).collect();
         for block in blocks {
-            self.free_block(block as usize / 512 % CPUS, block);
+            self.free_whole(block as usize / 512 % CPUS, block, BLOCK);
         }
         while let Some(frame) = self.model.held.first() {
             self.free(frame as usize / 64 % (CPUS + 1), frame);

@@ -11,8 +11,8 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use frametree::{
-    AllocError, CpuId, FrameNumber, FramePool, FrameRange, FrameTree, FreeCount, NumberRange,
-    Request,
+    AllocError, CpuId, Frame, FrameNumber, FramePool, FrameRange, FrameTree, FreeCount,
+    NumberRange, PageCache, Request,
 };
 use support::{BLOCK, Crew, Dice, GIANT, Owners, Threads, frame, pool};
 
@@ -76,10 +76,61 @@ impl Stage {
         Some(number)
     }
 
+    fn alloc_bulk(&self, cpu: usize, count: usize) -> Vec<u64> {
+        let mut list: Vec<_> = (0..count).map(|_| None).collect();
+        let filled = self.pool.alloc_bulk(&mut list);
+        assert!(list[..filled].iter().all(Option::is_some));
+        assert!(list[filled..].iter().all(Option::is_none));
+        let numbers: Vec<_> = list.into_iter().flatten().map(|f| f.into_number().get()).collect();
+        numbers.iter().for_each(|number| self.owners.take(cpu + 1, *number, 1));
+        numbers
+    }
+
+    fn free_bulk(&self, owner: usize, numbers: Vec<u64>) {
+        numbers.iter().for_each(|number| self.owners.give(owner + 1, *number, 1));
+        let mut list: Vec<_> = numbers.into_iter().map(|number| Some(frame(number))).collect();
+        self.pool.free_bulk(&mut list).unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// A free by any CPU of what CPU `owner` has allocated.
     fn free(&self, owner: usize, number: u64) {
         self.owners.give(owner + 1, number, 1);
         self.pool.free(frame(number)).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// One of zeros, which is looked at; and whether it had to be cleared.
+    fn alloc_zeroed(&self, cpu: usize) -> Option<(u64, bool)> {
+        let mut is_cleared = false;
+        let clear = |frame: &Frame| {
+            self.owners.clear(frame.number().get());
+            is_cleared = true;
+        };
+        let number = self.pool.alloc_zeroed(clear).ok()?.into_number().get();
+        assert!(self.owners.is_clear(number), "frame {number:#x} is dirty");
+        self.owners.take(cpu + 1, number, 1);
+        Some((number, is_cleared))
+    }
+
+    /// A free of what CPU `owner` has allocated and clears now.
+    fn free_zeroed(&self, owner: usize, number: u64) {
+        self.owners.clear(number);
+        self.owners.give(owner + 1, number, 1);
+        // SAFETY: it holds zeros.
+        unsafe { self.pool.free_zeroed(frame(number)) }.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Takes what is free in a group of the tree and gives it back with all of it cleared.
+    fn clear_ahead(&self) {
+        let Ok(cache) = self.tree().refill() else { return };
+        let (base, free) = (cache.base(), cache.free());
+        for number in (0..64).filter(|bit| free >> bit & 1 != 0).map(|bit| base.get() + bit) {
+            let is_known = cache.known_zero() >> (number % 64) & 1 != 0;
+            assert!(!is_known || self.owners.is_clear(number), "frame {number:#x} is dirty");
+            self.owners.clear(number);
+        }
+        // SAFETY: the same frames again, which hold zeros.
+        let mut cache = unsafe { PageCache::from_parts(base, free, free) };
+        cache.flush(self.tree()).unwrap_or_else(|error| panic!("{error}"));
     }
 
     fn alloc_block(&self, cpu: usize) -> Option<u64> {
@@ -226,6 +277,55 @@ fn frames_are_replaced_at_random() {
         held.into_iter().for_each(|number| stage.free(cpu, number));
         stage.pool.drain().expect("a drain");
     });
+    stage.is_as_at_first();
+}
+
+/// Frames are used dirty and clean, one by one, in bulk and as blocks, while some CPUs have no
+/// slot and some clear what is free: nobody gets a dirty one as zeroed.
+#[test]
+fn a_frame_that_is_said_to_be_zero_is() {
+    let stage = Stage::new(6, &[(3, 6 * BLOCK + 77)]);
+    let known = stage.on_all(|cpu| {
+        // The last one has no slot.
+        Threads::become_cpu(if cpu == 5 { 6 } else { cpu });
+        let mut dice = Dice::new(cpu as u64);
+        let (mut held, mut known) = (Vec::new(), 0u64);
+        for _ in 0..8_000 {
+            match dice.below(16) {
+                0..5 => {
+                    let Some((number, is_cleared)) = stage.alloc_zeroed(cpu) else { continue };
+                    held.push(number);
+                    known += u64::from(!is_cleared);
+                }
+                5 => held.extend(stage.alloc(cpu)),
+                6 => held.extend(stage.alloc_bulk(cpu, dice.below(90) as usize)),
+                7 => {
+                    let keep = held.len().saturating_sub(dice.below(90) as usize);
+                    stage.free_bulk(cpu, held.split_off(keep));
+                }
+                8 => stage.clear_ahead(),
+                9 => {
+                    if let Some(block) = stage.alloc_block(cpu) {
+                        stage.free_block(cpu, block);
+                    }
+                }
+                10 => drop(stage.pool.drain().expect("a drain")),
+                what if !held.is_empty() => {
+                    let at = dice.below(held.len() as u64) as usize;
+                    let number = held.swap_remove(at);
+                    match what {
+                        11..14 => stage.free_zeroed(cpu, number),
+                        _ => stage.free(cpu, number),
+                    }
+                }
+                _ => {}
+            }
+        }
+        stage.free_bulk(cpu, held);
+        known
+    });
+    let known: u64 = known.iter().sum();
+    assert!(known > 1000, "only {known} frames were known to be zero");
     stage.is_as_at_first();
 }
 

@@ -3,13 +3,13 @@
 
 use super::{World, explore, spawn};
 use crate::request::Request;
-use crate::tree::Contents;
+use crate::tree::Wanted;
 
 impl World {
     /// A run, if one is found. Not used by anybody.
     fn run(&self, cpu: usize, count: u64) -> Option<(u64, u64)> {
         let writer = self.tree.sole_writer(cpu);
-        let run = self.tree.alloc_run_with(writer, &Request::new(count), Contents::Any).ok()?;
+        let run = self.tree.alloc_run_with(writer, &Request::new(count), Wanted::Any).ok()?;
         let numbers = run.into_numbers();
         Some((numbers.start().get(), numbers.end().get()))
     }

@@ -33,7 +33,7 @@ use crate::error::{AllocError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES};
 use crate::request::Request;
-use crate::tree::{Contents, FrameTree};
+use crate::tree::{FrameTree, Wanted};
 
 /// A tree of a few frames, and their contents.
 pub struct World {
@@ -143,7 +143,7 @@ impl World {
     /// The lowest run that meets the request, used at once.
     pub fn alloc_run(&self, cpu: usize, request: &Request) -> Result<FrameRange, AllocError> {
         let writer = self.tree.sole_writer(cpu);
-        let run = self.tree.alloc_run_with(writer, request, Contents::Any)?;
+        let run = self.tree.alloc_run_with(writer, request, Wanted::Any)?;
         self.touch_run(run.numbers());
         Ok(run)
     }

@@ -12,10 +12,10 @@
 use super::levels::{announce, give_block, merge_block, merge_giant};
 use super::longest::widen;
 use super::{FrameTree, free_in};
-use crate::cache::PageCache;
+use crate::cache::{PageCache, empty_out};
 use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError};
-use crate::frame::FrameNumber;
+use crate::frame::{Frame, FrameNumber};
 use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_FRAMES};
 use crate::journal::{Counter, Step, Writer};
 use crate::node::{Edge, Fill, give};
@@ -58,6 +58,24 @@ impl<'m> FrameTree<'m> {
         frame: FrameNumber,
     ) -> Result<(), FreeError> {
         self.give_back(writer, Group::of(frame), bit_of(frame), 0)
+    }
+
+    /// [`FrameTree::free_zeroed`], in this writer's journal.
+    pub(crate) fn free_zeroed_with(
+        &self,
+        writer: Writer<'_>,
+        frame: FrameNumber,
+    ) -> Result<(), FreeError> {
+        self.give_back(writer, Group::of(frame), bit_of(frame), bit_of(frame))
+    }
+
+    /// [`FrameTree::free_bulk`], in this writer's journal.
+    pub(crate) fn free_bulk_with(
+        &self,
+        writer: Writer<'_>,
+        frames: &mut [Option<Frame>],
+    ) -> Result<(), FreeError> {
+        empty_out(frames, |some| self.give_back(writer, Group::of(some.base()), some.free(), 0))
     }
 
     /// [`FrameTree::flush`], in this writer's journal.
@@ -139,24 +157,32 @@ impl<'m> FrameTree<'m> {
         writer: Writer<'_>,
         first: FrameNumber,
     ) -> Result<(), FreeError> {
-        let giant = self.locate_aligned(first, GIANT_FRAMES)?;
-        let refused = |found| FreeError { frame: first, found };
-        if !giant.is_full() {
-            return Err(refused(Found::Unmanaged));
-        }
-        if giant.is_free() || giant.written().is_none() {
-            return Err(refused(Found::FreeGiant));
-        }
-        let free: u64 = giant.blocks().map(free_in).sum();
-        if free != 0 {
-            return Err(refused(Found::PartlyFree { free }));
-        }
+        let giant = self.check_giant(first)?;
         let _step = writer.begin();
         if give(&giant.cluster.free, giant.mask).overlap != 0 {
-            return Err(refused(Found::FreeGiant));
+            return Err(FreeError { frame: first, found: Found::FreeGiant });
         }
         writer.add(Counter::Returned, GIANT_FRAMES);
         Ok(())
+    }
+
+    /// Looks whether a whole GiB may be freed, as far as the tree knows.
+    ///
+    /// # Errors
+    /// What was found instead.
+    pub(crate) fn check_giant(&self, first: FrameNumber) -> Result<&'m Giant<'m>, FreeError> {
+        let giant = self.locate_aligned(first, GIANT_FRAMES)?;
+        let refused = |found| Err(FreeError { frame: first, found });
+        if !giant.is_full() {
+            return refused(Found::Unmanaged);
+        }
+        if giant.is_free() || giant.written().is_none() {
+            return refused(Found::FreeGiant);
+        }
+        match giant.blocks().map(free_in).sum() {
+            0 => Ok(giant),
+            free => refused(Found::PartlyFree { free }),
+        }
     }
 
     /// The giant of something large, which may have frames that are not managed.

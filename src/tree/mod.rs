@@ -38,10 +38,10 @@ mod verify;
 pub use verify::Broken;
 
 pub(crate) use free::{Opening, check_above, give_frames, refuse};
-pub(crate) use runs::Contents;
+pub(crate) use runs::Wanted;
 pub(crate) use search::{HomeCell, Refill};
 
-use crate::cache::PageCache;
+use crate::cache::{PageCache, fill_holes};
 use crate::directory::{Block, Directory, Group};
 use crate::error::{AllocError, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
@@ -121,6 +121,43 @@ impl<'m> FrameTree<'m> {
         self.free_with(self.shared_writer(), frame.into_number())
     }
 
+    /// Takes the lowest free frame, and has it cleared by `clear` unless its contents are known
+    /// to be zero.
+    ///
+    /// # Errors
+    /// As [`FrameTree::alloc`].
+    pub fn alloc_zeroed(&self, clear: impl FnOnce(&Frame)) -> Result<Frame, OutOfMemory> {
+        Ok(self.alloc_known_with(self.shared_writer())?.cleared(clear))
+    }
+
+    /// Gives a frame back that holds zeros, and records that.
+    ///
+    /// # Errors
+    /// As [`FrameTree::free`].
+    ///
+    /// # Safety
+    /// Every byte of the frame is 0, and nobody will write to it before it is handed out again:
+    /// its next owner gets it as zeroed.
+    pub unsafe fn free_zeroed(&self, frame: Frame) -> Result<(), FreeError> {
+        self.free_zeroed_with(self.shared_writer(), frame.into_number())
+    }
+
+    /// Fills the holes (`None`) of a list, in order, with single frames, the lowest free ones.
+    /// Returns how many it has filled: all, unless the tree was out of memory as in
+    /// [`FrameTree::alloc`]. One read-modify-write for what it takes of a word, up to 64 frames.
+    pub fn alloc_bulk(&self, frames: &mut [Option<Frame>]) -> usize {
+        fill_holes(frames, |most| self.alloc_some_with(self.shared_writer(), most).ok())
+    }
+
+    /// Takes all frames out of a list and gives them back: with one read-modify-write what lies
+    /// in one group of 64 and stands together.
+    ///
+    /// # Errors
+    /// The first that is found, as in [`FrameTree::free`]; all other frames are back.
+    pub fn free_bulk(&self, frames: &mut [Option<Frame>]) -> Result<(), FreeError> {
+        self.free_bulk_with(self.shared_writer(), frames)
+    }
+
     /// Takes all free frames of the lowest group of 64 that has any.
     ///
     /// # Errors
@@ -183,7 +220,7 @@ impl<'m> FrameTree<'m> {
     /// its frames and one is not free; else [`AllocError::NoRun`], as exact as
     /// [`FrameTree::alloc`].
     pub fn alloc_run(&self, request: &Request) -> Result<FrameRange, AllocError> {
-        self.alloc_run_with(self.shared_writer(), request, Contents::Any)
+        self.alloc_run_with(self.shared_writer(), request, Wanted::Any)
     }
 
     /// The same, and shows those of the frames to `clear` that are not known to be zero, stretch
@@ -196,7 +233,7 @@ impl<'m> FrameTree<'m> {
         request: &Request,
         mut clear: impl FnMut(NumberRange),
     ) -> Result<FrameRange, AllocError> {
-        self.alloc_run_with(self.shared_writer(), request, Contents::Zero(&mut clear))
+        self.alloc_run_with(self.shared_writer(), request, Wanted::Zero(&mut clear))
     }
 
     /// Gives contiguous frames back: a run, a part of one, or neighbours from several

@@ -27,7 +27,7 @@ use crate::root::{Giant, Nodes};
 use crate::sync::Ordering;
 
 /// What the contents of a run should be.
-pub(crate) enum Contents<'c> {
+pub(crate) enum Wanted<'c> {
     /// Whatever they are.
     Any,
     /// Zero: those that are not known to be are shown to this.
@@ -134,7 +134,7 @@ impl<'m> FrameTree<'m> {
         &self,
         writer: Writer<'_>,
         request: &Request,
-        contents: Contents<'_>,
+        contents: Wanted<'_>,
     ) -> Result<FrameRange, AllocError> {
         request.check().map_err(AllocError::Request)?;
         let run = match self.prove(writer, || self.search_run(writer, request)) {
@@ -142,8 +142,8 @@ impl<'m> FrameTree<'m> {
             Err(OutOfMemory) => return Err(self.why_no_run(writer, request)),
         };
         match contents {
-            Contents::Any => self.take_contents(run, |_| ()),
-            Contents::Zero(clear) => self.take_contents(run, clear),
+            Wanted::Any => self.take_contents(run, |_| ()),
+            Wanted::Zero(clear) => self.take_contents(run, clear),
         }
         Ok(FrameRange::owned(run))
     }

@@ -21,13 +21,13 @@ use super::levels::{
     Hint, forget_zero, lower, make_all_ready, make_ready, retire, split_block, split_giant,
     take_zeroes,
 };
-use crate::cache::PageCache;
+use crate::cache::{Known, PageCache};
 use crate::directory::{Block, mask_between};
 use crate::error::OutOfMemory;
 use crate::frame::{Frame, FrameNumber};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Writer, standstill};
-use crate::node::{take_all, take_lowest};
+use crate::node::{take_all, take_lowest, take_some};
 use crate::root::{Cluster, Giant, Nodes};
 use crate::sync::{Link, Ordering, Word, pause};
 
@@ -75,8 +75,8 @@ enum Mark {
 /// How much to take from a word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Amount {
-    /// One frame, the lowest.
-    Frame,
+    /// The lowest frames, at most so many.
+    Frames(u32),
     /// All that is there.
     Word,
 }
@@ -102,10 +102,25 @@ struct Walk<'m> {
 impl<'m> FrameTree<'m> {
     /// [`FrameTree::alloc`], in this writer's journal.
     pub(crate) fn alloc_with(&self, writer: Writer<'_>) -> Result<Frame, OutOfMemory> {
-        let one = self.prove(writer, || self.search(writer, Amount::Frame, Join::Anybody))?.cache;
-        writer.add(Counter::Taken, 1);
-        let frame = one.base().get() + u64::from(one.free().trailing_zeros());
-        Ok(Frame::owned(FrameNumber::new(frame)))
+        self.alloc_known_with(writer).map(|known| known.frame)
+    }
+
+    /// The same, with what is known of the frame's contents.
+    pub(crate) fn alloc_known_with(&self, writer: Writer<'_>) -> Result<Known, OutOfMemory> {
+        self.alloc_some_with(writer, 1).map(PageCache::into_one)
+    }
+
+    /// The lowest frames of the lowest word that has any; at most `most`, which is not 0. One
+    /// read-modify-write from a partly used block.
+    pub(crate) fn alloc_some_with(
+        &self,
+        writer: Writer<'_>,
+        most: u32,
+    ) -> Result<PageCache, OutOfMemory> {
+        let search = || self.search(writer, Amount::Frames(most), Join::Anybody);
+        let some = self.prove(writer, search)?.cache;
+        writer.add(Counter::Taken, u64::from(some.free().count_ones()));
+        Ok(some)
     }
 
     /// [`FrameTree::refill`], in this writer's journal.
@@ -312,7 +327,7 @@ fn harvest<'m>(writer: Writer<'_>, block: Block<'m>, amount: Amount) -> Option<R
     // ORDERING: a look; `split_block` claims.
     if blocks.is_set(block.index, Ordering::Acquire) {
         let kept = match amount {
-            Amount::Frame => 1,
+            Amount::Frames(most) => WORD_BITS.min(u64::from(most)) as usize,
             Amount::Word => WORD_BITS as usize,
         };
         if split_block(writer, block, 0..kept) {
@@ -328,7 +343,7 @@ fn harvest<'m>(writer: Writer<'_>, block: Block<'m>, amount: Amount) -> Option<R
     for (index, word) in block.leaf().words().enumerate() {
         let bits = match amount {
             Amount::Word => take_all(word),
-            Amount::Frame => take_lowest(word),
+            Amount::Frames(most) => take_some(word, most),
         };
         if let Some(bits) = bits {
             return Some(Refill::of(block, index, bits));

@@ -67,13 +67,30 @@ pub const BLOCK: u64 = 512;
 /// GiBs in frames.
 pub const GIANT: u64 = 512 * 512;
 
-/// Who owns which frame, as the callers see it: each frame has one owner, or none.
-pub struct Owners(Vec<AtomicU8>);
+/// Who owns which frame, as the callers see it: each frame has one owner, or none. And what is in
+/// it: whoever gets a frame writes to it, and may clear it later.
+pub struct Owners {
+    owners: Vec<AtomicU8>,
+    zeroed: Vec<AtomicBool>,
+}
 
 impl Owners {
-    /// Nobody owns any of the frames below `end`.
+    /// Nobody owns any of the frames below `end`, and all hold something.
     pub fn new(end: u64) -> Self {
-        Self((0..end).map(|_| AtomicU8::new(0)).collect())
+        Self {
+            owners: (0..end).map(|_| AtomicU8::new(0)).collect(),
+            zeroed: (0..end).map(|_| AtomicBool::new(false)).collect(),
+        }
+    }
+
+    /// The frame's owner clears it.
+    pub fn clear(&self, frame: u64) {
+        self.zeroed[frame as usize].store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a frame is clear; for its owner.
+    pub fn is_clear(&self, frame: u64) -> bool {
+        self.zeroed[frame as usize].load(Ordering::Relaxed)
     }
 
     /// `who` (not 0) got `count` frames from `first` on: nobody may own one.
@@ -89,7 +106,10 @@ impl Owners {
     /// The same for those who must not panic.
     pub fn pass(&self, from: u8, to: u8, first: u64, count: u64) -> Result<(), WrongOwner> {
         for frame in first..first + count {
-            let owner = self.0[frame as usize].swap(to, Ordering::AcqRel);
+            if from == 0 {
+                self.zeroed[frame as usize].store(false, Ordering::Relaxed);
+            }
+            let owner = self.owners[frame as usize].swap(to, Ordering::AcqRel);
             if owner != from {
                 return Err(WrongOwner { frame, owner, from, to });
             }
@@ -99,7 +119,7 @@ impl Owners {
 
     /// How many frames have an owner.
     pub fn count(&self) -> usize {
-        self.0.iter().filter(|owner| owner.load(Ordering::Acquire) != 0).count()
+        self.owners.iter().filter(|owner| owner.load(Ordering::Acquire) != 0).count()
     }
 }
 
