@@ -7,6 +7,7 @@
 
 #[path = "../tests/support/mod.rs"]
 mod support;
+mod table;
 
 use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,31 +19,12 @@ use cpu_time::ThreadTime;
 
 use frametree::{CpuId, Cpus, Frame, FrameNumber, FramePool, Layout, MemoryMap};
 use support::{Dice, GIANT, Threads};
+use table::{Row, median, print_rows};
 
 const ROUNDS: usize = 31;
 const MEMORY: u64 = 8 * GIANT;
 
 static POOL: FramePool<Threads> = FramePool::new(Threads);
-
-/// A row of the table.
-struct Row {
-    name: String,
-    figure: String,
-    target: &'static str,
-    verdict: &'static str,
-}
-
-impl Row {
-    fn new(name: &str, figure: String, target: &'static str, is_met: bool) -> Self {
-        let verdict = if is_met { "met" } else { "MISSED" };
-        Self { name: name.into(), figure, target, verdict }
-    }
-
-    /// A row without a target: what the others are to be read by.
-    fn plain(name: &str, figure: String) -> Self {
-        Self { name: name.into(), figure, target: "", verdict: "" }
-    }
-}
 
 fn main() {
     // `cargo test --benches` only wants to know that it builds.
@@ -76,33 +58,11 @@ fn pin(core: usize) {
     }
 }
 
-fn print_rows(rows: &[Row]) {
-    let head = Row { name: "row".into(), figure: "figure".into(), target: "target", verdict: "" };
-    let width = |cell: fn(&Row) -> &str| {
-        rows.iter().chain([&head]).map(|row| cell(row).len()).max().unwrap_or_default()
-    };
-    let (name, figure, target, verdict) =
-        (width(|r| &r.name), width(|r| &r.figure), width(|r| r.target), width(|r| r.verdict));
-    let print = |row: &Row| {
-        let Row { name: n, figure: f, target: t, verdict: v } = row;
-        println!("| {n:name$} | {f:figure$} | {t:target$} | {v:verdict$} |");
-    };
-    print(&head);
-    let line = |width| "-".repeat(width + 2);
-    println!("|{}|{}|{}|{}|", line(name), line(figure), line(target), line(verdict));
-    rows.iter().for_each(print);
-}
-
 /// Nanoseconds for each of `count` things that `work` does.
 fn time(count: u64, work: impl FnOnce()) -> f64 {
     let start = ThreadTime::now();
     work();
     start.elapsed().as_nanos() as f64 / count as f64
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// One locked read-modify-write on a private line.

@@ -6,6 +6,7 @@
 
 #[path = "../tests/support/mod.rs"]
 mod support;
+mod table;
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -14,6 +15,7 @@ use cpu_time::ThreadTime;
 
 use frametree::{AllocError, FrameNumber, FramePool, FrameRange, Layout, NumberRange, Request};
 use support::{BLOCK, Dice, GIANT, Threads};
+use table::{Row, median, print_rows};
 
 const ROUNDS: usize = 15;
 const MEMORY: u64 = 8 * GIANT;
@@ -23,9 +25,16 @@ fn main() {
     if !std::env::args().any(|arg| arg == "--bench") {
         return;
     }
-    fragmented();
-    far_away();
-    failing();
+    println!("runs of frames: medians of {ROUNDS} rounds\n");
+    let mut rows = small();
+    rows.extend(fragmented());
+    rows.extend(far_away());
+    rows.extend(failing());
+    print_rows(&rows);
+}
+
+fn nanoseconds(name: String, figure: f64, target: &'static str, limit: f64) -> Row {
+    Row::new(&name, format!("{figure:.1} ns"), target, figure <= limit)
 }
 
 /// A pool of so many frames, all free.
@@ -37,11 +46,6 @@ fn pool(frames: u64) -> &'static FramePool<Threads> {
         unsafe { pool.init_in(map, 1, storage) }.expect("a pool");
     });
     pool
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// A number with this mean, at least 1: most are small, some are large.
@@ -89,58 +93,63 @@ fn replace(pool: &FramePool<Threads>, count: u64) -> f64 {
     figure
 }
 
-fn fragmented() {
-    let whole = pool(MEMORY);
-    for count in [2, 4, 8] {
+/// Small runs of memory that is all free, from the cache and back.
+fn small() -> Vec<Row> {
+    const PAIRS: u32 = 100_000;
+    let pool = pool(MEMORY);
+    let row = |count| {
         let request = Request::new(count);
-        let mut figures: Vec<_> = (0..ROUNDS)
-            .map(|_| {
-                let start = ThreadTime::now();
-                for _ in 0..100_000 {
-                    let run = whole.alloc_run(black_box(&request)).expect("a run");
-                    whole.free_run(run).expect("a free");
-                }
-                start.elapsed().as_nanos() as f64 / 100_000.0
-            })
-            .collect();
-        println!("{count} frames, alloc + free: {:.1} ns (target 5)", median(&mut figures));
-    }
+        let round = || {
+            let start = ThreadTime::now();
+            for _ in 0..PAIRS {
+                let run = pool.alloc_run(black_box(&request)).expect("a run");
+                pool.free_run(run).expect("a free");
+            }
+            start.elapsed().as_nanos() as f64 / f64::from(PAIRS)
+        };
+        let figure = median(&mut (0..ROUNDS).map(|_| round()).collect::<Vec<_>>());
+        nanoseconds(format!("{count} frames, alloc + free pair"), figure, "5 ns", 5.0)
+    };
+    [2, 4, 8].map(row).into()
+}
+
+fn fragmented() -> Vec<Row> {
     let pool = pool(MEMORY);
     fragment(pool, MEMORY, 8, 24);
-    for (count, target) in [(3, 20), (17, 60), (100, 400)] {
-        let mut figures: Vec<_> = (0..ROUNDS).map(|_| replace(pool, count)).collect();
-        println!("a run of {count}: {:.1} ns (target {target})", median(&mut figures));
-    }
+    let row = |(count, target, limit)| {
+        let figure = median(&mut (0..ROUNDS).map(|_| replace(pool, count)).collect::<Vec<_>>());
+        nanoseconds(format!("a run of {count}, 25 % used, replaced"), figure, target, limit)
+    };
+    [(3, "20 ns", 20.0), (17, "60 ns", 60.0), (100, "400 ns", 400.0)].map(row).into()
 }
 
 /// A run that exists only in the last GiB of 64.
-fn far_away() {
+fn far_away() -> Vec<Row> {
     let memory = 64 * GIANT;
     let pool = pool(memory);
     let tree = pool.tree().expect("a tree");
     let last = FrameNumber::new(memory - 300);
     let kept = tree.alloc_run(&Request::new(200).at(last)).expect("free");
-    fragment_crumbs(pool);
+    crumble(pool);
     tree.free_run(kept).expect("a free");
-    let mut figures: Vec<_> = (0..ROUNDS)
-        .map(|_| {
-            let start = Instant::now();
-            let run = pool.alloc_run(&Request::new(100)).expect("a run");
-            let figure = start.elapsed().as_nanos() as f64 / 1000.0;
-            pool.free_run(run).expect("a free");
-            figure
-        })
-        .collect();
-    println!(
-        "100 in the last GiB of 64: {:.1} us, at first {:.1} us (target 20)",
-        figures.clone().iter().copied().skip(1).fold(f64::NAN, f64::min),
-        figures[0]
-    );
-    let _ = median(&mut figures);
+    let look = || {
+        let start = Instant::now();
+        let run = pool.alloc_run(&Request::new(100)).expect("a run");
+        let figure = start.elapsed().as_nanos() as f64 / 1000.0;
+        pool.free_run(run).expect("a free");
+        figure
+    };
+    let first = look();
+    let figure = median(&mut (0..ROUNDS).map(|_| look()).collect::<Vec<_>>());
+    let name = "100 frames that are only in the last of 64 GiB";
+    vec![
+        Row::new(name, format!("{figure:.1} us"), "20 us", figure <= 20.0),
+        Row::plain("the same, the first time", format!("{first:.0} us")),
+    ]
 }
 
 /// Leaves 7 free of each 8 frames.
-fn fragment_crumbs(pool: &FramePool<Threads>) {
+fn crumble(pool: &FramePool<Threads>) {
     let tree = pool.tree().expect("a tree");
     while let Ok(block) = tree.alloc_block() {
         let start = block.into_number().get();
@@ -153,18 +162,20 @@ fn fragment_crumbs(pool: &FramePool<Threads>) {
     }
 }
 
-fn failing() {
-    for gib in [1, 64, 1024] {
+fn failing() -> Vec<Row> {
+    let row = |gib| {
         let pool = pool(gib * GIANT);
-        fragment_crumbs(pool);
-        let mut figures: Vec<_> = (0..5)
-            .map(|_| {
-                let start = Instant::now();
-                let error = pool.alloc_run(&Request::new(100)).expect_err("nothing fits");
-                assert!(matches!(error, AllocError::NoRun(_)));
-                start.elapsed().as_nanos() as f64 / 1000.0
-            })
-            .collect();
-        println!("nothing fits, {gib} GiB: {:.1} us", median(&mut figures));
-    }
+        crumble(pool);
+        let look = || {
+            let start = Instant::now();
+            let error = pool.alloc_run(&Request::new(100)).expect_err("nothing fits");
+            assert!(matches!(error, AllocError::NoRun(_)));
+            start.elapsed().as_nanos() as f64 / 1000.0
+        };
+        let first = look();
+        let figure = median(&mut (0..5).map(|_| look()).collect::<Vec<_>>());
+        let text = format!("{figure:.0} us; {first:.0} us the first time");
+        Row::plain(&format!("nothing fits, {gib} GiB"), text)
+    };
+    [1, 64, 1024].map(row).into()
 }
