@@ -82,7 +82,7 @@ pub fn run() -> Counts {
     });
     picture::draw("all free");
     let after = tree.count_free();
-    assert!(after == before, "not as it was: {before:?} free before, {after:?} after");
+    assert!(after == before, "not as it was\n  before: {before:?}\n  after:  {after:?}");
     if let Err(broken) = POOL.verify() {
         panic!("the pool is broken: {broken}");
     }
@@ -144,7 +144,15 @@ impl Shape {
             && first >= above
             && last < below
             && first / boundary == last / boundary;
-        assert!(is_kept, "a broken promise: {request}\n  got {first:#x} to {last:#x}");
+        // Not in the request's own words: it may be the one that is wrong.
+        assert!(
+            is_kept,
+            "a broken promise on CPU {}\n  asked for {count} frames, aligned to {align:#x}, \
+             not across {boundary:#x},\n            from {above:#x} to below {below:#x}\n  \
+             got       {} frames, {first:#x} to {last:#x}",
+            worker.cpu().get(),
+            run.len(),
+        );
         Some(run)
     }
 }
