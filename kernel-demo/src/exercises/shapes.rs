@@ -240,11 +240,15 @@ fn take_blocks(tree: &FrameTree, stamps: &AtomicU64) -> u64 {
 /// Asks for frames by name: one that is free, and taken ones alone and in the middle of a run.
 /// All CPUs only ask for three aligned frames or for their own, so no other can be in the way.
 fn take_places(worker: &mut Worker) -> usize {
-    let refusal = |asked: FrameNumber, count: u64, taken: FrameNumber| {
+    let refusal = |worker: &Worker, asked: FrameNumber, count, taken| {
         let expected = AllocError::InTheWay { frame: taken, why: InTheWay::Taken };
         match POOL.alloc_run(&Request::new(count).at(asked)) {
             Err(error) if error == expected => {}
-            other => panic!("{count} frames at {asked}, where {taken} is taken: {other:?}"),
+            other => panic!(
+                "CPU {} asked for {count} frames from {asked} on,\n  where the first in the way \
+                 is {taken}\n  got {other:?}",
+                worker.cpu().get()
+            ),
         }
     };
     for _ in 0..PLACES {
@@ -258,10 +262,10 @@ fn take_places(worker: &mut Worker) -> usize {
         let middle = middle.unwrap_or_else(|error| panic!("{name}, which is free: {error}"));
         let got = middle.numbers();
         assert!(got.start() == name && got.len() == 1, "asked for {name}, got {got:?}");
-        refusal(name, 1, name);
+        refusal(worker, name, 1, name);
         worker.give_back_run(first);
         worker.give_back_run(last);
-        refusal(start, 3, name);
+        refusal(worker, start, 3, name);
         let middle = worker.stamp_run(middle);
         worker.release_run(middle);
     }
