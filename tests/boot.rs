@@ -102,9 +102,38 @@ fn memory_64_mib() {
 }
 
 #[test]
-fn memory_6_gib_with_a_hole_below_4_gib() {
+fn memory_6_gib_with_a_hole_below_4_gib_and_every_shape_of_memory() {
     let output = boots(4, Memory::gibibytes(6));
     assert!(figure(&output, "Mapped above 4 GiB: ") > 0, "{output}");
+
+    let line = output.lines().find(|line| line.starts_with("  shapes  "));
+    let line = line.unwrap_or_else(|| panic!("no line about shapes:\n{output}"));
+    let words: Vec<&str> = line.split(|c: char| c.is_whitespace() || c == ',').collect();
+    let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+    let [
+        "shapes",
+        frames,
+        runs,
+        "runs",
+        old,
+        "DMA",
+        "<16M",
+        buffers,
+        "DMA",
+        "<4G",
+        blocks,
+        "of",
+        "2",
+        "MiB",
+    ] = words[..]
+    else {
+        panic!("not as it should be: {line:?}");
+    };
+    let [frames, runs, old, buffers, blocks] =
+        [frames, runs, old, buffers, blocks].map(|word| word.parse::<u64>().expect("a number"));
+    // The runs alone have 128 Ki frames; 4 CPUs take 4 blocks each.
+    assert!(frames > (128 << 10) + 16 * 512 && runs > 200, "{line}");
+    assert!(old > 100 && buffers > 20 && blocks == 16, "{line}");
 }
 
 #[test]

@@ -124,6 +124,7 @@ fn exercise() {
     exercises::stamp::run();
     exercises::exhaust::run();
     exercises::interrupt::run();
+    let shapes = exercises::shapes::run();
     exercises::heap::run();
-    report::summary(watch.elapsed());
+    report::summary(watch.elapsed(), &shapes);
 }

@@ -4,12 +4,13 @@
 use core::time::Duration;
 use frametree::{FRAME_SIZE, MemoryMap, Metadata, RegionKind};
 
+use crate::exercises::{self, shapes};
 use crate::handoff::{Handoff, Reservation};
 use crate::memory::{self, POOL, Purpose};
 use crate::paging::Mapped;
 use crate::picture::Scale;
 use crate::text::{Bytes, frames};
-use crate::{exercises, print, println, smp};
+use crate::{print, println, smp};
 
 /// The loader's map, entry by entry.
 pub fn map_as_it_came(handoff: &Handoff) {
@@ -92,7 +93,7 @@ pub fn picture_legend() {
 }
 
 /// Where every frame is, and what it took.
-pub fn summary(elapsed: Duration) {
+pub fn summary(elapsed: Duration, shapes: &shapes::Counts) {
     exercises::drain_all();
     let (stats, (taken, given_back)) = (POOL.stats(), exercises::totals());
     let kept = memory::kept_in_all();
@@ -105,6 +106,7 @@ pub fn summary(elapsed: Duration) {
         "  drains      {:>12}    requested by CPUs that found nothing",
         memory::requested_drains()
     );
+    summary_of(shapes);
     println!("  free        {:>12}    of them cached {}", stats.free_frames, stats.cached_frames);
     println!(
         "  kept        {kept:>12}    {} page tables, {} stacks, {} heap",
@@ -121,4 +123,17 @@ pub fn summary(elapsed: Duration) {
         panic!("the pool is broken: {broken}");
     }
     println!("  verify: every level of the tree and every cache is sound");
+}
+
+/// What memory of every shape was had: one line.
+fn summary_of(shapes: &shapes::Counts) {
+    let &shapes::Counts { frames, runs, old_buffers, buffers, blocks } = shapes;
+    print!("  shapes      {frames:>12}    {runs} runs, ");
+    for (count, limit) in [(old_buffers, "16M"), (buffers, "4G")] {
+        match count {
+            Some(count) => print!("{count} DMA <{limit}, "),
+            None => print!("no memory <{limit}, "),
+        }
+    }
+    println!("{blocks} of 2 MiB");
 }

@@ -6,6 +6,7 @@ pub mod heap;
 pub mod interrupt;
 mod ledger;
 mod pattern;
+pub mod shapes;
 pub mod stamp;
 mod worker;
 

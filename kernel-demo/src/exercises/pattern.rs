@@ -4,7 +4,7 @@
 use bit_field::BitField;
 use core::fmt;
 use core::slice;
-use frametree::{CpuId, Frame, FrameNumber};
+use frametree::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
 
 use crate::cpu;
 use crate::paging::direct_map;
@@ -79,6 +79,25 @@ impl Stamp {
             found,
         }))
     }
+}
+
+/// Takes a run apart.
+pub fn frames(run: FrameRange) -> impl Iterator<Item = Frame> {
+    // SAFETY: The run owned each of them, and is gone.
+    numbers(run.into_numbers()).map(|number| unsafe { Frame::from_number(number) })
+}
+
+/// Shows each frame of a run to `work`.
+pub fn for_each(run: &mut FrameRange, mut work: impl FnMut(&mut Frame)) {
+    for number in numbers(run.numbers()) {
+        // SAFETY: The run owns it and is borrowed, so that nobody else can use it meanwhile; this
+        // name of it ends here, and `work` only borrows it.
+        work(&mut unsafe { Frame::from_number(number) });
+    }
+}
+
+fn numbers(range: NumberRange) -> impl Iterator<Item = FrameNumber> {
+    (range.start().get()..range.end().get()).map(FrameNumber::new)
 }
 
 /// Changes one byte behind the owner's back: the exercise has to find it.

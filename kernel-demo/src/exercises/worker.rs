@@ -1,11 +1,12 @@
-//! One CPU at work in an exercise: it takes and gives back frames, counts both, stamps what it
-//! holds, and ends the kernel on anything that the pool should never say.
+//! One CPU at work in an exercise: it takes and gives back frames, runs of them and 2 MiB blocks,
+//! counts both, stamps what it holds, and ends the kernel on anything that the pool should never
+//! say.
 
 use core::sync::atomic::{AtomicU64, Ordering};
-use frametree::{CpuId, Frame};
+use frametree::{AllocError, CpuId, Frame, FrameRange, NumberRange, Request};
 
 use super::ledger::{Entry, Held, Ledger, Size};
-use super::pattern::Stamp;
+use super::pattern::{self, Stamp, WORDS};
 use crate::memory::POOL;
 
 /// Frames that a worker keeps in motion.
@@ -25,6 +26,27 @@ struct Stamped {
     frame: Frame,
     /// The stamp's number among its CPU's.
     sequence: u16,
+}
+
+/// A run with the same stamp on each of its frames, over all of it.
+pub struct StampedRun {
+    run: FrameRange,
+    sequence: u16,
+}
+
+impl StampedRun {
+    /// How many frames.
+    pub fn len(&self) -> u64 {
+        self.run.len()
+    }
+
+    /// Its two halves.
+    pub fn split_in_two(self) -> (Self, Self) {
+        let Self { run, sequence } = self;
+        let half = run.len() / 2;
+        let (one, other) = run.split_at(half);
+        (Self { run: one, sequence }, Self { run: other, sequence })
+    }
 }
 
 /// A CPU at work. Dropping it adds its counts to the totals.
@@ -120,11 +142,91 @@ impl Worker {
     pub fn release(&mut self, entry: Entry, words: usize) {
         let frame = match entry {
             Entry::Page(frame) => frame,
-            Entry::Listed(Held { first, note, .. }) => {
+            Entry::Listed(Held { first, note, size: Size::Frame }) => {
                 self.unstamp(Stamped { frame: first, sequence: note }, words)
+            }
+            Entry::Listed(Held { first, note, size }) => {
+                return self.release_block(first, size, note);
             }
         };
         self.give_back(frame);
+    }
+
+    /// Takes a run.
+    pub fn take_run(&mut self, request: &Request) -> Result<FrameRange, AllocError> {
+        let run = POOL.alloc_run(request)?;
+        self.taken += run.len();
+        Ok(run)
+    }
+
+    /// Gives a run or a part of one back.
+    pub fn give_back_run(&mut self, run: FrameRange) {
+        let frames = run.len();
+        if let Err(error) = POOL.free_run(run) {
+            panic!("CPU {} was refused: {error}", self.cpu.get());
+        }
+        self.given_back += frames;
+    }
+
+    /// Stamps all of a run.
+    pub fn stamp_run(&mut self, mut run: FrameRange) -> StampedRun {
+        self.stamps += run.len();
+        let (cpu, sequence) = (self.cpu, self.stamps as u16);
+        pattern::for_each(&mut run, |frame| Stamp::new(frame, cpu, sequence).write(frame, WORDS));
+        StampedRun { run, sequence }
+    }
+
+    /// Checks all of a run and takes it from under the stamp.
+    fn unstamp_run(&mut self, stamped: StampedRun) -> FrameRange {
+        let StampedRun { mut run, sequence } = stamped;
+        pattern::for_each(&mut run, |frame| {
+            if let Err(damage) = Stamp::new(frame, self.cpu, sequence).check(frame, WORDS) {
+                panic!("{damage}");
+            }
+        });
+        run
+    }
+
+    /// Checks a run and gives it back.
+    pub fn release_run(&mut self, stamped: StampedRun) {
+        let run = self.unstamp_run(stamped);
+        self.give_back_run(run);
+    }
+
+    /// The same for a run of one frame, which goes the way of single frames.
+    pub fn release_single(&mut self, stamped: StampedRun) {
+        let run = self.unstamp_run(stamped);
+        pattern::frames(run).for_each(|frame| self.give_back(frame));
+    }
+
+    /// Stamps and lists a run, frame by frame.
+    pub fn keep_run(&mut self, run: FrameRange, ledger: &mut Ledger) {
+        pattern::frames(run).for_each(|frame| self.keep(frame, WORDS, ledger));
+    }
+
+    /// Takes a 2 MiB block, stamps all of it and lists it.
+    pub fn keep_block(&mut self, ledger: &mut Ledger) {
+        if ledger.is_full() {
+            ledger.add_page(self.take().expect("a frame for a page of the ledger"));
+        }
+        let first = POOL.alloc_block();
+        let first = first.unwrap_or_else(|error| panic!("CPU {}: {error}", self.cpu.get()));
+        self.taken += Size::Block.frames();
+        assert!(first.start_address().is_multiple_of(2 << 20), "{} for 2 MiB", first.number());
+        let StampedRun { run, sequence } = self.stamp_run(whole(first, Size::Block));
+        let first = pattern::frames(run).next().expect("a block has frames");
+        ledger.add(Held { first, size: Size::Block, note: sequence });
+    }
+
+    /// Checks all of what [`Worker::keep_block`] listed, and gives it back.
+    fn release_block(&mut self, first: Frame, size: Size, sequence: u16) {
+        assert!(size == Size::Block, "a stamped GiB at {}", first.number());
+        let run = self.unstamp_run(StampedRun { run: whole(first, size), sequence });
+        let first = pattern::frames(run).next().expect("a block has frames");
+        if let Err(error) = POOL.free_block(first) {
+            panic!("CPU {} was refused: {error}", self.cpu.get());
+        }
+        self.given_back += size.frames();
     }
 
     /// One change to the set in hand: a random place is filled, or its frame checked and given
@@ -152,6 +254,13 @@ impl Worker {
             }
         }
     }
+}
+
+/// All frames of a large piece, which its first one owns.
+fn whole(first: Frame, size: Size) -> FrameRange {
+    let start = first.into_number().get();
+    // SAFETY: Whoever owns the first frame of a piece owns all of it, and just gave it up.
+    unsafe { FrameRange::from_numbers(NumberRange::from_numbers(start, start + size.frames())) }
 }
 
 impl Drop for Worker {
