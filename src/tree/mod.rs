@@ -106,9 +106,9 @@ impl<'m> FrameTree<'m> {
     /// Takes the lowest free frame.
     ///
     /// # Errors
-    /// [`OutOfMemory`] if nothing was free in the tree at some instant during the call; exact
-    /// unless another CPU stood still inside a split, merge, free or flush during a thousand
-    /// looks: what that CPU moves (at most a GiB) can be missed.
+    /// [`OutOfMemory`] if nothing was free in the tree at some instant during the call. Exact,
+    /// unless during each of a thousand looks another CPU was moving frames (a split, merge, free
+    /// or flush; at most a GiB each): what was on its way then can be missed.
     pub fn alloc(&self) -> Result<Frame, OutOfMemory> {
         self.alloc_with(self.shared_writer())
     }
@@ -184,6 +184,9 @@ impl<'m> FrameTree<'m> {
     }
 
     /// Gives back a 2 MiB block, named by its first frame, that was taken as a whole.
+    ///
+    /// The tree knows no caches: that one of the frames sits in a CPU's cache is not noticed here
+    /// (`FramePool::free_block` looks into that of its own CPU).
     ///
     /// # Errors
     /// If it is misaligned, free or partly free already, or not managed in full.
