@@ -486,8 +486,8 @@ impl<C: Cpus> FramePool<C> {
 
     /// Takes contiguous frames: exactly as many as the request asks for. Up to 64 without further
     /// conditions come from this CPU's cache if it has them in a row, without an atomic
-    /// read-modify-write; else from the tree, the lowest that fit, at one read-modify-write for
-    /// each word of 64 frames that the run touches, and for each block and GiB that it contains.
+    /// read-modify-write (a dry cache is refilled first, as for a single frame); else from the
+    /// tree, the lowest that fit, at one read-modify-write for each word of 64 frames that the run touches, and for each block and GiB that it contains.
     ///
     /// # Errors
     /// As [`FrameTree::alloc_run`], after this CPU's cache and those of the others were given back
@@ -525,9 +525,7 @@ impl<C: Cpus> FramePool<C> {
         shared: &Shared,
         request: &Request,
     ) -> Result<FrameRange, AllocError> {
-        // A double free that only this flush could see is counted in the journal.
-        let _ = self.cpus.with_current(|cpu| shared.drain(cpu));
-        let run = self.ask_others(shared, |shared, cpu| shared.alloc_run(cpu, request));
+        let run = self.ask_others(shared, |shared, cpu| shared.alloc_run_drained(cpu, request));
         run.map_err(|error| match error {
             AllocError::NoRun(no_run) => {
                 AllocError::NoRun(NoRun { cached: shared.cached(), ..no_run })
@@ -700,6 +698,17 @@ impl Shared {
         self.take_turn_or(cpu, cached, nested)
     }
 
+    /// From the tree, with this CPU's cache given back first: a refill could break up the run.
+    fn alloc_run_drained(&self, cpu: CpuId, request: &Request) -> Result<FrameRange, AllocError> {
+        let from_tree = |writer: Writer<'_>| self.tree.alloc_run_with(writer, request, Wanted::Any);
+        let drained = |turn: Turn<'_, 'static>| {
+            // A double free that only this flush could see is counted in the journal.
+            let _ = turn.drain();
+            from_tree(turn.writer())
+        };
+        self.take_turn_or(cpu, drained, from_tree)
+    }
+
     fn free_run(&self, cpu: CpuId, run: NumberRange) -> Result<(), FreeError> {
         let tree = &self.tree;
         let cached = |turn: Turn<'_, 'static>| match turn.free_run(run) {
@@ -707,7 +716,9 @@ impl Shared {
             None => match turn.first_held(run) {
                 None => tree.free_run_with(turn.writer(), run),
                 Some(frame) => {
-                    tree.check_run(run).and(Err(FreeError { frame, found: Found::Cached }))
+                    // Only what lies below can be the lowest mistake.
+                    let below = NumberRange::trusted(run.start(), frame);
+                    tree.check_run(below).and(Err(FreeError { frame, found: Found::Cached }))
                 }
             },
         };

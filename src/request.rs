@@ -105,7 +105,7 @@ impl Request {
         Self { boundary: bytes, ..self }
     }
 
-    /// It shall begin at this frame.
+    /// It shall begin at this frame. The limits are those of as many frames as it asks for now.
     #[must_use]
     pub const fn at(self, first: FrameNumber) -> Self {
         let above = first.start_address();

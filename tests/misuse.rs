@@ -107,6 +107,31 @@ fn a_run_that_this_cpu_has_cached_in_part_is_refused() {
 }
 
 #[test]
+fn the_lowest_frame_that_is_wrong_is_named() {
+    let pool = pool(Threads, 1, &[(64, FRAMES)]);
+    let one = pool.alloc().expect("a frame").into_number().get();
+    // The next frames are cached, those from 128 on free in the tree.
+    assert_eq!(pool.free_run(run(one, 128)), refused(one + 1, Found::Cached));
+    assert_eq!(pool.free_run(run(0, 128)), refused(0, Found::Unmanaged));
+    nothing_comes_out_twice(pool, &[one]);
+}
+
+#[test]
+fn a_refill_does_not_break_up_the_only_run() {
+    // It lies across two words; each refill of the cache takes one of them.
+    let small = pool(Threads, 1, &[(60, 10)]);
+    let all = small.alloc_run(&Request::new(10)).expect("all of it");
+    assert_eq!(all.numbers(), NumberRange::from_numbers(60, 70));
+    small.free_run(all).expect("a free");
+    let pool = pool(Threads, 1, &[(0, 16 * BLOCK)]);
+    let all = pool.alloc_run(&Request::new(16 * BLOCK)).expect("all of it");
+    let (_below, rest) = all.split_at(1000);
+    let (free, _above) = rest.split_at(64);
+    pool.free_run(free).expect("a part");
+    assert_eq!(pool.alloc_run(&Request::new(64)).expect("the only run").len(), 64);
+}
+
+#[test]
 fn what_caches_hold_is_found_by_requests_for_runs() {
     let pool = pool(Threads, 2, &[(64, 64)]);
     let one = pool.alloc().expect("a frame").into_number();

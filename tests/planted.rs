@@ -48,8 +48,8 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "a split that does not announce",
         file: "tree/levels.rs",
-        right: "announce(block);\n    writer.add(Counter::Splits, 1);",
-        wrong: "writer.add(Counter::Splits, 1);",
+        right: "announce(block);\n    widen(block);\n    writer.add(Counter::Splits, 1);",
+        wrong: "widen(block);\n    writer.add(Counter::Splits, 1);",
         models: "levels",
     },
     Plant {
@@ -300,6 +300,18 @@ fn every_planted_bug_is_found() {
     let missed: Vec<_> =
         PLANTS.iter().filter(|plant| !is_found(root, &garden, plant)).map(|p| p.name).collect();
     assert!(missed.is_empty(), "no model finds: {missed:#?}");
+}
+
+/// In a moment, and all at once.
+#[test]
+fn every_plant_has_its_place() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let places = |plant: &Plant| {
+        let text = fs::read_to_string(source.join(plant.file)).expect("a source file");
+        text.matches(plant.right).count()
+    };
+    let wrong: Vec<_> = PLANTS.iter().filter(|plant| places(plant) != 1).map(|p| p.name).collect();
+    assert!(wrong.is_empty(), "what they replace is not there, or more than once: {wrong:#?}");
 }
 
 #[test]
