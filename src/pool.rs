@@ -487,7 +487,8 @@ impl<C: Cpus> FramePool<C> {
     /// Takes contiguous frames: exactly as many as the request asks for. Up to 64 without further
     /// conditions come from this CPU's cache if it has them in a row, without an atomic
     /// read-modify-write (a dry cache is refilled first, as for a single frame); else from the
-    /// tree, the lowest that fit, at one read-modify-write for each word of 64 frames that the run touches, and for each block and GiB that it contains.
+    /// tree, the lowest that fit, at one read-modify-write for each word of 64 frames that the run
+    /// touches, and for each block and GiB that it contains.
     ///
     /// # Errors
     /// As [`FrameTree::alloc_run`], after this CPU's cache and those of the others were given back
