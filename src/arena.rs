@@ -77,6 +77,12 @@ impl<'m> Arena<'m> {
         Self { next: start, left: bytes, memory: PhantomData }
     }
 
+    /// An arena of no memory, for parts of nothing.
+    pub fn empty() -> Self {
+        let nowhere = core::ptr::without_provenance_mut(PART_ALIGN);
+        Self { next: nowhere, left: 0, memory: PhantomData }
+    }
+
     /// Deals `count` values, each made by `make` from its index.
     ///
     /// # Panics

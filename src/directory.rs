@@ -7,21 +7,18 @@
 //! a block that is managed in full, and by a search in the sorted ranges for the few blocks at
 //! the edges.
 //!
-//! It is built from the memory map in one pass over its GiBs, and its size is counted in one over
-//! its ranges.
+//! It grows by one pass over the GiBs of a range, at the start as later ([`Directory::cover`]),
+//! of parts that were counted before ([`crate::stock`]).
 
-use core::ops::Range;
-use core::slice::Iter;
-
-use crate::arena::{Arena, Part};
-use crate::bits::mask;
 use crate::frame::{FrameNumber, NumberRange};
 use crate::geometry::{
-    BLOCK_FRAMES, CLUSTER_FRAMES, CLUSTER_GIANTS, FULL, GIANT_BLOCKS, GIANT_FRAMES, NODE_WORDS,
-    SECTION_BLOCKS, SECTION_FRAMES, WORD_BITS,
+    BLOCK_FRAMES, CLUSTER_GIANTS, FULL, GIANT_BLOCKS, GIANT_FRAMES, NODE_WORDS, SECTION_BLOCKS,
+    WORD_BITS,
 };
-use crate::node::Node;
-use crate::root::{Cluster, Giant, Nodes, Section, Top};
+use crate::node::{Node, mask_between};
+use crate::ranges::Ranges;
+use crate::root::{Cluster, Clusters, Giant, Section, Top};
+use crate::stock::{Size, Stock, pieces};
 use crate::sync::{Link, Ordering, Word};
 
 /// An aligned group of frames that share one word: 64 of them.
@@ -105,25 +102,9 @@ pub struct Place<'m> {
 /// Which frames are managed, and where their bits lie.
 #[derive(Debug)]
 pub struct Directory<'m> {
-    top: Link<'m, Top<'m>>,
-    ranges: &'m [NumberRange],
-}
-
-/// What giants and sections are made of while the directory is built.
-struct Builder<'m> {
-    giants: Part<'m, Giant<'m>>,
-    nodes: Iter<'m, Nodes>,
-    sections: Iter<'m, Section>,
-}
-
-/// Cuts a range at giant boundaries: the giant's number, and the frames of it.
-fn pieces(range: NumberRange) -> impl Iterator<Item = (u64, NumberRange)> {
-    let (start, end) = (range.start().get(), range.end().get());
-    (start / GIANT_FRAMES..end.div_ceil(GIANT_FRAMES)).map(move |giant| {
-        let first = start.max(giant * GIANT_FRAMES);
-        let [first, end] = [first, end.min((giant + 1) * GIANT_FRAMES)].map(FrameNumber::trusted);
-        (giant, NumberRange::trusted(first, end))
-    })
+    top: Top<'m>,
+    /// Which are managed, also where a block is so in part.
+    pub ranges: Ranges<'m>,
 }
 
 /// The blocks of a giant that `frames` touches, and those that it fills; each as the first one
@@ -137,53 +118,10 @@ pub fn touched_and_filled(frames: NumberRange) -> ((usize, usize), (usize, usize
     (pair(touched), pair(filled))
 }
 
-/// The bits of the word whose first bit is number `base` that lie in `start..end`.
-pub const fn mask_between(start: usize, end: usize, base: usize) -> u64 {
-    let from = if start > base { start } else { base };
-    let behind = base + WORD_BITS as usize;
-    let to = if end < behind { end } else { behind };
-    if from < to { mask((from - base) as u32, (to - from) as u32) } else { 0 }
-}
-
-/// The aligned stretches of `frames` frames that the ranges (ascending, disjoint) touch, by their
-/// numbers: a run for each range, and no number twice.
-fn touched(
-    ranges: impl Iterator<Item = NumberRange>,
-    frames: u64,
-) -> impl Iterator<Item = Range<u64>> {
-    let mut behind = 0;
-    ranges.map(move |range| {
-        let first = (range.start().get() / frames).max(behind);
-        behind = range.end().get().div_ceil(frames);
-        first..behind
-    })
-}
-
-/// How large a directory is, and how many leaves it leads to.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Size {
-    pub clusters: usize,
-    pub giants: usize,
-    pub sections: usize,
-    pub ranges: usize,
-    /// Managed frames.
-    pub frames: u64,
-}
-
-impl Size {
-    /// The size for these ranges (ascending, disjoint): a few passes over them.
-    pub fn of(ranges: impl Iterator<Item = NumberRange> + Clone) -> Self {
-        let count = |frames| {
-            touched(ranges.clone(), frames).map(|run| (run.end - run.start) as usize).sum()
-        };
-        Self {
-            clusters: count(CLUSTER_FRAMES),
-            giants: count(GIANT_FRAMES),
-            sections: count(SECTION_FRAMES),
-            ranges: ranges.clone().count(),
-            frames: ranges.map(NumberRange::len).sum(),
-        }
-    }
+/// The sections that frames of a giant lie in, each by its first block.
+fn sections(frames: NumberRange) -> impl Iterator<Item = usize> {
+    let ((first, end), _) = touched_and_filled(frames);
+    (first - first % SECTION_BLOCKS..end).step_by(SECTION_BLOCKS)
 }
 
 impl<'m> Block<'m> {
@@ -223,6 +161,13 @@ impl<'m> Block<'m> {
         self.giant.full.is_set(self.index, Ordering::Relaxed)
     }
 
+    /// Says that its leaf is written, which it is since its section was published.
+    fn declare_ready(self) {
+        let (word, mask) = self.giant.nodes().ready.at(self.index);
+        // ORDERING: Release pairs with the Acquire of whoever looks before it reads the leaf.
+        word.fetch_or(mask, Ordering::Release);
+    }
+
     /// Whether it is the same.
     #[inline]
     pub fn is(self, other: Self) -> bool {
@@ -245,94 +190,108 @@ impl<'m> Place<'m> {
     }
 }
 
-impl<'m> Builder<'m> {
-    /// Makes these frames of a giant managed, before anybody else knows it.
-    fn add(&mut self, cluster: &'m Cluster<'m>, number: u64, frames: NumberRange) -> &'m Giant<'m> {
-        let link = cluster.giant(number);
-        let is_whole = frames.len() == GIANT_FRAMES;
-        let giant = link.load().unwrap_or_else(|| {
-            let (full, sections) = if is_whole {
-                (FULL, core::array::from_fn(|_| Link::to(self.section())))
-            } else {
-                (0, core::array::from_fn(|_| Link::empty()))
-            };
-            let nodes = self.nodes.next().expect("nodes for each giant");
-            self.giants.put(Giant::new(cluster, number, nodes, sections, Node::new(full)))
-        });
-        if !is_whole {
-            self.cover(giant, frames);
-        }
-        link.publish(giant);
-        giant
+impl<'m> Directory<'m> {
+    /// A directory of nothing yet, that knows these to be managed.
+    pub fn new(table: &'m [Link<'m, Cluster<'m>>], ranges: Ranges<'m>) -> Self {
+        Self { top: Top::new(table), ranges }
     }
 
-    /// The same for frames that are a part of their giant.
-    fn cover(&mut self, giant: &Giant<'m>, frames: NumberRange) {
+    /// What is missing to cover a range: O(GiBs).
+    pub fn missing(&self, range: NumberRange) -> Size {
+        let mut size = Size::default();
+        let mut behind = 0;
+        for (number, frames) in pieces(range) {
+            let cluster = self.top.cluster(number / CLUSTER_GIANTS as u64);
+            if cluster.is_none() && number >= behind {
+                size.clusters += 1;
+                behind = (number / CLUSTER_GIANTS as u64 + 1) * CLUSTER_GIANTS as u64;
+            }
+            let giant = cluster.and_then(|cluster| cluster.giant(number).load());
+            size.giants += usize::from(giant.is_none());
+            let is_missing =
+                |first: &usize| giant.is_none_or(|giant| giant.section(*first).load().is_none());
+            size.sections += sections(frames).filter(is_missing).count();
+        }
+        size
+    }
+
+    /// Makes places for the bits of a range whose frames are managed from now on, and not free
+    /// yet. O(GiBs), and up to three pages to write for each end of it.
+    ///
+    /// # Panics
+    /// If the stock is smaller than what was missing.
+    pub fn cover(&self, stock: &mut Stock<'m>, range: NumberRange) {
+        for (number, frames) in pieces(range) {
+            let cluster = self.cluster(stock, number / CLUSTER_GIANTS as u64);
+            let link = cluster.giant(number);
+            match link.load() {
+                None if frames.len() == GIANT_FRAMES => {
+                    link.settle(stock.whole_giant(cluster, number));
+                }
+                None => {
+                    let giant = link.settle(stock.partial_giant(cluster, number));
+                    self.cover_part(stock, giant, frames);
+                }
+                Some(giant) => self.cover_part(stock, giant, frames),
+            }
+        }
+    }
+
+    fn cluster(&self, stock: &mut Stock<'m>, number: u64) -> &'m Cluster<'m> {
+        match self.top.cluster(number) {
+            Some(cluster) => cluster,
+            None => self.top.insert(stock.cluster(number)),
+        }
+    }
+
+    /// The same for frames that are a part of their giant. Whoever publishes a part has written
+    /// what another CPU may declare ready that adds frames beside these.
+    fn cover_part(&self, stock: &mut Stock<'m>, giant: &'m Giant<'m>, frames: NumberRange) {
+        giant.declare_ready();
         let (touched, filled) = touched_and_filled(frames);
-        for block in (touched.0 - touched.0 % SECTION_BLOCKS..touched.1).step_by(SECTION_BLOCKS) {
-            if giant.section(block).load().is_none() {
-                giant.section(block).publish(self.section());
+        for first in sections(frames) {
+            let link = giant.section(first);
+            if link.load().is_none() {
+                let section = stock.section();
+                if first < filled.0 || filled.1 < first + SECTION_BLOCKS {
+                    section.clear();
+                }
+                link.settle(section);
             }
         }
         for (index, word) in giant.full.words().enumerate() {
             let filled = mask_between(filled.0, filled.1, index * WORD_BITS as usize);
-            // ORDERING: nobody else knows the giant; it is published with the tree.
-            word.store(word.load(Ordering::Relaxed) | filled, Ordering::Relaxed);
-        }
-    }
-
-    fn section(&mut self) -> &'m Section {
-        self.sections.next().expect("as many sections as were counted")
-    }
-}
-
-impl<'m> Directory<'m> {
-    /// Writes the directory of these ranges (ascending, disjoint) into the arena, and shows each
-    /// piece of them, cut at giants, to `put`.
-    ///
-    /// # Panics
-    /// If there is more of anything than counted.
-    pub fn new(
-        arena: &mut Arena<'m>,
-        size: Size,
-        ranges: impl Iterator<Item = NumberRange> + Clone,
-        put: impl Fn(&'m Giant<'m>, NumberRange),
-    ) -> Self {
-        let mut clusters = arena.deal_part(size.clusters);
-        let numbers = touched(ranges.clone(), CLUSTER_FRAMES).flatten();
-        let clusters =
-            arena.deal_all(size.clusters, numbers.map(|number| clusters.put(Cluster::new(number))));
-        let top = arena.deal_part(1).put(Top::new(clusters));
-        let mut builder = Builder {
-            giants: arena.deal_part(size.giants),
-            nodes: arena.deal_unwritten(size.giants).iter(),
-            sections: arena.deal_unwritten(size.sections).iter(),
-        };
-        for range in ranges.clone() {
-            for (number, frames) in pieces(range) {
-                if let Some(cluster) = top.cluster(number / CLUSTER_GIANTS as u64) {
-                    put(builder.add(cluster, number, frames), frames);
-                }
+            if filled != 0 {
+                // ORDERING: before the frames are given, whose bits carry it to their holders.
+                word.fetch_or(filled, Ordering::Relaxed);
             }
         }
-        Self { top: Link::to(top), ranges: arena.deal_all(size.ranges, ranges) }
+        let edges = (touched.0..touched.1).filter(|index| !(filled.0..filled.1).contains(index));
+        for block in edges.map(|index| Block { giant, index }) {
+            block.declare_ready();
+            if self.listed_frames(block) == BLOCK_FRAMES {
+                let (word, mask) = giant.full.at(block.index);
+                // ORDERING: as above.
+                word.fetch_or(mask, Ordering::Relaxed);
+            }
+        }
     }
 
     /// The clusters, ascending.
     #[inline]
-    pub fn clusters(&self) -> &'m [&'m Cluster<'m>] {
-        self.top.load().map_or(&[], Top::clusters)
+    pub fn clusters(&self) -> Clusters<'m> {
+        self.top.clusters()
     }
 
     /// The giants, ascending.
     pub fn giants(&self) -> impl Iterator<Item = &'m Giant<'m>> + use<'m> {
-        self.clusters().iter().flat_map(|cluster| cluster.giants())
+        self.clusters().flat_map(Cluster::giants)
     }
 
     /// The giant with this number; `None` if it has no managed frame.
     #[inline]
     pub fn giant(&self, number: u64) -> Option<&'m Giant<'m>> {
-        self.top.load()?.cluster(number / CLUSTER_GIANTS as u64)?.giant(number).load()
+        self.top.cluster(number / CLUSTER_GIANTS as u64)?.giant(number).load()
     }
 
     /// Where a group's bits lie; `None` if nothing near is managed.
@@ -349,22 +308,17 @@ impl<'m> Directory<'m> {
 
     #[cold]
     fn managed_at_an_edge(&self, group: Group) -> u64 {
-        let base = group.first_frame().get();
-        let first = self.ranges.partition_point(|range| range.end().get() <= base);
-        self.ranges[first..].iter().take_while(|range| range.start().get() < base + WORD_BITS).fold(
-            0,
-            |managed, range| {
-                let (start, end) = (range.start().get() as usize, range.end().get() as usize);
-                managed | mask_between(start, end, base as usize)
-            },
-        )
+        self.ranges.mask(group.first_frame(), WORD_BITS)
     }
 
     /// How many frames of a block are managed.
     pub fn managed_frames(&self, block: Block<'_>) -> u64 {
-        (0..NODE_WORDS)
-            .map(|word| u64::from(self.managed(block.group(word), block).count_ones()))
-            .sum()
+        if block.is_full() { BLOCK_FRAMES } else { self.listed_frames(block) }
+    }
+
+    fn listed_frames(&self, block: Block<'_>) -> u64 {
+        let groups = (0..NODE_WORDS).map(|word| block.group(word));
+        groups.map(|group| u64::from(self.managed_at_an_edge(group).count_ones())).sum()
     }
 }
 

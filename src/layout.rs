@@ -2,13 +2,14 @@
 //! part lies in one piece of memory.
 //!
 //! ```text
-//! top        the clusters that exist, and a link to each
+//! table      links to clusters, by their number
 //! clusters   for 64 GiB: free giants, hints, and links to giants
 //! giants     for each GiB that has managed frames: links to sections, blocks managed in full
-//! nodes      for each of them: five lines, its blocks
+//! nodes      for each of them: thirteen lines, its blocks
 //! sections   for 128 MiB with managed frames, for each 2 MiB block two lines:
 //!            its frames, 1 = free, and which of its free frames are known to be zero
 //! ranges     the managed frames, as the map gave them
+//! records    room for ranges to come: what the map calls reclaimable, and a few more
 //! journals   two lines for each CPU, and two for all
 //! slots      a few lines for each CPU: its page cache
 //! ```
@@ -23,13 +24,10 @@
 use core::fmt;
 
 use crate::arena::part;
-use crate::directory::Size;
-use crate::frame::NumberRange;
 use crate::geometry::FRAME_SIZE;
-use crate::journal::Journal;
 use crate::map::MemoryMap;
-use crate::root::{Cluster, Giant, Nodes, Section, Top};
 use crate::slot::Slot;
+use crate::tree::Plan;
 
 /// More CPUs than any machine has: keeps the sizes below from overflowing.
 const MAX_CPUS: usize = 1 << 20;
@@ -37,8 +35,7 @@ const MAX_CPUS: usize = 1 << 20;
 /// How much metadata a memory map needs, and of what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
-    pub(crate) cpus: usize,
-    pub(crate) size: Size,
+    pub(crate) plan: Plan,
 }
 
 /// Why no layout can be made.
@@ -88,33 +85,14 @@ impl Layout {
         if cpus > MAX_CPUS {
             return Err(LayoutError::TooManyCpus { cpus, limit: MAX_CPUS });
         }
-        Self::of_ranges(map.usable(), cpus)
-    }
-
-    /// The layout for these frames (ascending, disjoint, not adjacent).
-    pub(crate) fn of_ranges(
-        ranges: impl Iterator<Item = NumberRange> + Clone,
-        cpus: usize,
-    ) -> Result<Self, LayoutError> {
-        let size = Size::of(ranges);
-        if size.frames == 0 {
-            return Err(LayoutError::NothingUsable);
-        }
-        Ok(Self { cpus, size })
+        let plan = Plan::new(map.usable(), map.reclaimable().count(), cpus);
+        if plan.frames == 0 { Err(LayoutError::NothingUsable) } else { Ok(Self { plan }) }
     }
 
     /// Bytes of metadata, to be aligned to 128.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        part::<Top<'_>>(1)
-            + part::<&Cluster<'_>>(self.size.clusters)
-            + part::<Cluster<'_>>(self.size.clusters)
-            + part::<Giant<'_>>(self.size.giants)
-            + part::<Nodes>(self.size.giants)
-            + part::<Section>(self.size.sections)
-            + part::<NumberRange>(self.size.ranges)
-            + part::<Journal>(Journal::count_for(self.cpus))
-            + part::<Slot<'_>>(self.cpus)
+        self.plan.bytes() + part::<Slot<'_>>(self.plan.cpus)
     }
 
     /// Frames of metadata: the bytes, rounded up.
@@ -126,6 +104,6 @@ impl Layout {
     /// Usable frames of the map that it was made for.
     #[must_use]
     pub const fn managed_frames(&self) -> u64 {
-        self.size.frames
+        self.plan.frames
     }
 }

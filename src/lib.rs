@@ -22,10 +22,12 @@ mod map;
 mod models;
 mod node;
 mod pool;
+mod ranges;
 mod request;
 mod root;
 mod slot;
 mod stats;
+mod stock;
 mod sync;
 mod tree;
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
@@ -41,4 +43,4 @@ pub use map::{MapEntry, MapError, MemoryMap, MemoryRegion, RegionKind};
 pub use pool::{Drained, FramePool, InitError, Metadata, Setup};
 pub use request::{Request, RequestError};
 pub use stats::Stats;
-pub use tree::{BlockUse, Broken, FrameTree, FreeCount};
+pub use tree::{BlockUse, Broken, FrameTree, FreeCount, GrowError};

@@ -4,7 +4,7 @@
 //! follows from the transition (announce, merge) is the tree's business. A node does not know
 //! which level it stands on, nor whether it is the truth or a hint.
 
-use crate::bits::lowest_ones;
+use crate::bits::{lowest_ones, mask};
 use crate::geometry::{FULL, NODE_BITS, NODE_WORDS, WORD_BITS};
 use crate::sync::{Ordering, Word};
 
@@ -49,6 +49,14 @@ pub enum Fill {
 #[inline]
 pub const fn word_and_mask(bit: usize) -> (usize, u64) {
     (bit / WORD_BITS as usize % NODE_WORDS, 1 << (bit as u64 % WORD_BITS))
+}
+
+/// The bits of the word whose first bit is number `base` that lie in `start..end`.
+pub const fn mask_between(start: usize, end: usize, base: usize) -> u64 {
+    let from = if start > base { start } else { base };
+    let behind = base + WORD_BITS as usize;
+    let to = if end < behind { end } else { behind };
+    if from < to { mask((from - base) as u32, (to - from) as u32) } else { 0 }
 }
 
 /// Gives `mask` to a word of truth: one read-modify-write.

@@ -22,7 +22,7 @@ use crate::request::Request;
 use crate::slot::{Slot, Turn};
 use crate::stats::Stats;
 use crate::sync::pause;
-use crate::tree::{Broken, FrameTree, Wanted};
+use crate::tree::{Broken, FrameTree, GrowError, Wanted};
 
 /// A frame allocator for all CPUs of a machine; lives in a `static`.
 ///
@@ -258,13 +258,93 @@ impl<C> FramePool<C> {
         let mut is_first = false;
         self.shared.call_once(|| {
             is_first = true;
-            let tree = FrameTree::new(&mut arena, layout.size, layout.cpus, map.usable());
-            let slots = arena.deal(layout.cpus, |cpu| Slot::new(tree.journal_of(cpu)));
+            let tree = FrameTree::new(&mut arena, &layout.plan, map.usable());
+            let slots = arena.deal(layout.plan.cpus, |cpu| Slot::new(tree.journal_of(cpu)));
             Shared { tree, slots }
         });
         let metadata =
             Metadata { frames, bytes: layout.bytes(), managed_frames: layout.managed_frames() };
         if is_first { Ok(metadata) } else { Err(InitError::AlreadyInitialised) }
+    }
+
+    /// Adds memory, now or at any time: late-reclaimed boot memory, hot-added memory. Its metadata
+    /// goes to the upper end of the range itself, if any is needed; returns the frames that were
+    /// added, which are the others. Memory beside some that is managed already mostly needs none.
+    ///
+    /// On any CPU, also on several at once; allocations and frees go on meanwhile. In an interrupt
+    /// too. Costs in GiBs of the range, not in frames: about one read-modify-write for each GiB
+    /// and for each block at its ends, and up to three pages of metadata to write at each end.
+    ///
+    /// # Errors
+    /// See [`GrowError`]; nothing has changed then.
+    ///
+    /// # Safety
+    /// The frames are memory that nobody else uses or will use. The pointer that `to_virtual`
+    /// returns for a physical address is valid for reads and writes from there to the end of the
+    /// range, for ever, with provenance over all of it.
+    pub unsafe fn grow(
+        &self,
+        range: NumberRange,
+        to_virtual: impl FnOnce(u64) -> *mut u8,
+    ) -> Result<NumberRange, GrowError> {
+        let tree = self.tree().ok_or(GrowError::NotInitialised)?;
+        tree.grow(range, |bytes| {
+            let needed = (bytes as u64).div_ceil(FRAME_SIZE);
+            if needed >= range.len() {
+                return Err(GrowError::TooSmall { needed, given: range.len() });
+            }
+            let end = FrameNumber::trusted(range.end().get() - needed);
+            if bytes == 0 {
+                return Ok((Arena::empty(), range));
+            }
+            let start = to_virtual(end.start_address());
+            if !start.addr().is_multiple_of(PART_ALIGN) {
+                return Err(GrowError::Misaligned { address: start.addr() });
+            }
+            // SAFETY: the caller vouches for the pointer, and that the frames are nobody else's.
+            let arena = unsafe { Arena::new(start, bytes) };
+            // Fewer frames can't need more parts.
+            Ok((arena, NumberRange::trusted(range.start(), end)))
+        })
+    }
+
+    /// As [`FramePool::grow`], with the metadata in memory that the caller gives, of
+    /// [`bytes_to_grow`](Self::bytes_to_grow) and 128 more for alignment; it may be empty if that
+    /// is 0. What is left of it is not used.
+    ///
+    /// # Errors
+    /// See [`GrowError`].
+    ///
+    /// # Safety
+    /// The frames are memory that nobody else uses or will use.
+    pub unsafe fn grow_in(
+        &self,
+        range: NumberRange,
+        storage: &'static mut [u64],
+    ) -> Result<(), GrowError> {
+        let tree = self.tree().ok_or(GrowError::NotInitialised)?;
+        let grown = tree.grow(range, |bytes| {
+            let given = size_of_val(storage);
+            let start = storage.as_mut_ptr().cast::<u8>();
+            if bytes == 0 {
+                return Ok((Arena::empty(), range));
+            }
+            let skip = start.align_offset(PART_ALIGN);
+            let needed = bytes.saturating_add(skip);
+            if needed > given {
+                return Err(GrowError::StorageTooSmall { needed, given });
+            }
+            // SAFETY: `skip + bytes` lies within `storage`, which is ours alone for ever.
+            Ok((unsafe { Arena::new(start.wrapping_add(skip), bytes) }, range))
+        });
+        grown.map(|_| ())
+    }
+
+    /// How many bytes of metadata it would take to add a range, as things are; if other CPUs add
+    /// some meanwhile, it can be less, or 128 more.
+    #[must_use]
+    pub fn bytes_to_grow(&self, range: NumberRange) -> usize {
+        self.tree().map_or(0, |tree| tree.bytes_to_grow(range))
     }
 
     /// The shared tree, or `None` before initialisation.

@@ -9,15 +9,17 @@
 //!        | Section  128 MiB: 64 leaves and 64 zero nodes
 //! ```
 //!
-//! **What hangs there stays.** A part is published by one store into an empty link, whole by
-//! then, and is never taken away or moved: whoever has a reference keeps it. So memory can be
-//! added below any link while others search. (The top is a list without gaps, so a cluster is
-//! added by publishing a longer copy; the old one stays for those who are reading it.)
+//! **What hangs there stays.** A part is put into an empty link by one compare-exchange, whole by
+//! then, and is never taken away or moved: whoever has a reference keeps it. So memory is added
+//! below any link while others search, and of two CPUs that add the same part one uses the
+//! other's. Clusters hang from a table, to be found, and from each other, to be searched.
 //!
 //! **Nodes come late.** A giant's [`Nodes`] are not written before its first holder as a whole
 //! does so and sets its bit in [`Cluster::ready`]; until then they hold anything. Whoever may be
 //! there earlier, because a hint or the truth has changed under it, asks [`Giant::written`].
-//! Leaves do the same one level down, by [`Nodes::ready`].
+//! Leaves do the same one level down, by [`Nodes::ready`]. What may never have such a holder is
+//! written before it is published: the nodes of a giant, and the leaves of a section, that are
+//! not managed in full from their first day. Whoever adds frames there needs to set the bit only.
 
 use crate::arena::Unwritten;
 use crate::geometry::{CLUSTER_GIANTS, GIANT_ROWS, NODE_WORDS, SECTION_BLOCKS};
@@ -27,10 +29,16 @@ use crate::sync::{Link, Ordering, Word};
 /// The clusters that exist.
 #[derive(Debug)]
 pub struct Top<'m> {
-    /// All of them, ascending.
-    clusters: &'m [&'m Cluster<'m>],
-    /// Those from 0 on without a gap: found by their number.
-    dense: &'m [&'m Cluster<'m>],
+    /// The low ones by their number.
+    table: &'m [Link<'m, Cluster<'m>>],
+    /// The lowest of all; each leads to the next higher.
+    first: Link<'m, Cluster<'m>>,
+}
+
+/// Clusters, ascending.
+#[derive(Clone, Copy, Debug)]
+pub struct Clusters<'m> {
+    next: Option<&'m Cluster<'m>>,
 }
 
 /// 64 giants: a line of words, and eight of links.
@@ -53,6 +61,8 @@ pub struct Cluster<'m> {
     pub adopted: Word,
     /// Which 64 GiB of the physical address space they are.
     number: u64,
+    /// The next higher cluster.
+    next: Link<'m, Cluster<'m>>,
 }
 
 /// One giant: three lines that only growing memory changes. The nodes lie elsewhere, so that
@@ -111,32 +121,66 @@ pub struct Section {
 }
 
 impl<'m> Top<'m> {
-    /// The top of these clusters, ascending.
-    pub fn new(clusters: &'m [&'m Cluster<'m>]) -> Self {
-        let is_dense = |&(index, cluster): &(usize, &&Cluster<'_>)| cluster.number == index as u64;
-        let dense = clusters.iter().enumerate().take_while(is_dense).count();
-        Self { clusters, dense: &clusters[..dense] }
+    /// A top without clusters, that will find those with numbers below the table's length fastest.
+    pub fn new(table: &'m [Link<'m, Cluster<'m>>]) -> Self {
+        Self { table, first: Link::empty() }
     }
 
     /// All clusters, ascending.
     #[inline]
-    pub fn clusters(&self) -> &'m [&'m Cluster<'m>] {
-        self.clusters
+    pub fn clusters(&self) -> Clusters<'m> {
+        Clusters { next: self.first.load() }
     }
 
     /// The cluster with this number.
     #[inline]
     pub fn cluster(&self, number: u64) -> Option<&'m Cluster<'m>> {
-        match self.dense.get(number as usize) {
-            Some(cluster) => Some(cluster),
-            None => self.cluster_behind_a_gap(number),
+        match self.table.get(number as usize) {
+            Some(link) => link.load(),
+            None => self.cluster_above_the_table(number),
         }
     }
 
     #[inline(never)]
-    fn cluster_behind_a_gap(&self, number: u64) -> Option<&'m Cluster<'m>> {
-        let index = self.clusters.binary_search_by_key(&number, |cluster| cluster.number).ok()?;
-        self.clusters.get(index).copied()
+    fn cluster_above_the_table(&self, number: u64) -> Option<&'m Cluster<'m>> {
+        self.clusters().find(|cluster| cluster.number == number)
+    }
+
+    /// Adds a cluster, and says which one has its number then: this, or one that another CPU
+    /// has added. First to the list, so that who finds it in the table can also search it.
+    pub fn insert(&self, new: &'m Cluster<'m>) -> &'m Cluster<'m> {
+        let cluster = self.insert_in_order(new);
+        match self.table.get(cluster.number as usize) {
+            Some(link) => link.settle(cluster),
+            None => cluster,
+        }
+    }
+
+    fn insert_in_order(&self, new: &'m Cluster<'m>) -> &'m Cluster<'m> {
+        let mut link = &self.first;
+        loop {
+            match link.load() {
+                Some(next) if next.number == new.number => return next,
+                Some(next) if next.number < new.number => link = &next.next,
+                behind => {
+                    new.next.copy(behind);
+                    if link.replace(behind, new).is_ok() {
+                        return new;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<'m> Iterator for Clusters<'m> {
+    type Item = &'m Cluster<'m>;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'m Cluster<'m>> {
+        let cluster = self.next?;
+        self.next = cluster.next.load();
+        Some(cluster)
     }
 }
 
@@ -145,7 +189,7 @@ impl<'m> Cluster<'m> {
     pub fn new(number: u64) -> Self {
         let [free, ready, whole, partial, adopted] = core::array::from_fn(|_| Word::new(0));
         let giants = core::array::from_fn(|_| Link::empty());
-        Self { giants, free, ready, whole, partial, adopted, number }
+        Self { giants, free, ready, whole, partial, adopted, number, next: Link::empty() }
     }
 
     /// The link to a giant of it, by the giant's number.
@@ -229,14 +273,24 @@ impl<'m> Giant<'m> {
 
     #[cold]
     fn write(&self) {
+        self.write_nodes();
+        self.declare_ready();
+    }
+
+    /// Writes its nodes. The caller holds the whole giant, or nobody else knows it yet.
+    pub fn write_nodes(&self) {
         let Nodes { blocks, zero, partial, claimed, ready, longest } = self.nodes;
         for node in [blocks, zero, partial, claimed, ready] {
             node.fill(0);
         }
         for row in longest.rows() {
-            // ORDERING: as with the nodes: exclusive, published by the Release below.
+            // ORDERING: as with the nodes: exclusive, published with the ready bit or the giant.
             row.store(u64::MAX, Ordering::Relaxed);
         }
+    }
+
+    /// Says that its nodes are written, which they are since it was published, or just now.
+    pub fn declare_ready(&self) {
         // ORDERING: Release pairs with the Acquire in `written`, for who comes by an old hint,
         // and with the Relaxed look above through the giant's own bit.
         self.cluster.ready.fetch_or(self.mask, Ordering::Release);
@@ -257,6 +311,13 @@ impl Bounds {
 }
 
 impl Section {
+    /// Writes all leaves; nobody else knows the section yet.
+    pub fn clear(&self) {
+        for node in self.leaves.iter().chain(&self.zeroes) {
+            node.fill(0);
+        }
+    }
+
     /// A block's frames, 1 = free; blocks are counted within the giant.
     #[inline]
     pub fn leaf(&self, block: usize) -> &Node {

@@ -23,11 +23,12 @@
 
 use crate::bits::{lowest_ones, lowest_run, mask};
 use crate::cache::{Contents, Known, PageCache};
-use crate::directory::{Block, Group, Place, bit_of, mask_between};
+use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{FULL, WORD_BITS};
 use crate::journal::{Counter, Journal, Step, Writer};
+use crate::node::mask_between;
 use crate::root::Giant;
 use crate::sync::{Link, Ordering, Word, interrupt_fence};
 use crate::tree::{FrameTree, HomeCell, Opening, Refill, check_above, give_frames, refuse};

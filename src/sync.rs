@@ -116,6 +116,37 @@ impl<'m, T> Link<'m, T> {
         // ORDERING: Release, as said in `load`.
         self.at.store(core::ptr::from_ref(part).cast_mut(), Ordering::Release);
     }
+
+    /// Makes it lead where another link leads; for who has it to himself.
+    pub fn copy(&self, other: Option<&'m T>) {
+        let at = other.map_or(core::ptr::null_mut(), |part| core::ptr::from_ref(part).cast_mut());
+        // ORDERING: Release, as said in `load`.
+        self.at.store(at, Ordering::Release);
+    }
+
+    /// Makes it lead to `part` if it leads to `found` (or nowhere, if that is `None`): one
+    /// read-modify-write. Else says where it leads.
+    pub fn replace(&self, found: Option<&'m T>, part: &'m T) -> Result<(), Option<&'m T>> {
+        counting::one();
+        let found =
+            found.map_or(core::ptr::null_mut(), |part| core::ptr::from_ref(part).cast_mut());
+        let part = core::ptr::from_ref(part).cast_mut();
+        // ORDERING: Release, as said in `load`; Acquire for what another CPU has put there.
+        match self.at.compare_exchange(found, part, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Ok(()),
+            // SAFETY: as in `load`.
+            Err(at) => Err(unsafe { at.as_ref() }),
+        }
+    }
+
+    /// Makes it lead to `part` if it is empty, and says where it leads then: to what was put there
+    /// first.
+    pub fn settle(&self, part: &'m T) -> &'m T {
+        match self.replace(None, part) {
+            Ok(()) => part,
+            Err(other) => other.unwrap_or(part),
+        }
+    }
 }
 
 impl<'m, T> Link<'m, T> {

@@ -58,11 +58,8 @@ pub struct Heap {
 impl Heap {
     /// A heap of these chunks, all free, for so many CPUs.
     pub fn all_free(chunks: &[u64], cpus: usize) -> Result<Self, Failure> {
-        let range = |chunk: &u64| {
-            let start = frame_of(chunk * CHUNK_PAGES)?.get();
-            Ok(NumberRange::from_numbers(start, start + CHUNK_PAGES))
-        };
-        let ranges = chunks.iter().map(range).collect::<Result<Vec<_>, Failure>>()?;
+        let ranges = chunks.iter().copied().map(frames_of);
+        let ranges = ranges.collect::<Result<Vec<_>, Failure>>()?;
         Ok(Self { chunks: chunks.to_vec(), ..Self::of_ranges(&ranges, cpus)? })
     }
 
@@ -101,6 +98,16 @@ impl Heap {
         }
         heap.check("the heap to start with", Some(&state.free), None, None)?;
         Ok(heap)
+    }
+
+    /// Maps one more chunk, all free.
+    pub fn grow(&mut self, chunk: u64) -> Result<(), Failure> {
+        let frames = frames_of(chunk)?;
+        let storage = vec![0; (self.pool.bytes_to_grow(frames) + 127) / 8].leak();
+        // SAFETY: as in `of_ranges`.
+        let grown = unsafe { self.pool.grow_in(frames, storage) };
+        self.chunks.push(chunk);
+        grown.or_else(|error| differs(format!("chunk {chunk}: {error}")))
     }
 
     pub fn pool(&self) -> &FramePool<OneThread> {
@@ -224,6 +231,12 @@ impl Heap {
         }
         self.pool.verify().or_else(|broken| differs(format!("{when}: {broken}")))
     }
+}
+
+fn frames_of(chunk: u64) -> Result<NumberRange, Failure> {
+    let first = chunk.checked_mul(CHUNK_PAGES).unwrap_or(u64::MAX);
+    let start = frame_of(first)?.get();
+    Ok(NumberRange::from_numbers(start, start + CHUNK_PAGES))
 }
 
 fn unusable(error: impl std::fmt::Display) -> Failure {

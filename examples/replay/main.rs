@@ -4,6 +4,7 @@
 mod case;
 #[path = "../common/cli.rs"]
 mod cli;
+mod growth;
 mod heap;
 mod invariant;
 mod player;

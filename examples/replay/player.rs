@@ -9,14 +9,10 @@ use serde_json::Value;
 use crate::case::{self, Number, Outcome};
 use crate::heap::{GROUP_PAGES, Heap, frame_of, page_of};
 use crate::script::{After, CacheState, Failure, Script, Step, compare, differs, read};
-use crate::{invariant, successor};
+use crate::{growth, invariant, successor};
 
 /// The files that this plays.
 const SCHEMA: &str = "go-pagealloc-cases/1";
-
-/// What cases ask for that is not there yet, by the fields that such a case has.
-const NOT_BUILT: [(&[&str], &str); 1] =
-    [(&["chunks", "in_use_chunks"], "growing: memory that joins a tree in use")];
 
 /// Plays every case of a file; `Err` if it is not of this schema.
 pub fn play(file: &Value) -> Result<Vec<Outcome>, String> {
@@ -46,8 +42,8 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 
 fn play_case(case: &Value) -> Result<(), Failure> {
     let has = |fields: &[&str]| fields.iter().all(|field| case.get(field).is_some());
-    if let Some((_, what)) = NOT_BUILT.iter().find(|(fields, _)| has(fields)) {
-        return Err(Failure::NotBuilt(what));
+    if has(&["chunks", "in_use_chunks"]) {
+        return growth::play(case);
     }
     if has(&["x", "n", "result"]) {
         return play_lowest_run(case);

@@ -28,12 +28,11 @@ use loom::sync::Arc;
 
 use crate::arena::Arena;
 use crate::cache::PageCache;
-use crate::directory::Size;
 use crate::error::{AllocError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES};
 use crate::request::Request;
-use crate::tree::{FrameTree, Wanted};
+use crate::tree::{FrameTree, Plan, Wanted};
 
 /// A tree of a few frames, and their contents.
 pub struct World {
@@ -54,7 +53,7 @@ impl World {
         // SAFETY: under loom an arena takes its parts from the heap.
         let mut arena = unsafe { Arena::new(core::ptr::null_mut(), 0) };
         let ranges = ranges.iter().copied();
-        let tree = FrameTree::new(&mut arena, Size::of(ranges.clone()), 3, ranges);
+        let tree = FrameTree::new(&mut arena, &Plan::new(ranges.clone(), 0, 3), ranges);
         Arc::new(Self { tree, contents: (0..frames).map(|_| UnsafeCell::new(0)).collect() })
     }
 

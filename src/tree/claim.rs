@@ -15,12 +15,12 @@ use super::levels::{
     give_block, make_all_ready, make_ready, merge_giant, split_block, split_giant, take_zeroes,
 };
 use super::{FrameTree, free_in};
-use crate::directory::{Block, Group, Place, mask_between};
+use crate::directory::{Block, Group, Place};
 use crate::error::{Found, FreeError, InTheWay};
 use crate::frame::{FrameNumber, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, WORD_BITS};
 use crate::journal::{Counter, Step, Writer};
-use crate::node::{Fill, give, take_bit};
+use crate::node::{Fill, give, mask_between, take_bit};
 use crate::root::Giant;
 use crate::sync::Ordering;
 
@@ -170,7 +170,11 @@ impl<'m> FrameTree<'m> {
 
     /// Gives frames that the caller holds, and has checked; says how many were free all the same,
     /// and which was the first.
-    fn put_run(&self, step: &Step<'_>, run: NumberRange) -> (u64, Result<(), FreeError>) {
+    pub(super) fn put_run(
+        &self,
+        step: &Step<'_>,
+        run: NumberRange,
+    ) -> (u64, Result<(), FreeError>) {
         let (mut at, end) = (run.start().get(), run.end().get());
         let (mut overlaps, mut first) = (0, Ok(()));
         while at < end {

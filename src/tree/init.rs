@@ -1,69 +1,87 @@
-//! Putting a memory map into the tree. Costs in ranges and GiBs: whole GiBs are one bit, whole
-//! blocks at the edges of a range one bit each, and only the last crumbs touch leaves.
+//! Making a tree of a memory map, and what it is made of. Costs in ranges and GiBs: frames are put
+//! in as they are freed later, whole GiBs by one bit, whole blocks at the edges of a range by one
+//! bit each, and only the last crumbs touch leaves.
 
 use super::FrameTree;
-use super::levels::make_ready;
-use crate::arena::Arena;
-use crate::directory::{Block, Directory, Size, mask_between, touched_and_filled};
+use crate::arena::{Arena, part};
+use crate::directory::Directory;
 use crate::frame::NumberRange;
-use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
+use crate::geometry::CLUSTER_FRAMES;
 use crate::journal::Journal;
-use crate::root::Giant;
-use crate::sync::{Ordering, Word};
+use crate::ranges::{Ranges, Record};
+use crate::root::Cluster;
+use crate::stock::{Size, Stock};
+use crate::sync::{Link, Word};
+
+/// Clusters that are found by their number, at least (1 TiB) and at most (16 TiB), as far as the
+/// memory goes that is there at the start. Those above cost a walk over them.
+const TABLE: (usize, usize) = (16, 256);
+/// Ranges to come that need no metadata if they lie beside memory that is known, apart from those
+/// that the map calls reclaimable.
+const RECORDS: usize = 4;
+
+/// What a tree is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Plan {
+    pub cpus: usize,
+    /// Managed frames.
+    pub frames: u64,
+    ranges: usize,
+    records: usize,
+    table: usize,
+    size: Size,
+}
+
+impl Plan {
+    /// For these ranges (ascending, disjoint, not adjacent), and so many that may come later.
+    pub fn new(
+        ranges: impl Iterator<Item = NumberRange> + Clone,
+        to_come: usize,
+        cpus: usize,
+    ) -> Self {
+        let end = ranges.clone().last().map_or(0, |range| range.end().get());
+        let size = Size::of(ranges.clone());
+        // Not for a hole much larger than the memory.
+        let most = TABLE.1.min(TABLE.0 + 4 * size.clusters);
+        Self {
+            cpus,
+            frames: ranges.clone().map(NumberRange::len).sum(),
+            ranges: ranges.count(),
+            records: to_come + RECORDS,
+            table: (end.div_ceil(CLUSTER_FRAMES) as usize).clamp(TABLE.0, most),
+            size,
+        }
+    }
+
+    /// Bytes that it takes.
+    pub const fn bytes(&self) -> usize {
+        part::<Link<'_, Cluster<'_>>>(self.table)
+            + part::<NumberRange>(self.ranges)
+            + part::<Record<'_>>(self.records)
+            + part::<Journal>(Journal::count_for(self.cpus))
+            + self.size.bytes()
+    }
+}
 
 impl<'m> FrameTree<'m> {
-    /// A tree for this many CPUs of these ranges (ascending, disjoint, not adjacent, of this
-    /// size), all free.
+    /// The tree of this plan, made of these ranges, all free.
     pub(crate) fn new(
         arena: &mut Arena<'m>,
-        size: Size,
-        cpus: usize,
+        plan: &Plan,
         ranges: impl Iterator<Item = NumberRange> + Clone,
     ) -> Self {
-        Self {
-            directory: Directory::new(arena, size, ranges, put),
-            journals: arena.deal(Journal::count_for(cpus), |_| Journal::new()),
-            managed: size.frames,
+        let table = arena.deal(plan.table, |_| Link::empty());
+        let initial = arena.deal_all(plan.ranges, ranges.clone());
+        let records = arena.deal(plan.records, |_| Record::new());
+        let tree = Self {
+            directory: Directory::new(table, Ranges::new(initial, records)),
+            journals: arena.deal(Journal::count_for(plan.cpus), |_| Journal::new()),
+            managed: Word::new(0),
+        };
+        let mut stock = Stock::new(arena, plan.size);
+        for range in ranges {
+            tree.add(tree.shared_writer(), &mut stock, range);
         }
+        tree
     }
-}
-
-/// Records one range within one giant as free, before anybody else knows the tree.
-fn put<'m>(giant: &'m Giant<'m>, frames: NumberRange) {
-    if frames.len() == GIANT_FRAMES {
-        set(&giant.cluster.free, giant.mask);
-        return;
-    }
-    giant.make_ready();
-    let (touched, filled) = touched_and_filled(frames);
-    for index in filled.0..filled.1 {
-        let (word, mask) = giant.nodes().blocks.at(index);
-        set(word, mask);
-        set(&giant.cluster.whole, giant.mask);
-    }
-    for index in touched.0..touched.1 {
-        if !(filled.0..filled.1).contains(&index) {
-            put_crumbs(Block { giant, index }, frames);
-        }
-    }
-}
-
-/// Records those of `frames` that lie in `block`, and do not fill it, as free.
-fn put_crumbs(block: Block<'_>, frames: NumberRange) {
-    make_ready(block);
-    let first = block.first_frame().get();
-    let start = frames.start().get().saturating_sub(first) as usize;
-    let end = frames.end().get().saturating_sub(first).min(BLOCK_FRAMES) as usize;
-    for word in 0..NODE_WORDS {
-        set(block.leaf().word(word), mask_between(start, end, word * WORD_BITS as usize));
-    }
-    let (word, mask) = block.giant.nodes().partial.at(block.index);
-    set(word, mask);
-    set(&block.giant.cluster.partial, block.giant.mask);
-}
-
-/// Sets bits of a word that nobody else can see yet.
-fn set(word: &Word, mask: u64) {
-    // ORDERING: nobody else knows the tree; it is published as a whole, by whoever shares it.
-    word.store(word.load(Ordering::Relaxed) | mask, Ordering::Relaxed);
 }

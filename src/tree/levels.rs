@@ -26,10 +26,10 @@
 use core::ops::Range;
 
 use super::longest::{widen, widen_all};
-use crate::directory::{Block, mask_between};
+use crate::directory::Block;
 use crate::geometry::{FULL, WORD_BITS};
 use crate::journal::{Counter, Writer};
-use crate::node::{Edge, Fill, Given, Node, give, take_bit};
+use crate::node::{Edge, Fill, Given, Node, give, mask_between, take_bit};
 use crate::root::Giant;
 use crate::sync::{Ordering, Word, full_fence};
 

@@ -21,13 +21,14 @@
 //! The protocols, a file each: [`levels`] (split, merge, announce, retire), [`search`] (refill
 //! and allocation), [`free`] (flush, free, and what is refused), [`runs`] (finding contiguous
 //! frames), with [`longest`] to pass crumbs quickly, and [`claim`] (taking and giving them, piece
-//! by piece). [`verify`] checks every invariant at rest.
+//! by piece). [`init`] and [`grow`] add memory. [`verify`] checks every invariant at rest.
 //!
 //! The shape is the radix tree of Go's `mpagealloc.go`, with counters and locks replaced by one
 //! bit per level and the page tables' radix of 512.
 
 mod claim;
 mod free;
+mod grow;
 mod init;
 mod levels;
 mod longest;
@@ -35,9 +36,11 @@ mod runs;
 mod search;
 mod verify;
 
+pub use grow::GrowError;
 pub use verify::Broken;
 
 pub(crate) use free::{Opening, check_above, give_frames, refuse};
+pub(crate) use init::Plan;
 pub(crate) use runs::Wanted;
 pub(crate) use search::{HomeCell, Refill};
 
@@ -49,7 +52,7 @@ use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_BLOCKS};
 use crate::journal::{Counter, Journal, Writer};
 use crate::request::Request;
 use crate::root::Giant;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Word};
 
 /// The shared tree of free frames. See the source's header for its structure.
 ///
@@ -77,7 +80,8 @@ use crate::sync::Ordering;
 pub struct FrameTree<'m> {
     directory: Directory<'m>,
     journals: &'m [Journal],
-    managed: u64,
+    /// How many frames are managed: written only when that changes.
+    managed: Word,
 }
 
 /// How full a 2 MiB block is; see [`FrameTree::blocks`].
@@ -252,7 +256,8 @@ impl<'m> FrameTree<'m> {
     /// How many frames the tree manages, free or not.
     #[must_use]
     pub fn managed_frames(&self) -> u64 {
-        self.managed
+        // ORDERING: a statistic.
+        self.managed.load(Ordering::Relaxed)
     }
 
     /// Free frames, by what the journals say was taken and returned: exact at rest, and costs
@@ -260,9 +265,9 @@ impl<'m> FrameTree<'m> {
     /// answer is off by what they moved meanwhile, but never below 0 or above all.
     #[must_use]
     pub fn free_frames(&self) -> u64 {
-        let returned = self.sum(Counter::Returned);
-        let free = self.managed.wrapping_add(returned).wrapping_sub(self.sum(Counter::Taken));
-        free.cast_signed().clamp(0, self.managed.cast_signed()).cast_unsigned()
+        let (managed, returned) = (self.managed_frames(), self.sum(Counter::Returned));
+        let free = managed.wrapping_add(returned).wrapping_sub(self.sum(Counter::Taken));
+        free.cast_signed().clamp(0, managed.cast_signed()).cast_unsigned()
     }
 
     /// Free frames, blocks and giants, counted bit by bit: costs a look at all leaves.

@@ -22,13 +22,13 @@ use super::levels::{
     take_zeroes,
 };
 use crate::cache::{Known, PageCache};
-use crate::directory::{Block, mask_between};
+use crate::directory::Block;
 use crate::error::OutOfMemory;
 use crate::frame::{Frame, FrameNumber};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Writer, standstill};
-use crate::node::{take_all, take_lowest, take_some};
-use crate::root::{Cluster, Giant, Nodes};
+use crate::node::{mask_between, take_all, take_lowest, take_some};
+use crate::root::{Cluster, Clusters, Giant, Nodes};
 use crate::sync::{Link, Ordering, Word, pause};
 
 /// How often a search that finds nothing looks again while others move frames.
@@ -93,8 +93,9 @@ enum Join {
 /// A search on its way over the giants that hint at something, lowest first.
 #[derive(Debug)]
 struct Walk<'m> {
-    /// The cluster that it is in, and those behind.
-    clusters: &'m [&'m Cluster<'m>],
+    /// The cluster that it is in.
+    cluster: Option<&'m Cluster<'m>>,
+    behind: Clusters<'m>,
     /// Giants of this cluster that have been visited.
     passed: u64,
 }
@@ -251,7 +252,7 @@ impl<'m> FrameTree<'m> {
 
     /// The lowest free giant, claimed.
     fn search_giants(&self) -> Option<&'m Giant<'m>> {
-        self.directory.clusters().iter().find_map(|cluster| {
+        self.directory.clusters().find_map(|cluster| {
             let bit = take_lowest(&cluster.free)?;
             cluster.giant(u64::from(bit.trailing_zeros())).load()
         })
@@ -364,17 +365,17 @@ impl<'m> Refill<'m> {
 
 impl<'m> Walk<'m> {
     #[inline]
-    fn new(clusters: &'m [&'m Cluster<'m>]) -> Self {
-        Self { clusters, passed: 0 }
+    fn new(mut clusters: Clusters<'m>) -> Self {
+        Self { cluster: clusters.next(), behind: clusters, passed: 0 }
     }
 
     /// The lowest giant that `hints` names now, of those that the walk has not passed.
     #[inline(always)]
     fn next(&mut self, hints: impl Fn(&Cluster<'m>) -> u64) -> Option<&'m Giant<'m>> {
-        while let [cluster, behind @ ..] = self.clusters {
+        while let Some(cluster) = self.cluster {
             let hints = hints(cluster) & !self.passed;
             if hints == 0 {
-                *self = Self::new(behind);
+                *self = Self::new(self.behind);
                 continue;
             }
             let bit = hints.trailing_zeros();
