@@ -15,11 +15,12 @@ use crate::geometry::{
     BLOCK_FRAMES, CLUSTER_GIANTS, FULL, GIANT_BLOCKS, GIANT_FRAMES, NODE_WORDS, SECTION_BLOCKS,
     WORD_BITS,
 };
+use crate::isolation::Isolations;
 use crate::node::{Node, mask_between};
 use crate::ranges::Ranges;
 use crate::root::{Cluster, Clusters, Giant, Section, Top};
 use crate::stock::{Size, Stock, pieces};
-use crate::sync::{Link, Ordering, Word};
+use crate::sync::{Link, Ordering, Word, full_fence};
 
 /// An aligned group of frames that share one word: 64 of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +106,8 @@ pub struct Directory<'m> {
     top: Top<'m>,
     /// Which are managed, also where a block is so in part.
     pub ranges: Ranges<'m>,
+    /// Which of these are on their way out.
+    pub isolations: Isolations,
 }
 
 /// The blocks of a giant that `frames` touches, and those that it fills; each as the first one
@@ -161,6 +164,13 @@ impl<'m> Block<'m> {
         self.giant.full.is_set(self.index, Ordering::Relaxed)
     }
 
+    /// Those frames of a word that are gone.
+    pub fn gone(self, word: usize) -> u64 {
+        // ORDERING: Acquire pairs with the Release of who set a bit, or cleared it.
+        let gone = self.giant.gone(self.index).load();
+        gone.map_or(0, |gone| gone.word(self.index, word).load(Ordering::Acquire))
+    }
+
     /// Says that its leaf is written, which it is since its section was published.
     fn declare_ready(self) {
         let (word, mask) = self.giant.nodes().ready.at(self.index);
@@ -193,7 +203,7 @@ impl<'m> Place<'m> {
 impl<'m> Directory<'m> {
     /// A directory of nothing yet, that knows these to be managed.
     pub fn new(table: &'m [Link<'m, Cluster<'m>>], ranges: Ranges<'m>) -> Self {
-        Self { top: Top::new(table), ranges }
+        Self { top: Top::new(table), ranges, isolations: Isolations::new() }
     }
 
     /// What is missing to cover a range: O(GiBs).
@@ -269,12 +279,34 @@ impl<'m> Directory<'m> {
         let edges = (touched.0..touched.1).filter(|index| !(filled.0..filled.1).contains(index));
         for block in edges.map(|index| Block { giant, index }) {
             block.declare_ready();
-            if self.listed_frames(block) == BLOCK_FRAMES {
-                let (word, mask) = giant.full.at(block.index);
-                // ORDERING: as above.
-                word.fetch_or(mask, Ordering::Relaxed);
+            self.fill(block);
+        }
+    }
+
+    /// Says of a block that all of its frames are managed, if they are, and none is isolated.
+    pub fn fill(&self, block: Block<'_>) {
+        let is_filled = || {
+            let mut groups = (0..NODE_WORDS).map(|word| block.group(word));
+            groups.all(|group| self.cacheable_at_an_edge(group, block) == FULL)
+        };
+        if is_filled() {
+            let (word, mask) = block.giant.full.at(block.index);
+            // ORDERING: before the frames are given, whose bits carry it to their holders.
+            word.fetch_or(mask, Ordering::Relaxed);
+            full_fence();
+            // Somebody may just have begun to isolate some.
+            if !is_filled() {
+                self.open_up(block);
             }
         }
+    }
+
+    /// From now on frames of this block are managed, or not, one by one.
+    pub fn open_up(&self, block: Block<'_>) {
+        let (word, mask) = block.giant.full.at(block.index);
+        // ORDERING: what a holder of its frames does with them is right either way; who isolates
+        // them makes a fence.
+        word.fetch_and(!mask, Ordering::Relaxed);
     }
 
     /// The clusters, ascending.
@@ -303,22 +335,35 @@ impl<'m> Directory<'m> {
     /// The managed frames of a group of this block, one bit each.
     #[inline]
     pub fn managed(&self, group: Group, block: Block<'_>) -> u64 {
-        if block.is_full() { FULL } else { self.managed_at_an_edge(group) }
+        if block.is_full() { FULL } else { self.managed_at_an_edge(group, block) }
+    }
+
+    /// The same without those that are isolated.
+    #[inline]
+    pub fn cacheable(&self, group: Group, block: Block<'_>) -> u64 {
+        if block.is_full() { FULL } else { self.cacheable_at_an_edge(group, block) }
     }
 
     #[cold]
-    fn managed_at_an_edge(&self, group: Group) -> u64 {
-        self.ranges.mask(group.first_frame(), WORD_BITS)
+    fn managed_at_an_edge(&self, group: Group, block: Block<'_>) -> u64 {
+        self.ranges.mask(group.first_frame()) & !block.gone(group.word())
+    }
+
+    #[cold]
+    fn cacheable_at_an_edge(&self, group: Group, block: Block<'_>) -> u64 {
+        self.managed_at_an_edge(group, block) & !self.isolations.mask(group.first_frame())
     }
 
     /// How many frames of a block are managed.
     pub fn managed_frames(&self, block: Block<'_>) -> u64 {
-        if block.is_full() { BLOCK_FRAMES } else { self.listed_frames(block) }
+        let groups = (0..NODE_WORDS).map(|word| block.group(word));
+        groups.map(|group| u64::from(self.managed(group, block).count_ones())).sum()
     }
 
-    fn listed_frames(&self, block: Block<'_>) -> u64 {
-        let groups = (0..NODE_WORDS).map(|word| block.group(word));
-        groups.map(|group| u64::from(self.managed_at_an_edge(group).count_ones())).sum()
+    /// Whether all frames of a giant are managed.
+    pub fn manages_all_of(&self, giant: &'m Giant<'m>) -> bool {
+        let frames = || giant.blocks().map(|block| self.managed_frames(block)).sum::<u64>();
+        giant.is_full() || frames() == GIANT_FRAMES
     }
 }
 

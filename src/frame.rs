@@ -137,6 +137,14 @@ impl NumberRange {
     pub const fn contains(self, frame: FrameNumber) -> bool {
         self.start.0 <= frame.0 && frame.0 < self.end.0
     }
+
+    /// The frames that are also in another range, if there are any.
+    #[inline]
+    #[must_use]
+    pub fn overlap(self, other: Self) -> Option<Self> {
+        let (start, end) = (self.start.max(other.start), self.end.min(other.end));
+        (start < end).then_some(Self { start, end })
+    }
 }
 
 impl fmt::Debug for NumberRange {

@@ -144,6 +144,18 @@ pub fn take_some(word: &Word, most: u32) -> Option<u64> {
     }
 }
 
+/// Takes those bits of `mask` that a word of truth holds: one read-modify-write if there are any,
+/// and one more for each other CPU that changes the word meanwhile.
+pub fn take_any(word: &Word, mask: u64) -> u64 {
+    loop {
+        // ORDERING: as in `take_all`.
+        let bits = word.load(Ordering::Acquire);
+        if bits & mask == 0 || exchange(word, bits, bits & !mask) {
+            return bits & mask;
+        }
+    }
+}
+
 /// Changes a word of truth from `found` to `left`: what is missing then is the caller's.
 #[inline]
 fn exchange(word: &Word, found: u64, left: u64) -> bool {

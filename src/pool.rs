@@ -22,7 +22,7 @@ use crate::request::Request;
 use crate::slot::{Slot, Turn};
 use crate::stats::Stats;
 use crate::sync::pause;
-use crate::tree::{Broken, FrameTree, GrowError, Wanted};
+use crate::tree::{Broken, FrameTree, GrowError, InUse, IsolateError, Isolation, Wanted};
 
 /// A frame allocator for all CPUs of a machine; lives in a `static`.
 ///
@@ -373,6 +373,66 @@ impl<C> FramePool<C> {
         }
     }
 
+    /// Sets aside what has become free of an isolated range, and says what is still in use. Takes
+    /// a step for each 64 frames.
+    pub fn in_use(&self, isolation: &Isolation) -> InUse {
+        let nothing = InUse { frames: 0, first: None };
+        self.tree().map_or(nothing, |tree| tree.in_use(isolation))
+    }
+
+    /// Ends an isolation of which nothing is in use any more: its frames are gone for good. No
+    /// free of one is accepted, and none counts as managed. The memory may be unplugged.
+    ///
+    /// # Errors
+    /// The isolation, unchanged, if some of it is in use.
+    pub fn offline(&self, isolation: Isolation) -> Result<NumberRange, Isolation> {
+        match self.tree() {
+            Some(tree) => tree.offline(isolation),
+            None => Err(isolation),
+        }
+    }
+
+    /// Ends an isolation the other way: its frames may be handed out again.
+    pub fn readmit(&self, isolation: Isolation) {
+        if let Some(tree) = self.tree() {
+            tree.readmit(isolation);
+        }
+    }
+
+    /// Frees those frames of a range that are gone ([`offline`](Self::offline),
+    /// [`retire`](Self::retire)): the memory is there again. Returns how many there were.
+    ///
+    /// # Safety
+    /// The frames are memory that nobody uses.
+    pub unsafe fn bring_back(&self, range: NumberRange) -> u64 {
+        self.tree().map_or(0, |tree| tree.bring_back(range))
+    }
+
+    /// Makes a frame that the caller has gone for good, because it is broken, say: no free of it
+    /// is accepted hereafter. If it is a part of something larger, that must be freed around it.
+    /// (A broken frame that somebody else has is for [`isolate`](Self::isolate).)
+    ///
+    /// # Errors
+    /// The frame, and why: see [`IsolateError`]. Nothing has changed then.
+    ///
+    /// # Safety
+    /// As [`FramePool::isolate`].
+    pub unsafe fn retire(
+        &self,
+        frame: Frame,
+        to_virtual: impl Fn(u64) -> *mut u8,
+    ) -> Result<(), (Frame, IsolateError)> {
+        let Some(tree) = self.tree() else { return Err((frame, IsolateError::NotInitialised)) };
+        // SAFETY: the caller vouches for it.
+        match tree.retire(frame.number(), |frame| unsafe { arena_in(frame, &to_virtual) }) {
+            Ok(()) => {
+                let _ = frame.into_number();
+                Ok(())
+            }
+            Err(error) => Err((frame, error)),
+        }
+    }
+
     /// What the pool has done, and what is free. See [`Stats`] for the costs.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -652,6 +712,53 @@ impl<C: Cpus> FramePool<C> {
         self.cpus.with_current(|cpu| shared.drain(cpu))
     }
 
+    /// Isolates a range: from now on nobody is given a frame of it, by any request. What is free
+    /// of it is set aside at once; what is in use can be used on, and is set aside when it was
+    /// freed. Ask [`in_use`](Self::in_use) from time to time, and end it by
+    /// [`offline`](Self::offline), when nothing is left, or [`readmit`](Self::readmit). Up to 16
+    /// ranges can be isolated at a time, of any length.
+    ///
+    /// This CPU's cache is drained, and all others are asked to ([`Cpus::request_drain`]). A CPU
+    /// that has not done so can still hand out those frames of the range that it had cached, at
+    /// most 128; it drains at the end of its next use of the pool at the latest.
+    ///
+    /// While anything is isolated each refill, run and block costs a look at the isolated ranges
+    /// more. The first time in each 128 MiB a frame outside the range is taken for metadata.
+    ///
+    /// # Errors
+    /// See [`IsolateError`]; nothing is isolated then.
+    ///
+    /// # Safety
+    /// The pointer that `to_virtual` returns for a physical address is valid for reads and writes
+    /// of the frame there, for ever, with provenance over all of it.
+    pub unsafe fn isolate(
+        &self,
+        range: NumberRange,
+        to_virtual: impl Fn(u64) -> *mut u8,
+    ) -> Result<Isolation, IsolateError> {
+        let shared = self.shared.get().ok_or(IsolateError::NotInitialised)?;
+        // SAFETY: the caller vouches for it.
+        let arena = |frame| unsafe { arena_in(frame, &to_virtual) };
+        let isolation = shared.tree.isolate(range, arena)?;
+        let this = self.cpus.with_current(|cpu| cpu);
+        for (index, slot) in shared.slots.iter().enumerate() {
+            slot.request_drain();
+            if index != this.get() {
+                self.cpus.request_drain(CpuId::new(index));
+            }
+        }
+        // A double free that only this flush could see is counted in the journal.
+        let _ = self.drain();
+        for _ in 0..LOOKS {
+            if !shared.slots.iter().any(Slot::is_about_to_drain) {
+                break;
+            }
+            pause();
+        }
+        shared.tree.in_use(&isolation);
+        Ok(isolation)
+    }
+
     /// Takes something on this CPU, and asks the others if there is nothing.
     #[inline(always)]
     fn take<T>(
@@ -696,6 +803,22 @@ impl<C: Cpus> FramePool<C> {
             pause();
         }
     }
+}
+
+/// The memory of a frame, for metadata.
+///
+/// # Safety
+/// As [`FramePool::isolate`]; and the frame is the caller's.
+unsafe fn arena_in(
+    frame: FrameNumber,
+    to_virtual: impl Fn(u64) -> *mut u8,
+) -> Result<Arena<'static>, IsolateError> {
+    let start = to_virtual(frame.start_address());
+    if !start.addr().is_multiple_of(PART_ALIGN) {
+        return Err(IsolateError::Misaligned { address: start.addr() });
+    }
+    // SAFETY: the caller vouches for both.
+    Ok(unsafe { Arena::new(start, FRAME_SIZE as usize) })
 }
 
 /// The error for a frame that comes too early.

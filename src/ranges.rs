@@ -9,6 +9,7 @@
 //! already needs no metadata of its own.
 
 use crate::frame::{FrameNumber, NumberRange};
+use crate::geometry::WORD_BITS;
 use crate::node::mask_between;
 use crate::sync::{Link, Ordering, Word};
 
@@ -93,20 +94,16 @@ impl<'m> Ranges<'m> {
 
     /// What is managed of a range, or a part of that: a look.
     pub fn overlap(&self, range: NumberRange) -> Option<NumberRange> {
-        let start = range.start();
-        let first = self.initial.partition_point(|other| other.end() <= start);
+        let first = self.initial.partition_point(|other| other.end() <= range.start());
         let initial = self.initial.get(first).copied();
-        initial.into_iter().chain(self.later()).find_map(|other| {
-            let (start, end) = (start.max(other.start()), range.end().min(other.end()));
-            (start < end).then(|| NumberRange::trusted(start, end))
-        })
+        initial.into_iter().chain(self.later()).find_map(|other| range.overlap(other))
     }
 
-    /// The managed frames of 64 from `base` on (as many as a word has bits), one bit each.
-    pub fn mask(&self, base: FrameNumber, bits: u64) -> u64 {
+    /// The managed frames of the 64 from `base` on, one bit each.
+    pub fn mask(&self, base: FrameNumber) -> u64 {
         let base = base.get();
         let first = self.initial.partition_point(|range| range.end().get() <= base);
-        let near = |range: &&NumberRange| range.start().get() < base + bits;
+        let near = |range: &&NumberRange| range.start().get() < base + WORD_BITS;
         let initial = self.initial[first..].iter().take_while(near).copied();
         initial.chain(self.later()).fold(0, |managed, range| {
             let (start, end) = (range.start().get() as usize, range.end().get() as usize);

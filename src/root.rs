@@ -22,7 +22,7 @@
 //! not managed in full from their first day. Whoever adds frames there needs to set the bit only.
 
 use crate::arena::Unwritten;
-use crate::geometry::{CLUSTER_GIANTS, GIANT_ROWS, NODE_WORDS, SECTION_BLOCKS};
+use crate::geometry::{CLUSTER_GIANTS, FRAME_SIZE, GIANT_ROWS, NODE_WORDS, SECTION_BLOCKS};
 use crate::node::Node;
 use crate::sync::{Link, Ordering, Word};
 
@@ -65,8 +65,8 @@ pub struct Cluster<'m> {
     next: Link<'m, Cluster<'m>>,
 }
 
-/// One giant: three lines that only growing memory changes. The nodes lie elsewhere, so that
-/// starting up writes as few lines as it can.
+/// One giant: four lines that only growing and shrinking memory changes. The nodes lie elsewhere,
+/// so that starting up writes as few lines as it can.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Giant<'m> {
@@ -79,8 +79,10 @@ pub struct Giant<'m> {
     nodes: &'m Nodes,
     /// Its sections; empty where no frame is managed.
     sections: [Link<'m, Section>; NODE_WORDS],
-    /// Truth: blocks of which all frames are managed. Bits are only ever set.
+    /// Truth: blocks of which all frames are managed, and none is isolated or gone.
     pub full: Node,
+    /// For each section which of its frames are gone; empty where that was never asked.
+    gone: [Link<'m, Gone>; NODE_WORDS],
 }
 
 /// The block level of one giant: thirteen lines, written late.
@@ -118,6 +120,14 @@ pub struct Section {
     leaves: [Node; SECTION_BLOCKS],
     /// Beside a free frame: its contents are known to be zero.
     zeroes: [Node; SECTION_BLOCKS],
+}
+
+/// Truth: frames of one section that were isolated, came free, and are not the tree's any more.
+/// Exists only where memory is taken away: one frame for 128 MiB.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Gone {
+    nodes: [Node; SECTION_BLOCKS],
 }
 
 impl<'m> Top<'m> {
@@ -215,7 +225,8 @@ impl<'m> Giant<'m> {
         full: Node,
     ) -> Self {
         let mask = 1 << (number % CLUSTER_GIANTS as u64);
-        Self { cluster, mask, number, nodes, sections, full }
+        let gone = core::array::from_fn(|_| Link::empty());
+        Self { cluster, mask, number, nodes, sections, full, gone }
     }
 
     /// Which GiB of the physical address space it is.
@@ -228,6 +239,11 @@ impl<'m> Giant<'m> {
     #[inline]
     pub fn section(&self, block: usize) -> &Link<'m, Section> {
         &self.sections[block / SECTION_BLOCKS % NODE_WORDS]
+    }
+
+    /// The link to what is gone of the section that a block lies in.
+    pub fn gone(&self, block: usize) -> &Link<'m, Gone> {
+        &self.gone[block / SECTION_BLOCKS % NODE_WORDS]
     }
 
     /// Whether it is free as a whole.
@@ -331,6 +347,18 @@ impl Section {
     }
 }
 
+impl Gone {
+    /// Nothing is gone yet.
+    pub fn new() -> Self {
+        Self { nodes: core::array::from_fn(|_| Node::new(0)) }
+    }
+
+    /// A word of a block; blocks are counted within the giant.
+    pub fn word(&self, block: usize, word: usize) -> &Word {
+        self.nodes[block % SECTION_BLOCKS].word(word)
+    }
+}
+
 // SAFETY: it is words and nothing else, and any bytes are a word.
 unsafe impl Unwritten for Nodes {
     #[cfg(loom)]
@@ -357,4 +385,5 @@ fn ones() -> Node {
 }
 
 const _: () = assert!(cfg!(loom) || size_of::<Section>() == 2 * SECTION_BLOCKS * 64);
-const _: () = assert!(cfg!(loom) || size_of::<Giant<'_>>() == 3 * 64);
+const _: () = assert!(cfg!(loom) || size_of::<Giant<'_>>() == 4 * 64);
+const _: () = assert!(cfg!(loom) || size_of::<Gone>() as u64 == FRAME_SIZE);

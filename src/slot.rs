@@ -234,10 +234,11 @@ impl<'m> Turn<'_, 'm> {
     #[inline]
     pub fn free_zeroed(&self, tree: &FrameTree<'m>, frame: FrameNumber) -> Result<(), FreeError> {
         let group = Group::of(frame);
-        match self.slot.sides().find(|side| side.is_open_for(group)) {
+        let freed = match self.slot.sides().find(|side| side.is_open_for(group)) {
             Some(side) => side.take_back(frame).map(|()| side.know_zero(frame)),
             None => self.slot.free_elsewhere(tree, frame, Contents::Zero),
-        }
+        };
+        freed.or_else(|error| self.slot.free_past(tree, error))
     }
 
     /// Takes a frame back, after looking whether it can be.
@@ -247,12 +248,16 @@ impl<'m> Turn<'_, 'm> {
         let group = Group::of(frame);
         // Each side with code of its own: a load from the address form that the last store used
         // is free on recent CPUs, and several cycles otherwise.
-        if alloc_side.is_open_for(group) {
+        let freed = if alloc_side.is_open_for(group) {
             alloc_side.take_back(frame)
         } else if free_side.is_open_for(group) {
             free_side.take_back(frame)
         } else {
             self.slot.free_elsewhere(tree, frame, Contents::Unknown)
+        };
+        match freed {
+            Ok(()) => Ok(()),
+            Err(error) => self.slot.free_past(tree, error),
         }
     }
 
@@ -331,7 +336,7 @@ impl<'m> Slot<'m> {
         contents: Contents,
     ) -> Result<(), FreeError> {
         let refused = |found| FreeError { frame, found };
-        let opening = tree.open(Group::of(frame)).map_err(refused)?;
+        let opening = tree.open_to_cache(Group::of(frame)).map_err(refused)?;
         check(&opening, frame).map_err(refused)?;
         let side = &self.free_side;
         // Begun while the side still shows its frames, so that others always know of them.
@@ -343,6 +348,17 @@ impl<'m> Slot<'m> {
             side.know_zero(frame);
         }
         flush(&step, old)
+    }
+
+    /// After this slot could not take a frame back: asks the tree, if it was that the frame is not
+    /// managed. It may be isolated, or may have been added since a side was opened.
+    #[cold]
+    #[inline(never)]
+    fn free_past(&self, tree: &FrameTree<'m>, error: FreeError) -> Result<(), FreeError> {
+        match error.found {
+            Found::Unmanaged => tree.free_with(self.writer(), error.frame),
+            _ => Err(error),
+        }
     }
 
     /// Gives all cached frames back to the tree, and the home up.

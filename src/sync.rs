@@ -60,6 +60,13 @@ impl Word {
         self.0.fetch_add(by, ordering)
     }
 
+    /// Subtracts and says what was there before.
+    #[inline]
+    pub fn fetch_sub(&self, by: u64, ordering: Ordering) -> u64 {
+        counting::one();
+        self.0.fetch_sub(by, ordering)
+    }
+
     /// Puts `new` in if it finds `current`; a failure reads Relaxed.
     #[inline]
     pub fn compare_exchange(&self, current: u64, new: u64, success: Ordering) -> Result<u64, u64> {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["sync", "geometry", "bits"],
     &["frame", "node", "journal", "arena"],
-    &["root", "ranges", "cache", "cpu", "request", "map"],
+    &["root", "ranges", "isolation", "cache", "cpu", "request", "map"],
     &["stock"],
     &["directory", "error"],
     &["tree"],

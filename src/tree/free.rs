@@ -43,11 +43,11 @@ impl<'m> FrameTree<'m> {
         if managed == 0 { Err(Found::Unmanaged) } else { Ok(Opening { place, managed }) }
     }
 
-    /// The same for a group of this block, some of whose frames are managed.
+    /// The same as [`FrameTree::open_to_cache`] for a group of this block.
     #[inline]
     pub(crate) fn open_in(&self, block: Block<'m>, group: Group) -> Opening<'m> {
         let leaf = block.leaf().word(group.word());
-        let managed = self.directory.managed(group, block);
+        let managed = self.directory.cacheable(group, block);
         Opening { place: Place { group, giant: block.giant, leaf }, managed }
     }
 
@@ -140,7 +140,7 @@ impl<'m> FrameTree<'m> {
         let refused = |found| FreeError { frame: first, found };
         let giant = self.locate_aligned(first, BLOCK_FRAMES)?;
         let block = Block { giant, index: Group::of(first).block() };
-        if !block.is_full() {
+        if !block.is_full() && self.directory.managed_frames(block) < BLOCK_FRAMES {
             return Err(refused(Found::Unmanaged));
         }
         check_above(block).map_err(refused)?;
@@ -173,7 +173,7 @@ impl<'m> FrameTree<'m> {
     pub(crate) fn check_giant(&self, first: FrameNumber) -> Result<&'m Giant<'m>, FreeError> {
         let giant = self.locate_aligned(first, GIANT_FRAMES)?;
         let refused = |found| Err(FreeError { frame: first, found });
-        if !giant.is_full() {
+        if !self.directory.manages_all_of(giant) {
             return refused(Found::Unmanaged);
         }
         if giant.is_free() || giant.written().is_none() {

@@ -21,7 +21,8 @@
 //! The protocols, a file each: [`levels`] (split, merge, announce, retire), [`search`] (refill
 //! and allocation), [`free`] (flush, free, and what is refused), [`runs`] (finding contiguous
 //! frames), with [`longest`] to pass crumbs quickly, and [`claim`] (taking and giving them, piece
-//! by piece). [`init`] and [`grow`] add memory. [`verify`] checks every invariant at rest.
+//! by piece). [`init`] and [`grow`] add memory, [`isolate`] takes it away. [`verify`] checks every
+//! invariant at rest.
 //!
 //! The shape is the radix tree of Go's `mpagealloc.go`, with counters and locks replaced by one
 //! bit per level and the page tables' radix of 512.
@@ -30,6 +31,7 @@ mod claim;
 mod free;
 mod grow;
 mod init;
+mod isolate;
 mod levels;
 mod longest;
 mod runs;
@@ -37,6 +39,7 @@ mod search;
 mod verify;
 
 pub use grow::GrowError;
+pub use isolate::{InUse, IsolateError, Isolation};
 pub use verify::Broken;
 
 pub(crate) use free::{Opening, check_above, give_frames, refuse};

@@ -155,7 +155,7 @@ impl<'m> FrameTree<'m> {
             let begin = self.walk(writer, &rule, &mut Seeker::new(rule))?;
             let [start, end] = [begin, begin + rule.count].map(FrameNumber::trusted);
             let run = NumberRange::trusted(start, end);
-            if self.claim(writer, run).is_ok() {
+            if self.claim(writer, run).is_ok() && self.admits(run, || self.unclaim(writer, run)) {
                 return Some(run);
             }
         }

@@ -18,16 +18,16 @@ use bit_field::BitField;
 
 use super::FrameTree;
 use super::levels::{
-    Hint, forget_zero, lower, make_all_ready, make_ready, retire, split_block, split_giant,
-    take_zeroes,
+    Hint, forget_zero, give_block, lower, make_all_ready, make_ready, merge_giant, retire,
+    split_block, split_giant, take_zeroes,
 };
 use crate::cache::{Known, PageCache};
 use crate::directory::Block;
 use crate::error::OutOfMemory;
-use crate::frame::{Frame, FrameNumber};
+use crate::frame::{Frame, FrameNumber, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Writer, standstill};
-use crate::node::{mask_between, take_all, take_lowest, take_some};
+use crate::node::{Fill, give, mask_between, take_all, take_lowest, take_some};
 use crate::root::{Cluster, Clusters, Giant, Nodes};
 use crate::sync::{Link, Ordering, Word, pause};
 
@@ -118,7 +118,7 @@ impl<'m> FrameTree<'m> {
         writer: Writer<'_>,
         most: u32,
     ) -> Result<PageCache, OutOfMemory> {
-        let search = || self.search(writer, Amount::Frames(most), Join::Anybody);
+        let search = || self.search_admitted(writer, Amount::Frames(most), Join::Anybody);
         let some = self.prove(writer, search)?.cache;
         writer.add(Counter::Taken, u64::from(some.free().count_ones()));
         Ok(some)
@@ -126,7 +126,8 @@ impl<'m> FrameTree<'m> {
 
     /// [`FrameTree::refill`], in this writer's journal.
     pub(crate) fn refill_with(&self, writer: Writer<'_>) -> Result<PageCache, OutOfMemory> {
-        let refill = self.prove(writer, || self.search(writer, Amount::Word, Join::Anybody))?;
+        let search = || self.search_admitted(writer, Amount::Word, Join::Anybody);
+        let refill = self.prove(writer, search)?;
         count_refill(writer, &refill.cache);
         Ok(refill.cache)
     }
@@ -143,9 +144,11 @@ impl<'m> FrameTree<'m> {
                 .or_else(|| search_giant(writer, block.giant, Amount::Word, Join::Nobody)),
             None => None,
         };
-        let refill = match refill.or_else(|| self.search(writer, Amount::Word, Join::Nobody)) {
+        let search = |join| self.search_admitted(writer, Amount::Word, join);
+        let refill = refill.and_then(|refill| self.admit(refill));
+        let refill = match refill.or_else(|| search(Join::Nobody)) {
             Some(refill) => refill,
-            None => self.prove(writer, || self.search(writer, Amount::Word, Join::Anybody))?,
+            None => self.prove(writer, || search(Join::Anybody))?,
         };
         home.settle(refill.block);
         count_refill(writer, &refill.cache);
@@ -155,21 +158,17 @@ impl<'m> FrameTree<'m> {
     /// [`FrameTree::alloc_block`], in this writer's journal.
     #[inline(always)]
     pub(crate) fn alloc_block_with(&self, writer: Writer<'_>) -> Result<Frame, OutOfMemory> {
-        let block = match self.search_whole(writer) {
+        let block = match self.search_block(writer) {
             Some(block) => block,
-            None => self.prove_by_looks(writer, || self.search_whole(writer))?,
+            None => self.prove_by_looks(writer, || self.search_block(writer))?,
         };
-        make_ready(block);
-        forget_zero(block);
         writer.add(Counter::Taken, BLOCK_FRAMES);
         Ok(Frame::owned(block.first_frame()))
     }
 
     /// [`FrameTree::alloc_giant`], in this writer's journal.
     pub(crate) fn alloc_giant_with(&self, writer: Writer<'_>) -> Result<Frame, OutOfMemory> {
-        let giant = self.prove(writer, || self.search_giants())?;
-        make_all_ready(giant);
-        giant.blocks().for_each(forget_zero);
+        let giant = self.prove(writer, || self.search_giant_whole(writer))?;
         writer.add(Counter::Taken, GIANT_FRAMES);
         Ok(Frame::owned(FrameNumber::trusted(giant.number() * GIANT_FRAMES)))
     }
@@ -205,6 +204,64 @@ impl<'m> FrameTree<'m> {
             pause();
         }
         Err(OutOfMemory)
+    }
+
+    /// The lowest frames of the whole tree that may be handed out.
+    fn search_admitted(
+        &self,
+        writer: Writer<'_>,
+        amount: Amount,
+        join: Join,
+    ) -> Option<Refill<'m>> {
+        loop {
+            let refill = self.search(writer, amount, join)?;
+            let admitted = self.admit(refill);
+            if admitted.is_some() {
+                return admitted;
+            }
+        }
+    }
+
+    /// The lowest free block that may be handed out, claimed and ready.
+    #[inline(always)]
+    fn search_block(&self, writer: Writer<'_>) -> Option<Block<'m>> {
+        loop {
+            let block = self.search_whole(writer)?;
+            make_ready(block);
+            forget_zero(block);
+            let first = block.first_frame().get();
+            let frames = [first, first + BLOCK_FRAMES].map(FrameNumber::trusted);
+            let give_back = || self.give_block_back(writer, block);
+            if self.admits(NumberRange::trusted(frames[0], frames[1]), give_back) {
+                return Some(block);
+            }
+        }
+    }
+
+    /// The same for a giant.
+    fn search_giant_whole(&self, writer: Writer<'_>) -> Option<&'m Giant<'m>> {
+        loop {
+            let giant = self.search_giants()?;
+            make_all_ready(giant);
+            giant.blocks().for_each(forget_zero);
+            let first = giant.number() * GIANT_FRAMES;
+            let frames = [first, first + GIANT_FRAMES].map(FrameNumber::trusted);
+            let give_back = || {
+                let _step = writer.begin();
+                give(&giant.cluster.free, giant.mask);
+            };
+            if self.admits(NumberRange::trusted(frames[0], frames[1]), give_back) {
+                return Some(giant);
+            }
+        }
+    }
+
+    #[cold]
+    fn give_block_back(&self, writer: Writer<'_>, block: Block<'m>) {
+        let _step = writer.begin();
+        if give_block(block).fill == Fill::Full {
+            merge_giant(writer, block.giant);
+        }
     }
 
     /// The lowest frames of the whole tree.

@@ -15,7 +15,7 @@ use super::free::check_above;
 use super::longest::{bound, longest_from};
 use crate::directory::Block;
 use crate::frame::FrameNumber;
-use crate::geometry::{FULL, GIANT_FRAMES, NODE_WORDS};
+use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_FRAMES, NODE_WORDS};
 use crate::root::Giant;
 use crate::sync::{Ordering, Word};
 
@@ -90,7 +90,7 @@ impl fmt::Display for Broken {
 
 impl core::error::Error for Broken {}
 
-impl FrameTree<'_> {
+impl<'m> FrameTree<'m> {
     /// Checks every invariant of every level. Only meaningful at rest: while no CPU is inside
     /// the allocator. Costs a look at all leaves.
     ///
@@ -98,7 +98,7 @@ impl FrameTree<'_> {
     /// The first invariant that is broken, and where.
     pub fn verify(&self) -> Result<(), Broken> {
         for giant in self.directory.giants() {
-            verify_giant(giant)?;
+            self.verify_giant(giant)?;
             if !giant.is_free() {
                 giant.blocks().try_for_each(|block| self.verify_block(block))?;
             }
@@ -111,7 +111,8 @@ impl FrameTree<'_> {
         let at = block.first_frame();
         let Some(nodes) = block.giant.written() else { return Ok(()) };
         let is_free = nodes.blocks.is_set(block.index, Ordering::Acquire);
-        require(!is_free || block.is_full(), Broken::NotManagedInFull(at))?;
+        let is_managed = self.directory.managed_frames(block) == BLOCK_FRAMES;
+        require(!is_free || is_managed, Broken::NotManagedInFull(at))?;
         require(longest_from(block) <= bound(block), Broken::LongerThanSaid(at))?;
         if !nodes.ready.is_set(block.index, Ordering::Acquire) {
             return Ok(());
@@ -137,23 +138,24 @@ impl FrameTree<'_> {
         let hinted = block.giant.nodes().zero.is_set(block.index, Ordering::Acquire);
         require(hinted || zero == 0, Broken::ZeroNotHinted(at))
     }
-}
 
-fn verify_giant(giant: &Giant<'_>) -> Result<(), Broken> {
-    let at = FrameNumber::trusted(giant.number() * GIANT_FRAMES);
-    require(!giant.is_free() || giant.is_full(), Broken::NotManagedInFull(at))?;
-    let Some(nodes) = giant.written() else {
-        return require(giant.is_free(), Broken::NeverWritten(at));
-    };
-    let none = |value| nodes.blocks.all(value, Ordering::Acquire);
-    if giant.is_free() {
-        return require(none(0), Broken::FreeGiantWithBlocks(at));
+    fn verify_giant(&self, giant: &'m Giant<'m>) -> Result<(), Broken> {
+        let at = FrameNumber::trusted(giant.number() * GIANT_FRAMES);
+        let is_managed = self.directory.manages_all_of(giant);
+        require(!giant.is_free() || is_managed, Broken::NotManagedInFull(at))?;
+        let Some(nodes) = giant.written() else {
+            return require(giant.is_free(), Broken::NeverWritten(at));
+        };
+        let none = |value| nodes.blocks.all(value, Ordering::Acquire);
+        if giant.is_free() {
+            return require(none(0), Broken::FreeGiantWithBlocks(at));
+        }
+        require(!none(FULL), Broken::GiantNotMerged(at))?;
+        let hints = |word: &Word| word.load(Ordering::Acquire) & giant.mask != 0;
+        require(none(0) || hints(&giant.cluster.whole), Broken::WholeNotRaised(at))?;
+        let crumbs = !nodes.partial.all(0, Ordering::Acquire);
+        require(!crumbs || hints(&giant.cluster.partial), Broken::PartialNotRaised(at))
     }
-    require(!none(FULL), Broken::GiantNotMerged(at))?;
-    let hints = |word: &Word| word.load(Ordering::Acquire) & giant.mask != 0;
-    require(none(0) || hints(&giant.cluster.whole), Broken::WholeNotRaised(at))?;
-    let crumbs = !nodes.partial.all(0, Ordering::Acquire);
-    require(!crumbs || hints(&giant.cluster.partial), Broken::PartialNotRaised(at))
 }
 
 fn require(holds: bool, otherwise: Broken) -> Result<(), Broken> {

@@ -1,0 +1,396 @@
+//! Shrinking: frames that are not to be handed out any more, and then are gone.
+//!
+//! 1. The range is put on record ([`crate::isolation`]), and its blocks are no longer known as
+//!    managed in full, so that caches do not keep its frames ([`FrameTree::open_to_cache`]).
+//! 2. Whoever takes frames looks at the record after the read-modify-write that took them, and
+//!    sets those aside that are isolated. Frees go on as always: they cost nothing more.
+//! 3. Whoever isolates takes what is free of the range out of the tree, now and again, until
+//!    nothing of it is in use.
+//!
+//! A frame that was set aside is *gone*: one bit says so, in a frame of metadata for each 128 MiB
+//! that anything was ever isolated in ([`crate::root::Gone`]). A free of one is refused, as of one
+//! that was never managed. (To record it without metadata, as "known to be zero, but not free",
+//! was tried and given up: for a moment a frame looks so that is just being taken or freed, and
+//! would be taken for gone while it has an owner.)
+//!
+//! The words are those of Linux's memory hotplug: isolate, offline.
+
+use core::fmt;
+
+use super::FrameTree;
+use super::free::put_frames;
+use super::levels::{split_block, split_giant, take_zeroes};
+use super::search::Refill;
+use crate::arena::Arena;
+use crate::cache::PageCache;
+use crate::directory::{Block, Group, Place};
+use crate::error::Found;
+use crate::frame::{FrameNumber, NumberRange};
+use crate::geometry::{BLOCK_FRAMES, NODE_WORDS, WORD_BITS};
+use crate::isolation::ISOLATIONS;
+use crate::journal::Counter;
+use crate::node::{mask_between, take_any};
+use crate::request::Request;
+use crate::root::Gone;
+use crate::sync::{Ordering, full_fence, rmw_fence};
+
+/// A range of frames on their way out; see [`FramePool::isolate`](crate::FramePool::isolate).
+///
+/// Not to be dropped: then the range stays isolated, and its place taken.
+#[must_use = "end it with `offline` or `readmit`"]
+#[derive(Debug)]
+pub struct Isolation {
+    range: NumberRange,
+    place: usize,
+}
+
+impl Isolation {
+    /// The frames.
+    #[must_use]
+    pub fn range(&self) -> NumberRange {
+        self.range
+    }
+}
+
+/// What of an isolated range is still in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InUse {
+    /// How many frames; those in page caches are among them.
+    pub frames: u64,
+    /// The lowest of them.
+    pub first: Option<FrameNumber>,
+}
+
+/// Why a range could not be isolated, or a frame not be retired; nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum IsolateError {
+    /// The pool is not initialised yet.
+    NotInitialised,
+    /// A range of no frames.
+    Empty,
+    /// A frame of it is not managed, or gone already.
+    Unmanaged {
+        /// The lowest such frame.
+        frame: FrameNumber,
+    },
+    /// A frame that is free can't be somebody's to retire.
+    Free {
+        /// The frame.
+        frame: FrameNumber,
+    },
+    /// Some of the frames are isolated already.
+    Overlap {
+        /// A stretch of them.
+        isolated: NumberRange,
+    },
+    /// As many ranges are isolated as can be at a time.
+    TooMany {
+        /// How many that is.
+        limit: usize,
+    },
+    /// There is no free frame outside the range for the metadata: one is needed for each 128 MiB
+    /// in which nothing was isolated before.
+    NoMetadata,
+    /// The kernel's mapping gave a pointer that is not aligned to 128.
+    Misaligned {
+        /// The address.
+        address: usize,
+    },
+}
+
+impl fmt::Display for IsolateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInitialised => f.write_str("the pool is not initialised; call `init` first"),
+            Self::Empty => f.write_str("a range of 0 frames can't be isolated"),
+            Self::Unmanaged { frame } => write!(f, "{frame} is not managed here, or gone already"),
+            Self::Free { frame } => write!(f, "{frame} is free: isolate it instead"),
+            Self::Overlap { isolated } => write!(f, "{isolated:?} is isolated already"),
+            Self::TooMany { limit } => {
+                write!(f, "{limit} ranges are isolated, and no more can be: end one first")
+            }
+            Self::NoMetadata => f.write_str("no frame is free outside the range for the metadata"),
+            Self::Misaligned { address } => {
+                write!(f, "the metadata is mapped at {address:#x}, not at a multiple of 128")
+            }
+        }
+    }
+}
+
+impl core::error::Error for IsolateError {}
+
+impl<'m> FrameTree<'m> {
+    /// Isolates a range, and sets aside what is free of it. `arena` makes metadata of a frame.
+    pub(crate) fn isolate(
+        &self,
+        range: NumberRange,
+        arena: impl Fn(FrameNumber) -> Result<Arena<'m>, IsolateError>,
+    ) -> Result<Isolation, IsolateError> {
+        let isolations = &self.directory.isolations;
+        if range.is_empty() {
+            return Err(IsolateError::Empty);
+        }
+        if let Some(frame) = self.first_unmanaged(range) {
+            return Err(IsolateError::Unmanaged { frame });
+        }
+        self.prepare(range, arena)?;
+        let too_many = IsolateError::TooMany { limit: ISOLATIONS };
+        let place = isolations.begin(range).ok_or(too_many)?;
+        // Looked for afterwards: of two that overlap, and begin at once, at least one sees it.
+        if let Some(isolated) = isolations.overlap_elsewhere(place, range) {
+            isolations.end(place);
+            return Err(IsolateError::Overlap { isolated });
+        }
+        self.blocks_of(range).for_each(|block| self.directory.open_up(block));
+        full_fence();
+        self.set_aside(range);
+        Ok(Isolation { range, place })
+    }
+
+    /// Sets aside what has become free of an isolated range, and says what is left.
+    pub(crate) fn in_use(&self, isolation: &Isolation) -> InUse {
+        self.set_aside(isolation.range);
+        let mut in_use = InUse { frames: 0, first: None };
+        for (block, word, mask) in self.words_of(isolation.range) {
+            let left = mask & !block.gone(word);
+            if left != 0 && in_use.first.is_none() {
+                in_use.first = Some(block.group(word).frame(left.trailing_zeros()));
+            }
+            in_use.frames += u64::from(left.count_ones());
+        }
+        in_use
+    }
+
+    /// Ends an isolation of which nothing is in use: the frames are gone for good.
+    pub(crate) fn offline(&self, isolation: Isolation) -> Result<NumberRange, Isolation> {
+        if self.in_use(&isolation).frames > 0 {
+            return Err(isolation);
+        }
+        self.directory.isolations.end(isolation.place);
+        Ok(isolation.range)
+    }
+
+    /// Ends an isolation, and frees what it has set aside.
+    pub(crate) fn readmit(&self, isolation: Isolation) {
+        self.directory.isolations.end(isolation.place);
+        self.bring_back(isolation.range);
+    }
+
+    /// Frees those frames of a range that are gone; returns how many there were.
+    pub(crate) fn bring_back(&self, range: NumberRange) -> u64 {
+        let writer = self.shared_writer();
+        let mut frames = 0;
+        for (block, word, mask) in self.words_of(range) {
+            let step = writer.begin();
+            let Some(gone) = block.giant.gone(block.index).load() else { continue };
+            // ORDERING: whoever clears a bit has the frame; Acquire pairs with the setting.
+            let back = gone.word(block.index, word).fetch_and(!mask, Ordering::AcqRel) & mask;
+            // ORDERING: a statistic.
+            self.managed.fetch_add(u64::from(back.count_ones()), Ordering::Relaxed);
+            self.directory.fill(block);
+            if back != 0 {
+                put_frames(&step, self.place(block, word), back);
+            }
+            frames += u64::from(back.count_ones());
+        }
+        frames
+    }
+
+    /// Sets a frame aside that the caller has.
+    pub(crate) fn retire(
+        &self,
+        frame: FrameNumber,
+        arena: impl Fn(FrameNumber) -> Result<Arena<'m>, IsolateError>,
+    ) -> Result<(), IsolateError> {
+        let range = NumberRange::trusted(frame, FrameNumber::trusted(frame.get() + 1));
+        if self.first_unmanaged(range).is_some() {
+            return Err(IsolateError::Unmanaged { frame });
+        }
+        if self.check_run(range).is_err() {
+            return Err(IsolateError::Free { frame });
+        }
+        self.prepare(range, arena)?;
+        for (block, word, bit) in self.words_of(range) {
+            self.directory.open_up(block);
+            full_fence();
+            self.let_go(block, word, bit);
+        }
+        // It goes as if it had been freed first.
+        self.shared_writer().add(Counter::Returned, 1);
+        Ok(())
+    }
+
+    /// What a cache may keep of a group: its managed frames, without those that are isolated.
+    ///
+    /// # Errors
+    /// What was found instead, if there are none.
+    #[inline(always)]
+    pub(crate) fn open_to_cache(&self, group: Group) -> Result<super::Opening<'m>, Found> {
+        let place = self.directory.locate(group).ok_or(Found::Unmanaged)?;
+        let managed = self.directory.cacheable(group, place.block());
+        if managed == 0 { Err(Found::Unmanaged) } else { Ok(super::Opening { place, managed }) }
+    }
+
+    /// Keeps what was just taken from one word to what may be handed out; `None` if that is
+    /// nothing. One load while nothing is isolated.
+    #[inline(always)]
+    pub(super) fn admit(&self, refill: Refill<'m>) -> Option<Refill<'m>> {
+        rmw_fence();
+        if self.directory.isolations.is_empty() { Some(refill) } else { self.sift(refill) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn sift(&self, Refill { cache, block }: Refill<'m>) -> Option<Refill<'m>> {
+        let base = cache.base();
+        let isolated = self.directory.isolations.mask(base) & cache.free();
+        if isolated != 0 {
+            self.let_go(block, Group::of(base).word(), isolated);
+        }
+        let free = cache.free() & !isolated;
+        let cache = PageCache::owned(base, free, cache.known_zero() & free);
+        (free != 0).then_some(Refill { cache, block })
+    }
+
+    /// Whether frames that were just taken as a whole may be handed out; if not, `give_back` is
+    /// called, and then what is isolated of them is set aside.
+    #[inline(always)]
+    pub(super) fn admits(&self, taken: NumberRange, give_back: impl FnOnce()) -> bool {
+        rmw_fence();
+        if self.directory.isolations.is_empty() {
+            return true;
+        }
+        self.admits_all(taken, give_back)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn admits_all(&self, taken: NumberRange, give_back: impl FnOnce()) -> bool {
+        let Some(isolated) = self.directory.isolations.overlap(taken) else { return true };
+        give_back();
+        self.set_aside(isolated);
+        false
+    }
+
+    /// Takes what is free of an isolated range out of the tree for good.
+    #[cold]
+    fn set_aside(&self, range: NumberRange) {
+        let writer = self.shared_writer();
+        for block in self.blocks_of(range) {
+            let first = block.first_frame().get();
+            let inside =
+                |frame: FrameNumber| frame.get().clamp(first, first + BLOCK_FRAMES) - first;
+            let kept = inside(range.start()) as usize..inside(range.end()) as usize;
+            let _step = writer.begin();
+            if block.giant.is_free() {
+                split_giant(writer, block.giant);
+            }
+            let Some(nodes) = block.giant.in_use() else { continue };
+            let masks = (0..NODE_WORDS)
+                .map(|word| (word, mask_between(kept.start, kept.end, word * WORD_BITS as usize)));
+            // ORDERING: a look; `split_block` claims.
+            if nodes.blocks.is_set(block.index, Ordering::Acquire)
+                && split_block(writer, block, kept.clone())
+            {
+                masks.for_each(|(word, mask)| self.let_go(block, word, mask));
+                continue;
+            }
+            // ORDERING: Acquire pairs with the Release in `write_leaf`, as in a search.
+            if nodes.ready.is_set(block.index, Ordering::Acquire) {
+                for (word, mask) in masks {
+                    self.let_go(block, word, take_any(block.leaf().word(word), mask));
+                }
+            }
+        }
+    }
+
+    /// Makes places for the bits of what will be gone, in frames outside the range.
+    fn prepare(
+        &self,
+        range: NumberRange,
+        arena: impl Fn(FrameNumber) -> Result<Arena<'m>, IsolateError>,
+    ) -> Result<(), IsolateError> {
+        for block in self.blocks_of(range) {
+            let link = block.giant.gone(block.index);
+            if link.load().is_some() {
+                continue;
+            }
+            let [start, end] = [range.start(), range.end()].map(FrameNumber::start_address);
+            let below = Request::new(1).below(start);
+            let above = || self.alloc_run(&Request::new(1).above(end));
+            let frame = self.alloc_run(&below).or_else(|_| above());
+            let frame = frame.map_err(|_| IsolateError::NoMetadata)?;
+            let gone =
+                arena(frame.numbers().start()).map(|mut arena| arena.deal_part(1).put(Gone::new()));
+            match gone {
+                Ok(gone) if core::ptr::eq(link.settle(gone), gone) => {
+                    // It is metadata from now on.
+                    let _ = frame.into_numbers();
+                }
+                unused => {
+                    // Taken just now, and nobody else knows it: it can go back.
+                    let _ = self.free_run(frame);
+                    unused?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes frames gone that the caller has taken.
+    fn let_go(&self, block: Block<'_>, word: usize, frames: u64) {
+        if frames != 0
+            && let Some(gone) = block.giant.gone(block.index).load()
+        {
+            take_zeroes(block, word, frames);
+            // ORDERING: Release carries the block's opening up, and what was done to the frames,
+            // to whoever finds them gone.
+            gone.word(block.index, word).fetch_or(frames, Ordering::AcqRel);
+            // ORDERING: a statistic.
+            self.managed.fetch_sub(u64::from(frames.count_ones()), Ordering::Relaxed);
+        }
+    }
+
+    /// The lowest frame of a range that is not managed, or gone.
+    fn first_unmanaged(&self, range: NumberRange) -> Option<FrameNumber> {
+        let mut at = range.start().get();
+        let end = range.end().get();
+        while at < end {
+            let group = Group::of(FrameNumber::trusted(at));
+            let first = group.first_frame().get();
+            let wanted = mask_between(at as usize, end as usize, first as usize);
+            let managed = self.open(group).map_or(0, |opening| opening.managed);
+            if wanted & !managed != 0 {
+                return Some(group.frame((wanted & !managed).trailing_zeros()));
+            }
+            at = first + WORD_BITS;
+        }
+        None
+    }
+
+    /// The blocks that a managed range touches.
+    fn blocks_of(&self, range: NumberRange) -> impl Iterator<Item = Block<'m>> + '_ {
+        let (first, end) = (range.start().get() / BLOCK_FRAMES, range.end().get());
+        (first..end.div_ceil(BLOCK_FRAMES)).filter_map(|block| {
+            let group = Group::of(FrameNumber::trusted(block * BLOCK_FRAMES));
+            let giant = self.directory.giant(group.giant())?;
+            Some(Block { giant, index: group.block() })
+        })
+    }
+
+    /// The words that a managed range touches, each with the frames of it.
+    fn words_of(&self, range: NumberRange) -> impl Iterator<Item = (Block<'m>, usize, u64)> + '_ {
+        let (start, end) = (range.start().get() as usize, range.end().get() as usize);
+        let words = |block: Block<'m>| (0..NODE_WORDS).map(move |word| (block, word));
+        self.blocks_of(range).flat_map(words).filter_map(move |(block, word)| {
+            let first = block.group(word).first_frame().get() as usize;
+            let mask = mask_between(start, end, first);
+            (mask != 0).then_some((block, word, mask))
+        })
+    }
+
+    fn place(&self, block: Block<'m>, word: usize) -> Place<'m> {
+        Place { group: block.group(word), giant: block.giant, leaf: block.leaf().word(word) }
+    }
+}
