@@ -12,7 +12,9 @@
 //! of the protocols and shows that these models find them.
 
 mod evidence;
+mod grow;
 mod hints;
+mod isolate;
 mod levels;
 mod longest;
 mod runs;
@@ -32,7 +34,7 @@ use crate::error::{AllocError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES};
 use crate::request::Request;
-use crate::tree::{FrameTree, Plan, Wanted};
+use crate::tree::{FrameTree, GrowError, IsolateError, Isolation, Plan, Wanted};
 
 /// A tree of a few frames, and their contents.
 pub struct World {
@@ -46,12 +48,16 @@ unsafe impl Sync for World {}
 impl World {
     /// Memory of these ranges, for three CPUs, all free.
     pub fn new(ranges: &[(u64, u64)]) -> Arc<Self> {
+        Self::with_room(ranges, 0)
+    }
+
+    /// The same, with frames up to `end` that may come later.
+    pub fn with_room(ranges: &[(u64, u64)], end: u64) -> Arc<Self> {
         let ranges: Vec<_> =
             ranges.iter().map(|&(start, end)| NumberRange::from_numbers(start, end)).collect();
         let ranges: &'static [NumberRange] = Box::leak(ranges.into_boxed_slice());
-        let frames = ranges.iter().map(|range| range.end().get()).max().unwrap_or(0);
-        // SAFETY: under loom an arena takes its parts from the heap.
-        let mut arena = unsafe { Arena::new(core::ptr::null_mut(), 0) };
+        let frames = ranges.iter().map(|range| range.end().get()).max().unwrap_or(0).max(end);
+        let mut arena = Arena::empty();
         let ranges = ranges.iter().copied();
         let tree = FrameTree::new(&mut arena, &Plan::new(ranges.clone(), 0, 3), ranges);
         Arc::new(Self { tree, contents: (0..frames).map(|_| UnsafeCell::new(0)).collect() })
@@ -152,6 +158,34 @@ impl World {
         self.touch_run(run.numbers());
         let writer = self.tree.sole_writer(cpu);
         self.tree.free_run_with(writer, run.into_numbers()).expect("own frames");
+    }
+
+    /// Adds frames that were in use for something else until now.
+    pub fn grow(&self, start: u64, end: u64) -> Result<(), GrowError> {
+        let range = NumberRange::from_numbers(start, end);
+        let place = |_| {
+            self.touch_run(range);
+            Ok((Arena::empty(), range))
+        };
+        self.tree.grow(range, place).map(|_| ())
+    }
+
+    /// The same without using them first: for frames that are not the caller's alone.
+    pub fn grow_untouched(&self, start: u64, end: u64) -> Result<(), GrowError> {
+        let range = NumberRange::from_numbers(start, end);
+        self.tree.grow(range, |_| Ok((Arena::empty(), range))).map(|_| ())
+    }
+
+    /// Isolates a range; one frame outside of it becomes metadata.
+    pub fn isolate(&self, start: u64, end: u64) -> Result<Isolation, IsolateError> {
+        self.tree.isolate(NumberRange::from_numbers(start, end), |_| Ok(Arena::empty()))
+    }
+
+    /// Ends an isolation if nothing is in use; then the frames are the caller's, who uses them.
+    pub fn offline(&self, isolation: Isolation) -> Result<(), Isolation> {
+        let range = self.tree.offline(isolation)?;
+        self.touch_run(range);
+        Ok(())
     }
 
     /// At rest: everything that is free can be had, once, and every invariant holds.
