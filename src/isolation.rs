@@ -39,7 +39,7 @@ impl Place {
             let [start, end] = [&self.start, &self.end].map(|word| word.load(Ordering::Relaxed));
             full_fence();
             // ORDERING: behind the fence.
-            if version % 2 == 1 || end == 0 {
+            if !version.is_multiple_of(2) || end == 0 {
                 return None;
             }
             // ORDERING: behind the fence.
@@ -94,7 +94,7 @@ impl Isolations {
             // ORDERING: Acquire as in `range`; the write decides.
             let version = place.version.load(Ordering::Acquire);
             // ORDERING: as above.
-            let is_free = version % 2 == 0 && place.end.load(Ordering::Relaxed) == 0;
+            let is_free = version.is_multiple_of(2) && place.end.load(Ordering::Relaxed) == 0;
             is_free && place.write(version, start, end)
         };
         let place = self.places.iter().position(free);

@@ -234,7 +234,7 @@ impl Heap {
 }
 
 fn frames_of(chunk: u64) -> Result<NumberRange, Failure> {
-    let first = chunk.checked_mul(CHUNK_PAGES).unwrap_or(u64::MAX);
+    let first = chunk.saturating_mul(CHUNK_PAGES);
     let start = frame_of(first)?.get();
     Ok(NumberRange::from_numbers(start, start + CHUNK_PAGES))
 }

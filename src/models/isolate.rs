@@ -27,15 +27,15 @@ fn a_frame_that_is_freed_while_isolated_is_not_handed_out_again() {
     explore(Some(2), || {
         let world = World::new(&[(0, 2), (16, 18)]);
         let held = world.alloc(1).expect("frame 0");
+        let isolation = world.isolate(0, 2).expect("managed memory");
         let other = spawn(&world, |world| {
             world.free(1, held);
             world.alloc(1).ok()
         });
-        let isolation = world.isolate(0, 2).expect("managed memory");
         let isolation = world.offline(isolation).err();
         let taken = other.join().unwrap();
         let inside = taken.as_ref().is_some_and(|frame| frame.number().get() < 2);
-        assert!(!inside || isolation.is_some(), "offline, and in use");
+        assert!(!inside, "handed out after it was isolated");
         taken.into_iter().for_each(|frame| world.free(1, frame));
         if let Some(isolation) = isolation {
             world.offline(isolation).expect("nothing is in use");
@@ -48,14 +48,17 @@ fn a_frame_that_is_freed_while_isolated_is_not_handed_out_again() {
 fn a_whole_block_is_isolated_in_part() {
     explore(Some(2), || {
         let world = World::new(&[(0, 4), (16, 18)]);
-        let other = spawn(&world, |world| {
-            if let Ok(block) = world.alloc_block(1) {
-                world.free_block(1, block);
-            }
-        });
+        let held = world.alloc_block(1).expect("the only block");
         let isolation = world.isolate(1, 3).expect("managed memory");
-        other.join().unwrap();
-        world.offline(isolation).expect("nothing is in use");
+        let other = spawn(&world, |world| {
+            world.free_block(1, held);
+            world.alloc_block(1).is_ok()
+        });
+        let isolation = world.offline(isolation).err();
+        assert!(!other.join().unwrap(), "handed out after it was isolated");
+        if let Some(isolation) = isolation {
+            world.offline(isolation).expect("nothing is in use");
+        }
         world.check(3);
     });
 }
