@@ -18,6 +18,7 @@ TARGETS := $(or $(CARGO_TARGET_DIR),target)
 CLIPPY := cargo clippy --quiet $(LOCKED)
 DENY := -- -D warnings
 KERNEL_TARGET := x86_64-unknown-none
+FEATURES := bootloader_api e820 limine multiboot2 pvh uefi x86_64
 OTHER_TARGETS := aarch64-unknown-none riscv64gc-unknown-none-elf
 # Everything under loom has flags of its own, so a directory of its own, or each build would
 # throw away the other's.
@@ -27,7 +28,7 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 # In the order written, also under `make -j`: two cargos would only wait for each other.
 .NOTPARALLEL:
 .PHONY: help run test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
-.PHONY: lint-other lint-doc bench clean need-host need-boot need-lint
+.PHONY: lint-features lint-other lint-doc bench clean need-host need-boot need-lint
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,16 +47,16 @@ test-loom: need-host
 # failure there does not hide the next one.
 test-host: need-boot
 	cargo test $(LOCKED) --workspace --exclude frametree
-	cargo test $(LOCKED) -p frametree --features x86_64 --no-fail-fast
+	cargo test $(LOCKED) -p frametree --all-features --no-fail-fast
 
-lint: lint-format lint-host lint-loom lint-kernel lint-other lint-doc ## Check format, clippy on every target, documentation
+lint: lint-format lint-host lint-loom lint-kernel lint-features lint-other lint-doc ## Check format, clippy on every target, documentation
 
 lint-format: need-lint
 	cargo fmt --all --check
 
 lint-host: need-lint
 	$(CLIPPY) --workspace --all-targets $(DENY)
-	$(CLIPPY) --workspace --all-targets --features frametree/x86_64 $(DENY)
+	$(CLIPPY) --workspace --all-targets --all-features $(DENY)
 
 # The profile `test` brings the models in.
 lint-loom: need-lint
@@ -63,8 +64,13 @@ lint-loom: need-lint
 
 lint-kernel: need-lint
 	$(CLIPPY) --target $(KERNEL_TARGET) -p frametree $(DENY)
-	$(CLIPPY) --target $(KERNEL_TARGET) -p frametree --features x86_64 $(DENY)
+	$(CLIPPY) --target $(KERNEL_TARGET) -p frametree --all-features $(DENY)
 	$(CLIPPY) --target $(KERNEL_TARGET) -p kernel-demo $(DENY)
+
+# Each feature by itself: none may need another that it does not name.
+lint-features: $(addprefix lint-feature-,$(FEATURES))
+lint-feature-%: need-lint
+	$(CLIPPY) --target $(KERNEL_TARGET) -p frametree --features $* $(DENY)
 
 # Built, not only checked: an atomic that a machine does not have shows in code generation.
 lint-other: $(addprefix lint-other-,$(OTHER_TARGETS))
@@ -74,7 +80,7 @@ lint-other-%: need-lint
 
 lint-doc: export RUSTDOCFLAGS := -D warnings
 lint-doc: need-lint
-	cargo doc --quiet $(LOCKED) --workspace --exclude kernel-demo --no-deps --features frametree/x86_64
+	cargo doc --quiet $(LOCKED) --workspace --exclude kernel-demo --no-deps --all-features
 	cargo doc --quiet $(LOCKED) -p kernel-demo --lib --no-deps --target $(KERNEL_TARGET)
 
 bench: need-host ## Print the figures, medians on this machine

@@ -5,6 +5,7 @@
 mod arena;
 #[doc(hidden)]
 pub mod bits;
+pub mod boot;
 mod cache;
 #[cfg(all(test, not(loom)))]
 mod counts;

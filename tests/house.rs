@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["slot", "stats"],
     &["layout"],
     &["pool"],
-    &["x86"],
+    &["x86", "boot"],
     &["lib"],
 ];
 

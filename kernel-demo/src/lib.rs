@@ -96,14 +96,9 @@ fn start_memory(handoff: &Handoff, cpus: usize) {
 /// Takes out of the map what lies in usable memory and is in use.
 fn reserve(handoff: &Handoff, map: &mut MemoryMap) {
     println!("\nReserved");
-    handoff.reservations(|reservation| {
-        if reservation.length == 0 {
-            return;
-        }
-        match map.reserve(reservation.start, reservation.length) {
-            Ok(frames) => report::reservation(reservation, frames),
-            Err(error) => panic!("cannot reserve the {}: {error}", reservation.what),
-        }
+    handoff.reservations(|what, start, length| match map.reserve(start, length) {
+        Ok(frames) => report::reservation(what, start, length, frames),
+        Err(error) => panic!("cannot reserve the {what}: {error}"),
     });
 }
 

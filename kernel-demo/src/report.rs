@@ -5,7 +5,7 @@ use core::time::Duration;
 use frametree::{FRAME_SIZE, MemoryMap, Metadata, RegionKind};
 
 use crate::exercises::{self, shapes};
-use crate::handoff::{Handoff, Reservation};
+use crate::handoff::Handoff;
 use crate::memory::{self, POOL, Purpose};
 use crate::paging::Mapped;
 use crate::picture::Scale;
@@ -37,8 +37,7 @@ pub fn normalised(map: &MemoryMap) {
 }
 
 /// One reservation, and what it cost.
-pub fn reservation(reservation: Reservation, taken: u64) {
-    let Reservation { what, start, length } = reservation;
+pub fn reservation(what: &str, start: u64, length: u64, taken: u64) {
     let (size, unit) = Bytes(length).parts();
     println!("  {start:#014x} + {length:#014x} {size:>5} {unit:<3}  {what}: {taken} frames");
 }

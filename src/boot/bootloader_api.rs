@@ -1,0 +1,43 @@
+//! The `bootloader` crate, as its kernels see it.
+//!
+//! Its quirks: entries end where others give lengths; what BIOS or UEFI said and `bootloader` does
+//! not know comes as their own numbers, ACPI tables and bad memory among them; and what the loader
+//! has used (the kernel's image, the ramdisk, the boot information, page tables, stack) is one
+//! kind, which stays reserved, for the kernel runs in it. Boot services memory is called usable,
+//! rightly: the kernel starts on other page tables.
+
+use bootloader_api::info::{MemoryRegion as Region, MemoryRegionKind};
+
+use crate::map::{MemoryRegion, RegionKind};
+
+/// What one entry says.
+#[must_use]
+pub fn region(region: &Region) -> MemoryRegion {
+    let kind = match region.kind {
+        MemoryRegionKind::Usable => RegionKind::Usable,
+        // ACPI tables, in the BIOS' numbers and in UEFI's.
+        MemoryRegionKind::UnknownBios(3) | MemoryRegionKind::UnknownUefi(9) => {
+            RegionKind::Reclaimable
+        }
+        MemoryRegionKind::UnknownBios(5) | MemoryRegionKind::UnknownUefi(8) => RegionKind::Bad,
+        _ => RegionKind::Reserved,
+    };
+    let length = region.end.saturating_sub(region.start);
+    MemoryRegion { start: region.start, length, kind }
+}
+
+/// What the memory map needs to know: pass `&boot_info.memory_regions`. The kernel's image and all
+/// that the loader has placed are in the entries already.
+///
+/// # Examples
+/// ```
+/// use bootloader_api::BootInfo;
+/// use frametree::{MapEntry, MapError, MemoryMap, boot};
+///
+/// fn map<'b>(info: &BootInfo, cells: &'b mut [MapEntry]) -> Result<MemoryMap<'b>, MapError> {
+///     MemoryMap::normalise(boot::bootloader_api::regions(&info.memory_regions), cells)
+/// }
+/// ```
+pub fn regions(entries: &[Region]) -> impl Iterator<Item = MemoryRegion> + Clone + '_ {
+    entries.iter().map(region)
+}

@@ -1,0 +1,75 @@
+//! Multiboot2, by which GRUB starts a kernel on BIOS and UEFI machines.
+//!
+//! Its quirks: the boot information and the modules lie in memory that the map calls usable, the
+//! information at 0x1000c8, 0x9c000 or anywhere; GRUB on UEFI reports kind 20 beside those of the
+//! standard, and calls boot services memory usable, rightly: the firmware is gone when the kernel
+//! starts. A loader may give UEFI's map alone.
+
+use multiboot2::{BootInformation, MemoryArea, ModuleTag};
+
+use super::e820::Entry;
+use super::{Placed, uefi};
+use crate::map::MemoryRegion;
+
+/// The entries of the map, as they came; none if the loader gave none or UEFI's only.
+///
+/// # Panics
+/// If the loader's entries are not of 24 bytes, as `multiboot2` does.
+pub fn entries<'a>(
+    information: &'a BootInformation<'_>,
+) -> impl Iterator<Item = Entry> + Clone + 'a {
+    let entry = |area: &MemoryArea| Entry {
+        start: area.start_address(),
+        length: area.size(),
+        code: area.typ().val(),
+    };
+    information
+        .memory_map_tag()
+        .into_iter()
+        .flat_map(move |tag| tag.memory_areas().iter().map(entry))
+}
+
+/// What the loader has put into usable memory. `address` is the physical address of the boot
+/// information, as the loader has left it in `ebx`: the kernel may read it elsewhere.
+pub fn placed<'a>(
+    information: &'a BootInformation<'_>,
+    address: u32,
+) -> impl Iterator<Item = Placed> + Clone + 'a {
+    let length = information.total_size() as u64;
+    let module = |module: &ModuleTag| {
+        Placed::module(module.start_address().into(), module.module_size().into())
+    };
+    let modules = information.module_tags().map(module);
+    core::iter::once(Placed::data("boot information", address.into(), length)).chain(modules)
+}
+
+/// What the memory map needs to know: [`entries`], or what UEFI's map says if that is all there
+/// is, and [`placed`] over it. The kernel's image is not in it.
+///
+/// # Panics
+/// As [`entries`].
+///
+/// # Examples
+/// ```
+/// use frametree::{MapEntry, MapError, MemoryMap, boot};
+/// use multiboot2::{BootInformation, BootInformationHeader};
+///
+/// /// # Safety
+/// /// `ebx` is what the loader left there, mapped to itself.
+/// unsafe fn map(ebx: u32, cells: &mut [MapEntry]) -> Result<MemoryMap<'_>, MapError> {
+///     let header = core::ptr::with_exposed_provenance::<BootInformationHeader>(ebx as usize);
+///     // SAFETY: by contract.
+///     let information = unsafe { BootInformation::load(header) }.expect("sound information");
+///     MemoryMap::normalise(boot::multiboot2::regions(&information, ebx), cells)
+/// }
+/// ```
+pub fn regions<'a>(
+    information: &'a BootInformation<'_>,
+    address: u32,
+) -> impl Iterator<Item = MemoryRegion> + 'a {
+    let has_own = information.memory_map_tag().is_some();
+    let firmware = information.efi_memory_map_tag().filter(|_| !has_own);
+    let firmware = firmware.into_iter().flat_map(|tag| uefi::regions(tag.memory_areas()));
+    let own = entries(information).map(Entry::region);
+    own.chain(firmware).chain(placed(information, address).map(|placed| placed.region))
+}
