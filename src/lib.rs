@@ -10,6 +10,7 @@ mod cache;
 #[cfg(all(test, not(loom)))]
 mod counts;
 mod cpu;
+pub mod cpus;
 mod directory;
 mod error;
 #[cfg(all(test, not(loom)))]

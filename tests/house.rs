@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["slot", "stats"],
     &["layout"],
     &["pool"],
-    &["x86", "boot"],
+    &["x86", "boot", "cpus"],
     &["lib"],
 ];
 
@@ -29,6 +29,8 @@ const UNSAFE: &[(&str, &str)] = &[
     ("arena.rs", "makes typed values of raw memory"),
     ("cache.rs", "a constructor that invents ownership"),
     ("cpu.rs", "the trait whose promise the kernel gives"),
+    ("cpus/mod.rs", "promises about CPUs, kept or passed on"),
+    ("cpus/x86.rs", "the same, by instructions of x86-64"),
     ("frame.rs", "a constructor that invents ownership"),
     ("pool.rs", "initialisation, and a slot whose CPU is gone"),
     ("root.rs", "parts of which any bytes are a value"),

@@ -1,0 +1,169 @@
+//! Ready-made [`Cpus`] for the usual kernels: [`Pinned`], put together from two answers.
+//!
+//! **Who am I?** An [`Identity`] reads the number of the CPU that runs.
+//!
+//! | identity | reads | costs |
+//! |---|---|---|
+//! | [`OneCpu`] | nothing | nothing |
+//! | `GsSlot` | a word behind `gs` | a load |
+//! | `Rdpid`, `Rdtscp` | `IA32_TSC_AUX` | one instruction |
+//! | `ApicId` | `cpuid` | two slow ones; each leaves a guest for its hypervisor |
+//!
+//! **What keeps me here?** A [`Guard`] sees to it that the thread stays on its CPU while it works
+//! there, and that no other thread runs in between.
+//!
+//! | guard | for kernels that | costs |
+//! |---|---|---|
+//! | [`NotPreempted`] | never switch threads in kernel mode | nothing |
+//! | `InterruptsOff` | switch threads in interrupts | `pushf`, `cli`, `sti` |
+//! | your own | count how often preemption was switched off | |
+//!
+//! Identities and guards that the hardware makes true are safe to have. Those that rest on
+//! something that the kernel has set up are made by an unsafe function that says what. All that are
+//! instructions of x86 come with the feature `x86_64`.
+
+use crate::cpu::Cpus;
+use crate::frame::CpuId;
+
+#[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
+mod x86;
+
+#[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
+pub use x86::{ApicId, GsSlot, InterruptsOff, Rdpid, Rdtscp};
+
+/// A way to learn which CPU this is.
+///
+/// # Safety
+/// Two CPUs that run at once never get the same number, and a CPU always gets the same one.
+pub unsafe trait Identity {
+    /// The number of the CPU that runs this, true for as long as the thread stays there.
+    fn current(&self) -> CpuId;
+}
+
+/// A way to keep a thread on its CPU.
+///
+/// # Safety
+/// While [`hold`](Guard::hold) runs `work`, the thread stays on the CPU that it is on, and no other
+/// thread runs on that CPU. Handlers of interrupts and NMIs may, if they return to it.
+///
+/// # Examples
+/// A kernel that counts how often preemption was switched off:
+///
+/// ```
+/// use frametree::cpus::Guard;
+/// # mod preemption { pub fn disable() {} pub fn enable() {} }
+///
+/// struct PreemptionOff;
+///
+/// // SAFETY: the scheduler leaves a CPU alone whose count is not 0.
+/// unsafe impl Guard for PreemptionOff {
+///     fn hold<R>(&self, work: impl FnOnce() -> R) -> R {
+///         preemption::disable();
+///         let result = work();
+///         preemption::enable();
+///         result
+///     }
+/// }
+/// # assert_eq!(PreemptionOff.hold(|| 7), 7);
+/// ```
+pub unsafe trait Guard {
+    /// Runs `work` where this thread is.
+    fn hold<R>(&self, work: impl FnOnce() -> R) -> R;
+}
+
+/// A kernel's CPUs: who they are, and what keeps a thread on one. See the module's page for both.
+///
+/// # Examples
+/// ```
+/// use frametree::FramePool;
+/// use frametree::cpus::{NotPreempted, OneCpu, Pinned};
+///
+/// // SAFETY: this kernel starts no other CPU, and switches threads only where they wait.
+/// static POOL: FramePool<Pinned<OneCpu, NotPreempted>> =
+///     FramePool::new(unsafe { Pinned::new(OneCpu::promised(), NotPreempted::promised()) });
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Pinned<I, G> {
+    identity: I,
+    guard: G,
+    drain: fn(CpuId),
+}
+
+impl<I: Identity, G: Guard> Pinned<I, G> {
+    /// CPUs that are told apart so, with threads that are kept so. Another CPU's cache is not asked
+    /// for.
+    #[must_use]
+    pub const fn new(identity: I, guard: G) -> Self {
+        Self::with_drain(identity, guard, |_| ())
+    }
+
+    /// The same, with a function that asks another CPU for its cache, as an interrupt does:
+    /// [`Cpus::request_drain`].
+    #[must_use]
+    pub const fn with_drain(identity: I, guard: G, drain: fn(CpuId)) -> Self {
+        Self { identity, guard, drain }
+    }
+}
+
+// SAFETY: the guard keeps this thread on the CPU whose number it then reads, and others off it; by
+// the identity's promise no other CPU reads the same number.
+unsafe impl<I: Identity, G: Guard> Cpus for Pinned<I, G> {
+    #[inline(always)]
+    fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R {
+        self.guard.hold(|| work(self.identity.current()))
+    }
+
+    fn request_drain(&self, cpu: CpuId) {
+        (self.drain)(cpu);
+    }
+}
+
+/// The one CPU that runs, number 0.
+#[derive(Clone, Copy, Debug)]
+pub struct OneCpu(());
+
+impl OneCpu {
+    /// The promise.
+    ///
+    /// # Safety
+    /// Only one CPU ever uses what is given this identity: no other one was started, or the others
+    /// keep away.
+    #[must_use]
+    pub const unsafe fn promised() -> Self {
+        Self(())
+    }
+}
+
+// SAFETY: there is one CPU, as was promised.
+unsafe impl Identity for OneCpu {
+    #[inline(always)]
+    fn current(&self) -> CpuId {
+        CpuId::new(0)
+    }
+}
+
+/// Nothing has to be done: threads are switched only where they ask for it.
+#[derive(Clone, Copy, Debug)]
+pub struct NotPreempted(());
+
+impl NotPreempted {
+    /// The promise.
+    ///
+    /// # Safety
+    /// A thread in kernel mode is never moved to another CPU, and no other one runs on its CPU,
+    /// while it uses what is given this guard: there are no threads, or they give up their CPU only
+    /// by a call of their own, or only user mode is preempted. Handlers of interrupts may use it
+    /// too.
+    #[must_use]
+    pub const unsafe fn promised() -> Self {
+        Self(())
+    }
+}
+
+// SAFETY: threads stay where they are, as was promised.
+unsafe impl Guard for NotPreempted {
+    #[inline(always)]
+    fn hold<R>(&self, work: impl FnOnce() -> R) -> R {
+        work()
+    }
+}
