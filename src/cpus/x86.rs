@@ -13,8 +13,8 @@ use crate::frame::CpuId;
 /// is slow, see the module's page.
 ///
 /// The numbers have gaps where cores have. Initialise the pool for the highest number and one more,
-/// as the ACPI tables list them: a slot without a CPU costs its metadata, a CPU without a slot works
-/// without a cache.
+/// as the ACPI tables list them: a slot without a CPU costs its metadata, a CPU without a slot
+/// works without a cache.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct ApicId;
 
