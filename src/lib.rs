@@ -24,6 +24,7 @@ mod map;
 #[cfg(all(test, loom))]
 mod models;
 mod node;
+mod observe;
 mod pool;
 mod ranges;
 mod request;

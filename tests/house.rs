@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["directory", "error"],
     &["tree"],
     &["slot", "stats"],
-    &["layout"],
+    &["layout", "observe"],
     &["pool"],
     &["x86", "boot", "cpus"],
     &["lib"],
