@@ -18,7 +18,7 @@ TARGETS := $(or $(CARGO_TARGET_DIR),target)
 CLIPPY := cargo clippy --quiet $(LOCKED)
 DENY := -- -D warnings
 KERNEL_TARGET := x86_64-unknown-none
-FEATURES := bootloader_api e820 limine multiboot2 pvh uefi x86_64
+FEATURES := bootloader_api e820 limine log multiboot2 pvh uefi x86_64
 OTHER_TARGETS := aarch64-unknown-none riscv64gc-unknown-none-elf
 # Everything under loom has flags of its own, so a directory of its own, or each build would
 # throw away the other's.

@@ -9,6 +9,8 @@ use core::fmt;
 use crate::bits::runs;
 use crate::frame::{FrameNumber, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, GIANT_FRAMES, WORD_BITS};
+#[cfg(feature = "log")]
+use crate::map::MemoryMap;
 use crate::stats::Stats;
 use crate::tree::{BlockUse, FrameTree};
 
@@ -94,6 +96,21 @@ impl FrameTree<'_> {
 /// `frames` frames from the `skip`th behind `first` on.
 fn stretch(first: u64, skip: u64, frames: u64) -> NumberRange {
     NumberRange::from_numbers(first + skip, first + skip + frames)
+}
+
+/// What a new pool took over, for the kernel's log: its memory in a line each for `debug`, and one
+/// line for `info`.
+#[cfg(feature = "log")]
+pub(crate) fn log_start(map: &MemoryMap<'_>, metadata_bytes: usize, cpus: usize) {
+    for (range, kind) in map.regions() {
+        let (start, end) = (range.start().start_address(), range.end().start_address());
+        log::debug!("frametree: {start:#x}..{end:#x} {kind:?}");
+    }
+    let usable = map.usable_frames() * FRAME_SIZE / 1024;
+    log::info!(
+        "frametree: {usable} KiB for {cpus} CPUs, with {} KiB of metadata beside them",
+        metadata_bytes.div_ceil(1024),
+    );
 }
 
 impl Stats {

@@ -264,7 +264,12 @@ impl<C> FramePool<C> {
         });
         let metadata =
             Metadata { frames, bytes: layout.bytes(), managed_frames: layout.managed_frames() };
-        if is_first { Ok(metadata) } else { Err(InitError::AlreadyInitialised) }
+        if !is_first {
+            return Err(InitError::AlreadyInitialised);
+        }
+        #[cfg(feature = "log")]
+        crate::observe::log_start(map, metadata.bytes, layout.plan.cpus);
+        Ok(metadata)
     }
 
     /// Adds memory, now or at any time: late-reclaimed boot memory, hot-added memory. Its metadata

@@ -96,3 +96,31 @@ Free1G:                0 kB
     pool.free(frame).expect("a frame that was taken");
     assert_eq!(text, expected);
 }
+
+#[cfg(feature = "log")]
+#[test]
+fn a_new_pool_says_so_in_the_log() {
+    use std::sync::Mutex;
+
+    struct Kept(Mutex<Vec<String>>);
+    impl log::Log for Kept {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+        fn log(&self, record: &log::Record<'_>) {
+            let line = format!("{} {}", record.level(), record.args());
+            self.0.lock().unwrap().push(line);
+        }
+        fn flush(&self) {}
+    }
+    static KEPT: Kept = Kept(Mutex::new(Vec::new()));
+
+    log::set_logger(&KEPT).expect("the only logger");
+    log::set_max_level(log::LevelFilter::Debug);
+    pool(Threads, 3, &[(77 * GIANT, 4 * BLOCK)]);
+    // Other tests make pools too.
+    let lines = KEPT.0.lock().unwrap();
+    let has = |text: &str| lines.iter().any(|line| line.starts_with(text));
+    assert!(has("DEBUG frametree: 0x1340000000..0x1340800000 Usable"), "{lines:?}");
+    assert!(has("INFO frametree: 8192 KiB for 3 CPUs, with "), "{lines:?}");
+}
