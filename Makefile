@@ -56,7 +56,7 @@ lint-format: need-lint
 
 lint-host: need-lint
 	$(CLIPPY) --workspace --all-targets $(DENY)
-	$(CLIPPY) --workspace --all-targets --all-features $(DENY)
+	$(CLIPPY) -p frametree --all-targets --all-features $(DENY)
 
 # The profile `test` brings the models in.
 lint-loom: need-lint
@@ -65,7 +65,7 @@ lint-loom: need-lint
 lint-kernel: need-lint
 	$(CLIPPY) --target $(KERNEL_TARGET) -p frametree $(DENY)
 	$(CLIPPY) --target $(KERNEL_TARGET) -p frametree --all-features $(DENY)
-	$(CLIPPY) --target $(KERNEL_TARGET) -p kernel-demo $(DENY)
+	$(CLIPPY) --target $(KERNEL_TARGET) -p kernel-demo --lib --bins --examples --features small $(DENY)
 
 # Each feature by itself: none may need another that it does not name.
 lint-features: $(addprefix lint-feature-,$(FEATURES))

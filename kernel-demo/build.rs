@@ -12,5 +12,6 @@ fn main() {
     let here = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     for argument in [&format!("-T{here}/linker.ld"), "--no-pie", "-zmax-page-size=0x1000"] {
         println!("cargo::rustc-link-arg-bins={argument}");
+        println!("cargo::rustc-link-arg-examples={argument}");
     }
 }

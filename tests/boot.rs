@@ -3,6 +3,7 @@
 //! with an outcome of its own.
 #![cfg(not(loom))]
 
+use std::path::Path;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
@@ -35,7 +36,10 @@ impl Drop for Turn {
 }
 
 fn run(boot: &Boot) -> Report {
-    let kernel = frametree_qemu::kernel().unwrap_or_else(|error| panic!("{error}"));
+    run_kernel(boot, frametree_qemu::kernel().unwrap_or_else(|error| panic!("{error}")))
+}
+
+fn run_kernel(boot: &Boot, kernel: &Path) -> Report {
     let _turn = Turn::wait();
     boot.run(kernel, |_| ()).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -72,6 +76,29 @@ fn fails(fault: &str, expected: Outcome) -> String {
     let Report { outcome, output, .. } = run(&boot);
     assert_eq!(outcome, expected, "{output}");
     output
+}
+
+/// Boots one of the small kernels, which must end well.
+fn small_kernel_boots(name: &str, cpus: u32, memory: Memory) -> String {
+    let kernel = frametree_qemu::small_kernel(name).unwrap_or_else(|error| panic!("{error}"));
+    let Report { outcome, output, .. } = run_kernel(&Boot::new(cpus, memory), &kernel);
+    assert_eq!(outcome, Outcome::Success, "{outcome}:\n{output}");
+    output
+}
+
+#[test]
+fn the_small_kernel_for_one_cpu() {
+    let output = small_kernel_boots("one_cpu", 1, Memory::mebibytes(128));
+    assert!(output.contains("written there, read here"), "{output}");
+    assert!(figure(&output, "MemFree:") > 100 << 10, "{output}");
+}
+
+#[test]
+fn the_small_kernel_for_four_cpus() {
+    let output = small_kernel_boots("four_cpus", 4, Memory::gibibytes(6));
+    assert!(output.contains("200000 frames went from CPU to CPU, none is missing"), "{output}");
+    assert!(output.contains("zone   Normal"), "{output}");
+    assert!(figure(&output, "Free1G:") >= 3 << 20, "{output}");
 }
 
 #[test]

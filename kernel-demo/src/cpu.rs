@@ -5,10 +5,10 @@
 //! from one CPU to another: there are no threads and no preemption, and an interrupt handler
 //! returns on the CPU that it came to. So the answer stays true for as long as anybody holds it.
 
-use core::arch::asm;
 use core::cell::UnsafeCell;
-use core::ptr;
+use core::mem::offset_of;
 use frametree::CpuId;
+use frametree::cpus::{GsSlot, Identity};
 use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::instructions::tables::load_tss;
@@ -22,14 +22,13 @@ pub const MAX_CPUS: usize = 64;
 /// The entry of the interrupt stack table that double faults use.
 pub const DOUBLE_FAULT_STACK: u16 = 0;
 const EMERGENCY_STACK_BYTES: usize = 8192;
+/// Where a CPU's number lies behind its `gs`.
+pub const NUMBER: usize = offset_of!(Cpu, index);
 
 static CPUS: [Cpu; MAX_CPUS] = [const { Cpu::new() }; MAX_CPUS];
 
 /// What a CPU has for itself.
-#[repr(C)]
 pub struct Cpu {
-    /// This structure's own address: what `gs:0` reads.
-    this: UnsafeCell<*const Cpu>,
     index: UnsafeCell<usize>,
     tss: Once<TaskStateSegment>,
     gdt: Once<GlobalDescriptorTable>,
@@ -39,14 +38,13 @@ pub struct Cpu {
 #[repr(align(16))]
 struct EmergencyStack(UnsafeCell<[u8; EMERGENCY_STACK_BYTES]>);
 
-// SAFETY: The two cells are written once, by `enter`, before their CPU reads them through `gs`,
-// and nobody else reads them. The stack is touched by its CPU's hardware only.
+// SAFETY: The number is written once, by `enter`, before its CPU reads it through `gs`, and nobody
+// else reads it. The stack is touched by its CPU's hardware only.
 unsafe impl Sync for Cpu {}
 
 impl Cpu {
     const fn new() -> Self {
         Self {
-            this: UnsafeCell::new(ptr::null()),
             index: UnsafeCell::new(0),
             tss: Once::new(),
             gdt: Once::new(),
@@ -62,10 +60,7 @@ impl Cpu {
 pub unsafe fn enter(index: usize) {
     let cpu = &CPUS[index];
     // SAFETY: By contract no CPU but this one uses this entry, and this one does not yet.
-    unsafe {
-        *cpu.this.get() = cpu;
-        *cpu.index.get() = index;
-    }
+    unsafe { *cpu.index.get() = index };
     GsBase::write(VirtAddr::from_ptr(cpu));
 
     let tss = cpu.tss.call_once(|| {
@@ -93,12 +88,6 @@ pub unsafe fn enter(index: usize) {
 
 /// The CPU that this runs on.
 pub fn current() -> CpuId {
-    let this: *const Cpu;
-    // SAFETY: `enter` pointed `gs` at this CPU's entry, whose first word is its own address. It
-    // never changes, so the read may be merged with others on this CPU.
-    unsafe {
-        asm!("mov {}, gs:[0]", out(reg) this, options(pure, nomem, nostack, preserves_flags))
-    };
-    // SAFETY: The address of a static; `index` was written by this CPU, once.
-    CpuId::new(unsafe { *(*this).index.get() })
+    // SAFETY: `enter` pointed `gs` at this CPU's entry, which it has filled in, for good.
+    unsafe { GsSlot::<NUMBER>::promised() }.current()
 }

@@ -26,8 +26,13 @@ pub struct Handoff(Protocol);
 pub enum AcpiRoot {
     /// The physical address of the root pointer.
     Pointer(u64),
-    /// The physical address of the root table itself, and the ACPI revision.
-    Table { revision: u8, address: u64 },
+    /// The root table itself.
+    Table {
+        /// The revision, 0 for ACPI 1.0.
+        revision: u8,
+        /// The physical address of the RSDT or, from revision 2 on, the XSDT.
+        address: u64,
+    },
 }
 
 impl Handoff {

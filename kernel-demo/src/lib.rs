@@ -5,6 +5,9 @@
 //! interrupts, apic, waiting; handoff and firmware (what the loader and ACPI say); memory (the
 //! pool), paging and heap on top of it; smp (all CPUs); exercises; picture, report and this file.
 //!
+//! Three programs are made of it: the demo (main.rs) and the small kernels of `examples/`, which
+//! have a `kernel_main` of their own and take from here what they need.
+//!
 //! On the host this crate is empty, so that `cargo test --workspace` works there.
 #![cfg(target_os = "none")]
 #![no_std]
@@ -12,22 +15,22 @@
 extern crate alloc;
 
 mod apic;
-mod boot;
+pub mod boot;
 mod clock;
-mod console;
+pub mod console;
 mod cpu;
 mod exercises;
-mod exit;
+pub mod exit;
 mod fault;
 mod firmware;
-mod handoff;
+pub mod handoff;
 mod heap;
 mod interrupts;
-mod memory;
-mod paging;
+pub mod memory;
+pub mod paging;
 mod picture;
 mod report;
-mod smp;
+pub mod smp;
 mod text;
 mod waiting;
 
@@ -39,16 +42,20 @@ use handoff::Handoff;
 /// Entries of the loader's map that there is room for; one real board lists 312.
 const MAP_ENTRIES: usize = 1024;
 
-/// The first CPU's way into Rust, with what the boot loader left in `eax` and `ebx`.
-#[unsafe(no_mangle)]
-extern "C" fn kernel_main(magic: u32, information: u32) -> ! {
-    // SAFETY: The first call, on the first CPU.
+/// What every kernel does first: from here on this CPU is number 0, has a console, and an exception
+/// ends the kernel with its name.
+///
+/// # Safety
+/// The first call, on the first CPU.
+pub unsafe fn start() {
+    // SAFETY: By contract.
     unsafe { cpu::enter(0) };
     console::init();
     interrupts::load();
-    // SAFETY: boot.s hands the registers on, and nothing was written but the kernel's own data.
-    let handoff = unsafe { Handoff::receive(magic, information) };
-    let handoff = handoff.expect("neither a PVH nor a multiboot2 boot loader started this kernel");
+}
+
+/// Brings up all memory and all CPUs: [`memory::POOL`] has the one, [`smp::run`] the other.
+pub fn bring_up(handoff: &Handoff) {
     println!("frametree's demo kernel, booted through {}\n", handoff.protocol());
     fault::request(handoff.command_line());
 
@@ -58,8 +65,13 @@ extern "C" fn kernel_main(magic: u32, information: u32) -> ! {
     if firmware.pm_timer_port().and_then(clock::calibrate).is_none() {
         println!("no power management timer: times are guesses\n");
     }
-    start_memory(&handoff, smp::present(&firmware));
+    start_memory(handoff, smp::present(&firmware));
     start_cpus(&firmware);
+}
+
+/// The demo: all exercises, and the end of the machine.
+pub fn demo(handoff: &Handoff) -> ! {
+    bring_up(handoff);
     let last = CpuId::new(smp::online() - 1);
     smp::run(|cpu| {
         if cpu == last {

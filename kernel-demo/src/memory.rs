@@ -5,7 +5,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
-use frametree::{CpuId, Cpus, FramePool, InitError, MemoryMap, Metadata, Setup};
+use frametree::cpus::{GsSlot, NotPreempted, Pinned};
+use frametree::{CpuId, FramePool, InitError, MemoryMap, Metadata, Setup};
 use x86_64::instructions::interrupts;
 use x86_64::structures::paging::{FrameAllocator, PhysFrame, Size4KiB};
 
@@ -14,34 +15,31 @@ use crate::interrupts::DRAIN;
 use crate::waiting::wait_for;
 use crate::{apic, paging, smp};
 
+/// How the pool learns on which CPU it runs, and keeps it there.
+type Cpus = Pinned<GsSlot<{ cpu::NUMBER }>, NotPreempted>;
+
 /// Every frame of this machine.
-pub static POOL: FramePool<Pinned> = FramePool::new(Pinned);
+pub static POOL: FramePool<Cpus> = {
+    // SAFETY: `gs` points at each CPU's own `Cpu` from its first line of Rust on (see cpu.rs), and
+    // there is no user mode that could change it.
+    let identity = unsafe { GsSlot::promised() };
+    // SAFETY: Nothing in this kernel moves from one CPU to another.
+    FramePool::new(Pinned::with_drain(identity, unsafe { NotPreempted::promised() }, ask_to_drain))
+};
 
-/// How the pool learns on which CPU it runs.
-pub struct Pinned;
-
-// SAFETY: Nothing in this kernel moves from one CPU to another (see cpu.rs), so `f` ends on the
-// CPU on which it began, and each CPU has a number of its own, from 0 up.
-unsafe impl Cpus for Pinned {
-    fn with_current<R>(&self, f: impl FnOnce(CpuId) -> R) -> R {
-        f(cpu::current())
+/// Interrupts the other CPU and waits until it has drained its cache, so that nothing stays out of
+/// reach. A caller that has interrupts off does not wait: two of them could wait for each other.
+fn ask_to_drain(cpu: CpuId) {
+    if cpu == cpu::current() || cpu.get() >= smp::online() {
+        return;
     }
-
-    /// Interrupts the other CPU and waits until it has drained its cache, so that nothing stays
-    /// out of reach. A caller that has interrupts off does not wait: two of them could wait for
-    /// each other.
-    fn request_drain(&self, cpu: CpuId) {
-        if cpu == cpu::current() || cpu.get() >= smp::online() {
-            return;
-        }
-        // ORDERING: Acquire pairs with the Release in `drain_on_request`.
-        let drains = || DRAINS[cpu.get()].load(Ordering::Acquire);
-        let before = drains();
-        apic::interrupt(cpu, DRAIN);
-        if interrupts::are_enabled() {
-            // Past the limit the allocation goes on without those frames.
-            let _ = wait_for(DRAIN_LIMIT, || drains() != before);
-        }
+    // ORDERING: Acquire pairs with the Release in `drain_on_request`.
+    let drains = || DRAINS[cpu.get()].load(Ordering::Acquire);
+    let before = drains();
+    apic::interrupt(cpu, DRAIN);
+    if interrupts::are_enabled() {
+        // Past the limit the allocation goes on without those frames.
+        let _ = wait_for(DRAIN_LIMIT, || drains() != before);
     }
 }
 

@@ -52,10 +52,15 @@ impl std::error::Error for BuildError {}
 /// The kernel's ELF file, built if it is not there or not up to date.
 pub fn kernel() -> Result<&'static Path, BuildError> {
     static KERNEL: OnceLock<Result<PathBuf, BuildError>> = OnceLock::new();
-    KERNEL.get_or_init(build).as_deref().map_err(Clone::clone)
+    KERNEL.get_or_init(|| build("kernel-demo", &[])).as_deref().map_err(Clone::clone)
 }
 
-fn build() -> Result<PathBuf, BuildError> {
+/// The ELF file of one of the small kernels in `kernel-demo/examples`, built likewise.
+pub fn small_kernel(name: &str) -> Result<PathBuf, BuildError> {
+    build(&format!("examples/{name}"), &["--features", "small", "--example", name])
+}
+
+fn build(file: &str, arguments: &[&str]) -> Result<PathBuf, BuildError> {
     check_target()?;
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let targets = env::var_os("CARGO_TARGET_DIR").map_or(workspace.join("target"), PathBuf::from);
@@ -66,6 +71,7 @@ fn build() -> Result<PathBuf, BuildError> {
         .args(["build", "--quiet", "--release", "--package", "kernel-demo"])
         .args(["--target", TARGET, "--target-dir"])
         .arg(&directory)
+        .args(arguments)
         .current_dir(&workspace);
     for setting in HOST_SETTINGS {
         command.env_remove(setting);
@@ -74,7 +80,7 @@ fn build() -> Result<PathBuf, BuildError> {
     if !status.success() {
         return Err(BuildError::Failed(status));
     }
-    Ok(directory.join(TARGET).join("release/kernel-demo"))
+    Ok(directory.join(TARGET).join("release").join(file))
 }
 
 /// Asks the compiler where the target's library would be, and looks.

@@ -10,5 +10,5 @@
 mod kernel;
 mod machine;
 
-pub use kernel::{BuildError, kernel};
+pub use kernel::{BuildError, kernel, small_kernel};
 pub use machine::{Boot, BootError, Memory, MemoryError, Outcome, Report};
