@@ -1,5 +1,11 @@
 //! The boot adapters on what loaders have really left: see `fixtures/boot/README.md`.
-#![cfg(not(loom))]
+#![cfg(all(
+    not(loom),
+    feature = "bootloader_api",
+    feature = "limine",
+    feature = "multiboot2",
+    feature = "pvh"
+))]
 use std::alloc::Layout;
 use std::fs;
 use std::path::Path;

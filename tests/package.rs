@@ -1,0 +1,108 @@
+//! The crate as its users get it: packed without a complaint, and with the README's program in an
+//! empty directory, where it compiles as printed, for the host and for bare metal.
+#![cfg(not(loom))]
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A folder outside of the repository, so that nothing of it leaks in; removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = env::temp_dir().join(format!("frametree-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder for the test");
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs a cargo of its own, as a user has it: nothing that the calling one has set.
+fn cargo<S: AsRef<OsStr>>(directory: &Path, arguments: impl IntoIterator<Item = S>) -> Output {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
+        command.env_remove(name);
+    }
+    command.current_dir(directory).args(arguments).output().expect("cargo runs")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Packs the crate into this folder and unpacks it there.
+fn packed_into(folder: &Folder) -> PathBuf {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = folder.0.join("target");
+    let arguments = ["package", "-p", "frametree", "--allow-dirty", "--no-verify", "--target-dir"];
+    let arguments = || arguments.iter().map(OsStr::new).chain([target.as_os_str()]);
+    // All that it depends on is here already, unless this is the first cargo on a new machine.
+    let offline = cargo(repository, arguments().chain([OsStr::new("--offline")]));
+    let output = if offline.status.success() { offline } else { cargo(repository, arguments()) };
+    let said = text(&output);
+    assert!(output.status.success() && !said.contains("warning"), "cargo package:\n{said}");
+
+    let name = concat!("frametree-", env!("CARGO_PKG_VERSION"));
+    let archive = target.join("package").join(name).with_added_extension("crate");
+    let unpacked = Command::new("tar").arg("-xzf").arg(archive).current_dir(&folder.0).status();
+    assert!(unpacked.expect("tar runs").success());
+    folder.0.join(name)
+}
+
+/// The first Rust program in a text, as printed.
+fn program(text: &str) -> &str {
+    let (_, rest) = text.split_once("```rust").expect("a program");
+    let (_, rest) = rest.split_once('\n').expect("a program");
+    rest.split_once("```").expect("the program's end").0
+}
+
+#[test]
+fn the_readme_s_program_compiles_in_an_empty_directory() {
+    let folder = Folder::new("user");
+    let unpacked = packed_into(&folder);
+    let readme = fs::read_to_string(unpacked.join("README.md")).expect("a packed README");
+    let manifest = format!(
+        "[package]\nname = \"kernel\"\nedition = \"2024\"\n\n[workspace]\n\n\
+         [dependencies]\nframetree = {{ path = {unpacked:?} }}\n"
+    );
+    folder.write("kernel/Cargo.toml", &manifest);
+    folder.write(
+        "kernel/src/lib.rs",
+        &format!("#![no_std]\n#![allow(dead_code)]\n{}", program(&readme)),
+    );
+    for target in [&[][..], &["--target", "x86_64-unknown-none"]] {
+        let output = cargo(&folder.0.join("kernel"), ["build", "--release"].iter().chain(target));
+        let said = text(&output);
+        assert!(output.status.success() && !said.contains("warning"), "{target:?}:\n{said}");
+    }
+}
+
+#[test]
+fn the_package_has_what_a_kernel_needs_and_no_more() {
+    let output = cargo(
+        Path::new(env!("CARGO_MANIFEST_DIR")),
+        ["package", "-p", "frametree", "--allow-dirty", "--list", "--offline"],
+    );
+    let list = String::from_utf8_lossy(&output.stdout).into_owned();
+    let has = |name: &str| list.lines().any(|line| line == name);
+    for name in ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE", "src/lib.rs"] {
+        assert!(has(name), "no {name} in\n{list}");
+    }
+    let foreign = ["kernel-demo/", "qemu/", "tools/", "docs/", "Makefile"];
+    let stray = list.lines().find(|line| foreign.iter().any(|name| line.starts_with(name)));
+    assert_eq!(stray, None, "{list}");
+}
