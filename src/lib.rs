@@ -48,3 +48,8 @@ pub use pool::{Drained, FramePool, InitError, Metadata, Setup};
 pub use request::{Request, RequestError};
 pub use stats::Stats;
 pub use tree::{BlockUse, Broken, FrameTree, FreeCount, GrowError, InUse, IsolateError, Isolation};
+
+/// The programs of the porting guide.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/porting.md")]
+mod porting {}
