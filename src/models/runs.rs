@@ -169,7 +169,9 @@ fn a_claim_of_a_giant_and_a_frame_against_that_frame() {
 #[test]
 fn two_claims_in_a_block_that_was_never_split() {
     explore(Some(3), || {
-        let world = World::new(&[(0, 4)]);
+        // A GiB that was free as a whole: nothing below it was ever written.
+        let world = World::new(&[(0, 16)]);
+        let rest = world.claim(0, 4, 16);
         let other = spawn(&world, |world| world.claim(1, 0, 2));
         // Fails while the other writes the leaf, which holds anything until then.
         let run = world.claim(0, 2, 4);
@@ -177,8 +179,9 @@ fn two_claims_in_a_block_that_was_never_split() {
         assert!(run.is_some() || other.is_some(), "one of them splits the block");
         back(&world, 0, run);
         back(&world, 1, other);
-        assert_eq!(world.tree.count_free().blocks, 1, "merged");
-        world.check(4);
+        back(&world, 0, rest);
+        assert_eq!(world.tree.count_free().giants, 1, "merged");
+        world.check(16);
     });
 }
 

@@ -5,12 +5,13 @@ extern crate std;
 
 use std::boxed::Box;
 
+use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 
 use super::{World, explore, spawn};
 use crate::geometry::FULL;
-use crate::node::Node;
-use crate::sync::{Link, Ordering};
+use crate::node::{Node, give, take_all, take_bit, take_lowest, take_some};
+use crate::sync::{Link, Ordering, Word};
 
 #[test]
 fn two_refills_share_nothing_and_miss_nothing() {
@@ -44,6 +45,35 @@ fn a_refill_against_a_flush_of_the_same_word() {
         }
         world.check(2);
     });
+}
+
+/// The tree makes fences of its own around these, which would hide an ordering that is too weak.
+#[test]
+fn contents_go_with_the_bits_of_a_word() {
+    let takes: [fn(&Word) -> bool; 4] = [
+        |word| take_all(word).is_some(),
+        |word| take_bit(word, 1).is_ok(),
+        |word| take_lowest(word).is_some(),
+        |word| take_some(word, 1).is_some(),
+    ];
+    for take in takes {
+        explore(None, move || {
+            let shared = Arc::new((Word::new(0), UnsafeCell::new(0)));
+            let other = loom::thread::spawn({
+                let shared = shared.clone();
+                move || {
+                    // SAFETY: the frame is this thread's; loom says so if it is not.
+                    shared.1.with_mut(|contents| unsafe { *contents = 1 });
+                    give(&shared.0, 1);
+                }
+            });
+            if take(&shared.0) {
+                // SAFETY: taken.
+                assert_eq!(shared.1.with(|contents| unsafe { *contents }), 1);
+            }
+            other.join().unwrap();
+        });
+    }
 }
 
 #[test]
