@@ -1,12 +1,8 @@
-//! The figures for runs of frames: `make bench`, after those of [`figures`](../figures).
+//! Runs of frames.
 //!
 //! The fragmented map: 8 GiB, of which 25 % are used, in runs of mean 8. A hundred runs are held,
 //! and one after the other is replaced; what is printed is the time of one free and one
 //! allocation. Every run is checked to be exactly as long as asked for.
-
-#[path = "../tests/support/mod.rs"]
-mod support;
-mod table;
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -14,23 +10,18 @@ use std::time::Instant;
 use cpu_time::ThreadTime;
 
 use frametree::{AllocError, FrameNumber, FramePool, FrameRange, Layout, NumberRange, Request};
-use support::{BLOCK, Dice, GIANT, Threads};
-use table::{Row, median, print_rows};
+use super::{Row, median};
+use crate::support::{self, BLOCK, Dice, GIANT, Threads};
 
-const ROUNDS: usize = 15;
 const MEMORY: u64 = 8 * GIANT;
 
-fn main() {
-    // `cargo test --benches` only wants to know that it builds.
-    if !std::env::args().any(|arg| arg == "--bench") {
-        return;
-    }
-    println!("runs of frames: medians of {ROUNDS} rounds\n");
-    let mut rows = small();
-    rows.extend(fragmented());
-    rows.extend(far_away());
+/// All of them, medians of so many rounds.
+pub fn rows(rounds: usize) -> Vec<Row> {
+    let mut rows = small(rounds);
+    rows.extend(fragmented(rounds));
+    rows.extend(far_away(rounds));
     rows.extend(failing());
-    print_rows(&rows);
+    rows
 }
 
 fn nanoseconds(name: String, figure: f64, target: &'static str, limit: f64) -> Row {
@@ -94,7 +85,7 @@ fn replace(pool: &FramePool<Threads>, count: u64) -> f64 {
 }
 
 /// Small runs of memory that is all free, from the cache and back.
-fn small() -> Vec<Row> {
+fn small(rounds: usize) -> Vec<Row> {
     const PAIRS: u32 = 100_000;
     let pool = pool(MEMORY);
     let row = |count| {
@@ -107,24 +98,24 @@ fn small() -> Vec<Row> {
             }
             start.elapsed().as_nanos() as f64 / f64::from(PAIRS)
         };
-        let figure = median(&mut (0..ROUNDS).map(|_| round()).collect::<Vec<_>>());
+        let figure = median(&mut (0..rounds).map(|_| round()).collect::<Vec<_>>());
         nanoseconds(format!("{count} frames, alloc + free pair"), figure, "5 ns", 5.0)
     };
     [2, 4, 8].map(row).into()
 }
 
-fn fragmented() -> Vec<Row> {
+fn fragmented(rounds: usize) -> Vec<Row> {
     let pool = pool(MEMORY);
     fragment(pool, MEMORY, 8, 24);
     let row = |(count, target, limit)| {
-        let figure = median(&mut (0..ROUNDS).map(|_| replace(pool, count)).collect::<Vec<_>>());
+        let figure = median(&mut (0..rounds).map(|_| replace(pool, count)).collect::<Vec<_>>());
         nanoseconds(format!("a run of {count}, 25 % used, replaced"), figure, target, limit)
     };
     [(3, "20 ns", 20.0), (17, "60 ns", 60.0), (100, "400 ns", 400.0)].map(row).into()
 }
 
 /// A run that exists only in the last GiB of 64.
-fn far_away() -> Vec<Row> {
+fn far_away(rounds: usize) -> Vec<Row> {
     let memory = 64 * GIANT;
     let pool = pool(memory);
     let tree = pool.tree().expect("a tree");
@@ -140,7 +131,7 @@ fn far_away() -> Vec<Row> {
         figure
     };
     let first = look();
-    let figure = median(&mut (0..ROUNDS).map(|_| look()).collect::<Vec<_>>());
+    let figure = median(&mut (0..rounds).map(|_| look()).collect::<Vec<_>>());
     let name = "100 frames that are only in the last of 64 GiB";
     vec![
         Row::new(name, format!("{figure:.1} us"), "20 us", figure <= 20.0),

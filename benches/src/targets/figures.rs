@@ -1,61 +1,40 @@
-//! The figures of the README: `make bench`.
+//! One frame and 2 MiB at a time, two threads, initialising.
 //!
 //! The pool is a `static`, as in a kernel. Everything is measured in rounds; medians are printed,
 //! and where the target is a ratio, the median of the rounds' ratios to a floor (one locked
 //! read-modify-write on a private line) that was measured just before, on the same machine in
 //! the same mood. Times are thread time of pinned threads. Figures are printed, not gated.
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-mod table;
-
-use std::hint::{black_box, spin_loop};
+use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Barrier, OnceLock};
+use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
-use core_affinity::CoreId;
 use cpu_time::ThreadTime;
 
 use frametree::{CpuId, Cpus, Frame, FrameNumber, FramePool, Layout, MemoryMap};
-use support::{Dice, GIANT, Threads};
-use table::{Row, median, print_rows};
+use super::{Row, median};
+use crate::machine::{cores, distance, pin};
+use crate::support::{self, Dice, GIANT, Threads};
 
-const ROUNDS: usize = 31;
 const MEMORY: u64 = 8 * GIANT;
 
 static POOL: FramePool<Threads> = FramePool::new(Threads);
 
-fn main() {
-    // `cargo test --benches` only wants to know that it builds.
-    if !std::env::args().any(|arg| arg == "--bench") {
-        return;
-    }
-    pin(0);
+/// All of them, medians of so many rounds.
+pub fn rows(rounds: usize) -> Vec<Row> {
     support::with_map(&[(0, MEMORY)], |map| {
         let storage = vec![7; Layout::new(map, 2).expect("a layout").bytes() / 8 + 16].leak();
         // SAFETY: the memory is not real, nobody uses it.
         unsafe { POOL.init_in(map, 2, storage) }.expect("a pool");
     });
-    println!("frametree: 8 GiB unless said, medians of {ROUNDS} rounds\n");
-    let mut rows = one_thread();
-    rows.extend(two_threads());
+    Threads::become_cpu(0);
+    let mut rows = one_thread(rounds);
+    rows.extend(two_threads(rounds));
     rows.push(every_second());
     rows.push(out_of_reach());
     rows.extend(initialise());
-    print_rows(&rows);
-}
-
-/// The CPUs that the process may use, asked before any thread was pinned: later it is one.
-fn cores() -> &'static [CoreId] {
-    static CORES: OnceLock<Vec<CoreId>> = OnceLock::new();
-    CORES.get_or_init(|| core_affinity::get_core_ids().unwrap_or_default())
-}
-
-fn pin(core: usize) {
-    if let Some(&id) = cores().get(core) {
-        core_affinity::set_for_current(id);
-    }
+    rows
 }
 
 /// Nanoseconds for each of `count` things that `work` does.
@@ -110,13 +89,13 @@ fn block_pairs() -> f64 {
     figure
 }
 
-fn one_thread() -> Vec<Row> {
+fn one_thread(rounds: usize) -> Vec<Row> {
     let mut frames = Vec::with_capacity(MEMORY as usize);
     let mut dice = Dice::new(1);
     let [mut floors, mut single, mut allocs, mut ordered, mut random, mut blocks] =
         [const { Vec::new() }; 6];
     let [mut random_ratios, mut block_ratios] = [const { Vec::new() }; 2];
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         single.push(pairs());
         allocs.push(time(MEMORY, || alloc_all(&mut frames)));
         ordered.push(time(MEMORY, || free_all(&mut frames)));
@@ -179,39 +158,13 @@ fn together(threads: usize, burst: usize) -> f64 {
     workers.into_iter().map(|worker| worker.join().expect("a worker")).fold(0.0, f64::max)
 }
 
-/// Nanoseconds that a cache line takes from one of the two CPUs to the other.
-fn distance() -> f64 {
-    const TURNS: u64 = 500;
-    let ball = AtomicU64::new(0);
-    let play = |side: u64| {
-        pin(side as usize);
-        let mut start = Instant::now();
-        for turn in (side..2 * TURNS).step_by(2) {
-            while ball.load(Ordering::Acquire) != turn {
-                spin_loop();
-            }
-            if turn == 2 {
-                // Both are at it.
-                start = Instant::now();
-            }
-            ball.store(turn + 1, Ordering::Release);
-        }
-        start.elapsed().as_nanos() as f64 / (2 * TURNS - 4) as f64
-    };
-    std::thread::scope(|scope| {
-        let first = scope.spawn(|| play(0));
-        scope.spawn(|| play(1));
-        first.join().expect("a player")
-    })
-}
-
-fn two_threads() -> Vec<Row> {
+fn two_threads(rounds: usize) -> Vec<Row> {
     if cores().len() < 2 {
         return vec![Row::plain("two threads against one", "there is one CPU".into())];
     }
     let row = |name, burst| {
         let (mut ratios, mut ones, mut twos) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             let one = together(1, burst);
             let two = together(2, burst);
             ratios.push(2.0 * one / two);
@@ -222,8 +175,7 @@ fn two_threads() -> Vec<Row> {
         let figure = format!("{ratio:.2} times ({one:.2}, {two:.2} ns)");
         Row::new(name, figure, "1.9 times", ratio >= 1.9)
     };
-    let mut distances: Vec<_> = (0..101).map(|_| distance()).collect();
-    let between = format!("{:.0} ns", median(&mut distances));
+    let between = format!("{:.0} ns", distance());
     vec![
         row("two threads, in caches (bursts of 32)", 32),
         row("two threads, beyond caches (of 2048)", 2048),
