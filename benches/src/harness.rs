@@ -9,6 +9,8 @@
 
 use std::time::{Duration, Instant};
 
+use cpu_time::ThreadTime;
+
 use crate::allocator::Refusal;
 use crate::machine::Sample;
 use crate::stats::{median, spread};
@@ -22,21 +24,27 @@ pub const BLOCK: Duration = Duration::from_millis(2);
 pub struct Effort {
     /// Rounds that are kept, at least, if the machine lets us.
     pub rounds: usize,
-    /// How long a contestant may take to get ready for a row, and in all of its rounds.
+    /// How long a contestant may take to get ready for a row, and in all of its rounds: on the
+    /// CPU, so that others on the machine do not count.
     pub patience: Duration,
+    /// When a row ends that has three rounds, even if the machine was never quiet: on the wall.
+    pub time: Duration,
 }
 
-/// Until when somebody waits.
+/// How long somebody waits for this thread, in its own time.
 #[derive(Clone, Copy)]
-pub struct Patience(Instant);
+pub struct Patience {
+    start: ThreadTime,
+    duration: Duration,
+}
 
 impl Patience {
     pub fn new(duration: Duration) -> Self {
-        Self(Instant::now() + duration)
+        Self { start: ThreadTime::now(), duration }
     }
 
     pub fn check(self) -> Result<(), Refusal> {
-        if Instant::now() < self.0 { Ok(()) } else { Err(Refusal::TooSlow) }
+        if self.start.elapsed() < self.duration { Ok(()) } else { Err(Refusal::TooSlow) }
     }
 }
 
@@ -123,10 +131,12 @@ impl Lane {
         if self.gave_up {
             return;
         }
-        let start = Instant::now();
+        let start = ThreadTime::now();
         let left = effort.patience.saturating_sub(self.spent);
         match self.contestant.block(self.ops, Patience::new(left)) {
             Ok(sample) => {
+                // Of several threads, this one only waits for the others.
+                self.spent += Duration::from_nanos(sample.cpu as u64);
                 if self.rounds.len() <= round {
                     self.rounds.push(sample);
                 } else {
@@ -168,13 +178,15 @@ pub fn race(entries: Vec<Entry>, effort: Effort) -> (Vec<Outcome>, Vec<(&'static
 fn run_rounds(lanes: &mut [Lane], effort: Effort) {
     let mut dice = Dice::new(17);
     let mut order: Vec<_> = (0..lanes.len()).collect();
+    let start = Instant::now();
     for round in 0..effort.rounds * 3 {
         dice.shuffle(&mut order);
         for &at in order.iter().chain(order.iter().rev()) {
             lanes[at].block(round, effort);
         }
         let is_done = |lane: &Lane| lane.gave_up || lane.kept() >= effort.rounds;
-        if lanes.iter().all(is_done) {
+        let is_late = round >= 2 && start.elapsed() > effort.time;
+        if is_late || lanes.iter().all(is_done) {
             break;
         }
     }
@@ -191,10 +203,7 @@ fn evaluate(lanes: Vec<Lane>) -> Vec<Outcome> {
         let mut times: Vec<_> = good.clone().map(each).collect();
         let mut walls: Vec<_> =
             good.map(|sample| sample.wall / sample.ops.max(1) as f64).collect();
-        let pairs = lane.rounds.iter().zip(&ours).filter(|(theirs, ours)| {
-            is_good(theirs) && (!ours.is_disturbed || kept < 3)
-        });
-        let mut ratios: Vec<_> = pairs.map(|(theirs, ours)| each(theirs) / each(ours)).collect();
+        let mut ratios = ratios(&lane.rounds, &ours);
         Outcome {
             name: lane.name,
             median: median(&mut times),
@@ -208,4 +217,15 @@ fn evaluate(lanes: Vec<Lane>) -> Vec<Outcome> {
         }
     };
     lanes.into_iter().map(evaluate).collect()
+}
+
+/// The ratios of one contestant's figures to another's, of rounds in which both were undisturbed,
+/// or of all if there are hardly any.
+fn ratios(theirs: &[Sample], ours: &[Sample]) -> Vec<f64> {
+    let each = |sample: &Sample| sample.cpu / sample.ops.max(1) as f64;
+    let pairs = || theirs.iter().zip(ours);
+    let is_good = |(theirs, ours): &(&Sample, &Sample)| !theirs.is_disturbed && !ours.is_disturbed;
+    let ratio = |(theirs, ours)| each(theirs) / each(ours);
+    let good: Vec<_> = pairs().filter(is_good).map(ratio).collect();
+    if good.len() < 3 { pairs().map(ratio).collect() } else { good }
 }

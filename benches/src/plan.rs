@@ -73,9 +73,11 @@ fn sort_out<T>(answers: Answers<T>) -> (Vec<(&'static str, T)>, Vec<(&'static st
 impl Plan {
     pub fn new(is_quick: bool, only: &str, cores: usize) -> Self {
         let effort = if is_quick {
-            Effort { rounds: 7, patience: Duration::from_millis(1500) }
+            let (patience, time) = (Duration::from_millis(1500), Duration::from_secs(2));
+            Effort { rounds: 7, patience, time }
         } else {
-            Effort { rounds: 25, patience: Duration::from_secs(20) }
+            let (patience, time) = (Duration::from_secs(15), Duration::from_secs(20));
+            Effort { rounds: 25, patience, time }
         };
         Self { is_quick, only: only.into(), cores, effort, report: Report::default() }
     }

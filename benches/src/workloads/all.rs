@@ -169,8 +169,7 @@ impl<A: Allocator, S: Shape> Passing<A, S> {
             self.begin(patience)?;
         }
         let parts = (self.total / SEGMENT).clamp(1, 8);
-        let part = self.at * parts / self.total;
-        let end = self.total * (part + 1) / parts;
+        let end = (self.at + self.total.div_ceil(parts)).min(self.total);
         let sample = timed(|| {
             let start = Instant::now();
             let mut done = 0;

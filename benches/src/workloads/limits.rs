@@ -38,6 +38,10 @@ impl Work for Limit {
             return Err(Refusal::NoSuchRequest);
         }
         let mut held = take_all(allocator, frames, patience)?;
+        if self == Self::Failing && allocator.alloc().is_some() {
+            // The floor that never runs out.
+            return Err(Refusal::NoSuchRequest);
+        }
         if self == Self::Statistics {
             Dice::new(9).shuffle(&mut held);
             let half = held.split_off(held.len() / 2);
