@@ -28,10 +28,11 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 # In the order written, also under `make -j`: two cargos would only wait for each other.
 .NOTPARALLEL:
 .PHONY: help run test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
-.PHONY: lint-features lint-other lint-doc bench clean need-host need-boot need-lint
+.PHONY: lint-features lint-other lint-doc bench bench-quick bench-charts instructions clean
+.PHONY: need-host need-boot need-test need-lint need-count
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: need-boot ## Boot the demo kernel in QEMU [CPUS=4 MEM=512M]
 	@test -d $(TARGETS)/kernel || echo "Building the kernel; the first time takes a minute."
@@ -45,7 +46,7 @@ test-loom: need-host
 
 # All the rest. The library comes last, so that the output ends with a count of its tests; a
 # failure there does not hide the next one.
-test-host: need-boot
+test-host: need-test
 	cargo test $(LOCKED) --workspace --exclude frametree
 	cargo test $(LOCKED) -p frametree --all-features --no-fail-fast
 
@@ -83,8 +84,23 @@ lint-doc: need-lint
 	cargo doc --quiet $(LOCKED) --workspace --exclude kernel-demo --no-deps --all-features
 	cargo doc --quiet $(LOCKED) -p kernel-demo --lib --no-deps --target $(KERNEL_TARGET)
 
-bench: need-host ## Print the figures, medians on this machine
-	cargo bench $(LOCKED) -p frametree --bench figures --bench runs
+BENCH := cargo run --quiet --release $(LOCKED) -p frametree-bench
+# Where users and other programs look for them.
+FIGURES := target/bench/results.json
+
+bench: need-host ## Measure us and the peers, everything: about an hour
+	@$(BENCH) --bin frametree-bench -- --json $(FIGURES) --charts target/bench
+
+bench-quick: need-host ## The same on the main workloads: two minutes
+	@$(BENCH) --bin frametree-bench -- --quick --json $(FIGURES) --charts target/bench
+
+bench-charts: need-host ## Draw the README's charts from the last `make bench`
+	@$(BENCH) --bin frametree-bench -- --draw $(FIGURES) docs
+
+# In two steps: a count that fails leaves the table as it is.
+instructions: need-count ## Count the instructions of the hot paths, rewrite their table
+	@$(BENCH) --bin instructions -- --table > $(TARGETS)/instructions.txt
+	@cp $(TARGETS)/instructions.txt benches/instructions.txt && cat benches/instructions.txt
 
 clean: ## Remove everything that was built
 	cargo clean
@@ -93,5 +109,9 @@ need-host:
 	@tools/setup.sh host
 need-boot:
 	@tools/setup.sh host kernel qemu
+need-test:
+	@tools/setup.sh host kernel qemu count
+need-count:
+	@tools/setup.sh host count
 need-lint:
 	@tools/setup.sh host lint

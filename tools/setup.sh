@@ -6,6 +6,7 @@
 #   host     Rust, and a linker for programs of this machine
 #   kernel   the library of x86_64-unknown-none, for the demo kernel
 #   qemu     QEMU, to boot it
+#   count    valgrind, to count the instructions of the hot paths
 #   lint     rustfmt, clippy, and the library of every bare-metal target
 #
 # It first looks, then acts. As root on a machine with apt-get (Debian, Ubuntu) it runs the
@@ -86,11 +87,17 @@ need_qemu() {
     want_package qemu-system-x86 "qemu-system-x86_64 is missing: the demo kernel boots in it"
 }
 
+need_valgrind() {
+    have valgrind && return
+    want_package valgrind "valgrind is missing: it counts the instructions of the hot paths"
+}
+
 need() {
     case $1 in
     host) need_rust && need_linker && need_certificates ;;
     kernel) need_target "$KERNEL_TARGET" "the demo kernel is built for it" ;;
     qemu) need_qemu ;;
+    count) need_valgrind ;;
     lint)
         need_component rustfmt fmt
         need_component clippy clippy
@@ -99,7 +106,7 @@ need() {
             need_target "$target" "the lints build for it"
         done
         ;;
-    *) fail "\`$1\` is no need that I know: host, kernel, qemu or lint" ;;
+    *) fail "\`$1\` is no need that I know: host, kernel, qemu, count or lint" ;;
     esac
 }
 

@@ -201,8 +201,7 @@ fn evaluate(lanes: Vec<Lane>) -> Vec<Outcome> {
         let good = lane.rounds.iter().filter(|sample| is_good(sample));
         let each = |sample: &Sample| sample.cpu / sample.ops.max(1) as f64;
         let mut times: Vec<_> = good.clone().map(each).collect();
-        let mut walls: Vec<_> =
-            good.map(|sample| sample.wall / sample.ops.max(1) as f64).collect();
+        let mut walls: Vec<_> = good.map(|sample| sample.wall / sample.ops.max(1) as f64).collect();
         let mut ratios = ratios(&lane.rounds, &ours);
         Outcome {
             name: lane.name,

@@ -132,7 +132,9 @@ impl Report {
 
     /// One line a row: ours, the floor, the best peer.
     pub fn print_summary(&self) {
-        println!("\nSummary: ours, the floor (one locked RMW), the best peer, and its ratio to ours");
+        println!(
+            "\nSummary: ours, the floor (one locked RMW), the best peer, and its ratio to ours"
+        );
         let mut is_behind = Vec::new();
         for ours in self.figures.iter().filter(|figure| figure.is_ours()) {
             let row = || self.figures.iter().filter(|figure| figure.row() == ours.row());
@@ -180,7 +182,8 @@ pub fn read_json(path: &Path) -> io::Result<Vec<Figure>> {
 }
 
 fn show(row: Row<'_>, lines: &[String], left_out: &[(&str, Refusal)]) {
-    let threads = if row.threads == 1 { "1 thread".into() } else { format!("{} threads", row.threads) };
+    let threads =
+        if row.threads == 1 { "1 thread".into() } else { format!("{} threads", row.threads) };
     let line = row.line.map_or(String::new(), |line| format!(", a line moves in {line:.0} ns"));
     println!("\n{}, {}, {threads}, {}{line}", row.workload, row.size, row.unit);
     lines.iter().for_each(|line| println!("{line}"));

@@ -12,10 +12,10 @@ use std::time::Instant;
 
 use cpu_time::ThreadTime;
 
-use frametree::{CpuId, Cpus, Frame, FrameNumber, FramePool, Layout, MemoryMap};
 use super::{Row, median};
 use crate::machine::{cores, distance, pin};
 use crate::support::{self, Dice, GIANT, Threads};
+use frametree::{CpuId, Cpus, Frame, FrameNumber, FramePool, Layout, MemoryMap};
 
 const MEMORY: u64 = 8 * GIANT;
 

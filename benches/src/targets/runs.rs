@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use cpu_time::ThreadTime;
 
-use frametree::{AllocError, FrameNumber, FramePool, FrameRange, Layout, NumberRange, Request};
 use super::{Row, median};
 use crate::support::{self, BLOCK, Dice, GIANT, Threads};
+use frametree::{AllocError, FrameNumber, FramePool, FrameRange, Layout, NumberRange, Request};
 
 const MEMORY: u64 = 8 * GIANT;
 

@@ -92,7 +92,7 @@ pub fn side_by_side<M: Send>(mine: &mut [M], work: impl Fn(&mut M) -> u64 + Sync
     };
     let starts = results.iter().map(|(_, start, _)| *start);
     let ends = results.iter().map(|(_, _, end)| *end);
-    let all = ends.clone().max() .zip(starts.clone().min());
+    let all = ends.clone().max().zip(starts.clone().min());
     let common = ends.min().zip(starts.max());
     let length = |range: Option<(Instant, Instant)>| {
         range.map_or(0.0, |(end, start)| end.saturating_duration_since(start).as_secs_f64())

@@ -1,0 +1,268 @@
+//! How many instructions the hot paths take: `make instructions`.
+//!
+//! Each path is run under callgrind, which counts what is executed while [`frametree_counted`] is on the
+//! stack: no contention, no caches, but the same number every time for the same binary. So a path
+//! that grows is seen on any machine, however busy. The counts are committed
+//! (`benches/instructions.txt`), and `tests/instructions.rs` compares.
+//!
+//!     instructions            lists the paths
+//!     instructions PATH       runs one, for callgrind
+//!     instructions --table    runs callgrind for each, and prints the table
+
+#[path = "../../../tests/support/mod.rs"]
+mod support;
+
+use std::hint::black_box;
+use std::process::{Command, ExitCode};
+
+use frametree::{CpuId, Cpus, Frame, FramePool, FrameRange, Request};
+use support::{BLOCK, Dice, GIANT};
+
+/// How often a path is gone; the count is for one.
+const TIMES: u64 = 1024;
+
+static POOL: FramePool<Alone> = FramePool::new(Alone);
+
+/// One thread that is CPU 0: what a kernel's own look at its CPU number costs is not ours.
+struct Alone;
+
+// SAFETY: there is one thread.
+unsafe impl Cpus for Alone {
+    #[inline(always)]
+    fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R {
+        work(CpuId::new(0))
+    }
+}
+
+/// What a path is given: made before anything is counted.
+struct Ready {
+    frames: Vec<Option<Frame>>,
+    runs: Vec<Option<FrameRange>>,
+}
+
+/// A path by name: what makes it ready, and what is counted.
+struct Path {
+    name: &'static str,
+    prepare: fn() -> Ready,
+    go: fn(&mut Ready),
+}
+
+const PATHS: &[Path] = &[
+    Path { name: "pair", prepare: one_out, go: pair },
+    Path { name: "alloc_in_order", prepare: empty, go: alloc },
+    Path { name: "free_in_order", prepare: in_order, go: free },
+    Path { name: "free_reversed", prepare: reversed, go: free },
+    Path { name: "free_at_random", prepare: at_random, go: free },
+    Path { name: "alloc_from_holes", prepare: holes, go: alloc },
+    Path { name: "tree_pair", prepare: one_out, go: tree_pair },
+    Path { name: "block_pair", prepare: block_out, go: block_pair },
+    Path { name: "blocks_out_or_back", prepare: empty, go: blocks },
+    Path { name: "run_of_4_pair", prepare: one_out, go: run_pair::<4> },
+    Path { name: "run_of_100_pair", prepare: one_out, go: run_pair::<100> },
+    Path { name: "bulk_of_32_pair", prepare: one_out, go: bulk },
+    Path { name: "failing", prepare: all_out, go: failing },
+    Path { name: "statistics", prepare: one_out, go: statistics },
+];
+
+fn take() -> Frame {
+    POOL.alloc().expect("a frame")
+}
+
+fn give(frame: Frame) {
+    POOL.free(frame).expect("a frame that is not free");
+}
+
+fn empty() -> Ready {
+    Ready { frames: Vec::with_capacity(TIMES as usize), runs: Vec::new() }
+}
+
+fn one_out() -> Ready {
+    let mut ready = empty();
+    ready.frames.push(Some(take()));
+    ready
+}
+
+fn block_out() -> Ready {
+    let mut ready = empty();
+    ready.frames.push(Some(POOL.alloc_block().expect("a block")));
+    ready
+}
+
+fn all_out() -> Ready {
+    let mut ready = empty();
+    ready.frames = std::iter::from_fn(|| POOL.alloc().ok()).map(Some).collect();
+    ready
+}
+
+fn in_order() -> Ready {
+    let mut ready = empty();
+    ready.frames.extend((0..TIMES).map(|_| Some(take())));
+    ready
+}
+
+fn reversed() -> Ready {
+    let mut ready = in_order();
+    ready.frames.reverse();
+    ready
+}
+
+/// Frames from all of a full GiB, in random order: each free is one of its own to the tree.
+fn at_random() -> Ready {
+    let mut ready = all_out();
+    Dice::new(1).shuffle(&mut ready.frames);
+    ready.frames.truncate(TIMES as usize);
+    ready
+}
+
+/// Every second frame of the GiB is free.
+fn holes() -> Ready {
+    let out = all_out().frames.into_iter().flatten();
+    let (kept, freed) = out.partition::<Vec<_>, _>(|frame| frame.number().get() % 2 == 0);
+    freed.into_iter().for_each(give);
+    POOL.drain().expect("a drain");
+    assert_eq!(kept.len() as u64, GIANT / 2);
+    empty()
+}
+
+fn pair(_: &mut Ready) {
+    for _ in 0..TIMES {
+        give(black_box(take()));
+    }
+}
+
+fn alloc(ready: &mut Ready) {
+    for _ in 0..TIMES {
+        ready.frames.push(Some(take()));
+    }
+}
+
+fn free(ready: &mut Ready) {
+    for frame in ready.frames.drain(..).flatten() {
+        give(frame);
+    }
+}
+
+fn tree_pair(_: &mut Ready) {
+    let tree = POOL.tree().expect("a tree");
+    for _ in 0..TIMES {
+        let frame = black_box(tree.alloc().expect("a frame"));
+        tree.free(frame).expect("a frame that is not free");
+    }
+}
+
+fn block_pair(_: &mut Ready) {
+    for _ in 0..TIMES {
+        let block = black_box(POOL.alloc_block().expect("a block"));
+        POOL.free_block(block).expect("a block that is not free");
+    }
+}
+
+/// 512 times one and 512 times the other: what is counted is the mean of the two.
+fn blocks(ready: &mut Ready) {
+    for _ in 0..GIANT / BLOCK {
+        ready.frames.push(Some(POOL.alloc_block().expect("a block")));
+    }
+    for block in ready.frames.drain(..).flatten() {
+        POOL.free_block(block).expect("a block that is not free");
+    }
+}
+
+fn run_pair<const COUNT: u64>(ready: &mut Ready) {
+    let request = Request::new(black_box(COUNT));
+    for _ in 0..TIMES {
+        ready.runs.push(Some(POOL.alloc_run(&request).expect("a run")));
+        let run = ready.runs.pop().flatten().expect("the run");
+        POOL.free_run(run).expect("a run that is not free");
+    }
+}
+
+fn bulk(_: &mut Ready) {
+    let mut frames = [const { None }; 32];
+    for _ in 0..TIMES {
+        assert_eq!(POOL.alloc_bulk(black_box(&mut frames)), 32);
+        POOL.free_bulk(black_box(&mut frames)).expect("frames that are not free");
+    }
+}
+
+fn failing(_: &mut Ready) {
+    for _ in 0..TIMES {
+        assert!(black_box(POOL.alloc()).is_err());
+    }
+}
+
+fn statistics(_: &mut Ready) {
+    for _ in 0..TIMES {
+        black_box(POOL.stats());
+    }
+}
+
+/// What callgrind counts: by this name, so it must be one function that is called.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn frametree_counted(path: &Path, ready: &mut Ready) {
+    (black_box(path.go))(ready);
+}
+
+fn run(path: &Path) {
+    support::with_map(&[(0, GIANT)], |map| {
+        let layout = frametree::Layout::new(map, 1).expect("a layout");
+        let storage = vec![0; layout.bytes() / 8 + 16].leak();
+        // SAFETY: the memory is not real, nobody uses it.
+        unsafe { POOL.init_in(map, 1, storage) }.expect("a pool");
+    });
+    let mut ready = (path.prepare)();
+    frametree_counted(path, &mut ready);
+}
+
+/// Instructions for one time, as callgrind has counted them.
+fn count(path: &Path) -> Result<f64, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg("--toggle-collect=frametree_counted")
+        .arg(program)
+        .arg(path.name)
+        .output()
+        .map_err(|error| format!("valgrind does not start: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    let collected = text.lines().find_map(|line| line.split("Collected :").nth(1));
+    match collected.and_then(|number| number.trim().parse::<u64>().ok()) {
+        Some(number) if output.status.success() && number > TIMES => {
+            Ok(number as f64 / TIMES as f64)
+        }
+        _ => Err(format!("callgrind counted nothing for {}:\n{text}", path.name)),
+    }
+}
+
+fn table() -> Result<(), String> {
+    let compiler = Command::new("rustc").arg("--version").output();
+    let compiler = compiler.map_err(|error| format!("rustc does not start: {error}"))?;
+    println!("# Instructions of the hot paths, each for one time, as callgrind counts them.");
+    println!("# `make instructions` writes this; tests/instructions.rs compares.");
+    println!("# {}", String::from_utf8_lossy(&compiler.stdout).trim());
+    for path in PATHS {
+        println!("{:20} {:10.1}", path.name, count(path)?);
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let argument = std::env::args().nth(1);
+    match argument.as_deref() {
+        None => PATHS.iter().for_each(|path| println!("{}", path.name)),
+        Some("--table") => {
+            if let Err(error) = table() {
+                eprintln!("{error}");
+                return ExitCode::FAILURE;
+            }
+        }
+        Some(name) => match PATHS.iter().find(|path| path.name == name) {
+            Some(path) => run(path),
+            None => {
+                eprintln!("there is no path {name}");
+                return ExitCode::FAILURE;
+            }
+        },
+    }
+    ExitCode::SUCCESS
+}
