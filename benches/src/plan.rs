@@ -10,7 +10,7 @@ use crate::report::{Report, Row};
 use crate::stats::median;
 use crate::workloads::all::{Pass, PassOf};
 use crate::workloads::bursts::{Bursts, Start};
-use crate::workloads::churn::{self, LOOKS};
+use crate::workloads::churn::{self, LOOKS, Turn};
 use crate::workloads::cross::CrossOf;
 use crate::workloads::limits::Limit;
 use crate::workloads::mixed::{LatencyOf, Mixed};
@@ -56,10 +56,11 @@ impl<F: Ask> Each<F> {
     }
 }
 
-type Answers<T> = Vec<(&'static str, Result<T, Refusal>)>;
+/// Something of each allocator, by name.
+type Named<T> = Vec<(&'static str, T)>;
 
 /// Those that answered, and those that did not.
-fn sort_out<T>(answers: Answers<T>) -> (Vec<(&'static str, T)>, Vec<(&'static str, Refusal)>) {
+fn sort_out<T>(answers: Named<Result<T, Refusal>>) -> (Named<T>, Named<Refusal>) {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for (name, answer) in answers {
         match answer {
@@ -86,14 +87,16 @@ impl Plan {
     pub fn run(&mut self) {
         self.main_rows(Size(8));
         if self.is_quick {
-            self.churn(Size(1), 50);
+            self.churn(Size(1), 50, Turn::FreeThenAllocate);
+            self.churn(Size(1), 50, Turn::OneByOne);
         } else {
             for size in [1, 64] {
                 self.main_rows(Size(size));
             }
             self.huge_memory(Size(1024));
             for held in [50, 90] {
-                self.churn(Size(8), held);
+                self.churn(Size(8), held, Turn::FreeThenAllocate);
+                self.churn(Size(8), held, Turn::OneByOne);
             }
         }
         self.boot();
@@ -297,19 +300,20 @@ impl Plan {
         self.plain(&format!("run of {count}, footprint"), "256 MiB", "frames a frame", ask);
     }
 
-    fn churn(&mut self, size: Size, held: u64) {
-        struct Churn(Size, u64, Duration);
+    fn churn(&mut self, size: Size, held: u64, turn: Turn) {
+        struct Churn(Size, u64, Turn, Duration);
         impl Ask for Churn {
             type Answer = [f64; LOOKS.len()];
             fn ask<A: Allocator>(&self) -> Result<Self::Answer, Refusal> {
-                churn::churn::<A>(self.0.frames(), self.1, Patience::new(self.2))
+                churn::churn::<A>(self.0.frames(), self.1, self.2, Patience::new(self.3))
             }
         }
-        let workload = format!("free but not in whole 2 MiB, {held} % held");
+        let how = if turn == Turn::OneByOne { ", one by one" } else { "" };
+        let workload = format!("not in whole 2 MiB, {held} % held{how}");
         if !self.is_wanted(&workload) {
             return;
         }
-        let each = Each(Churn(size, held, self.effort.patience * 2));
+        let each = Each(Churn(size, held, turn, self.effort.patience * 2));
         let (shares, refusals) = sort_out(each_allocator!(each));
         for (look, after) in LOOKS.iter().enumerate() {
             let figures: Vec<_> = shares.iter().map(|(name, all)| (*name, all[look])).collect();

@@ -46,9 +46,14 @@ impl Figure {
         self.allocator == "frametree"
     }
 
-    /// Neither ours nor a floor.
-    pub fn is_peer(&self) -> bool {
-        !self.allocator.starts_with("frametree") && !self.allocator.starts_with("floor")
+    /// A crate that others can use.
+    pub fn is_published(&self) -> bool {
+        !["frametree", "floor", "lock"].iter().any(|kind| self.allocator.starts_with(kind))
+    }
+
+    /// What kernels write themselves.
+    pub fn is_home_made(&self) -> bool {
+        self.allocator.starts_with("lock")
     }
 
     fn is_floor(&self) -> bool {
@@ -130,41 +135,47 @@ impl Report {
         show(row, &lines, left_out);
     }
 
-    /// One line a row: ours, the floor, the best peer.
+    /// One line a row.
     pub fn print_summary(&self) {
         println!(
-            "\nSummary: ours, the floor (one locked RMW), the best peer, and its ratio to ours"
+            "\nSummary: a locked RMW beside us, the best published peer and the better of the two"
+        );
+        println!("home-made ones, with their ratios to ours (above 1: we are ahead)\n");
+        println!(
+            "{:34} t {:>6} {:>5} {:>6} {:9} {:>6} {:>6}",
+            "", "ours", "RMW", "best", "peer", "ratio", "home"
         );
         let mut is_behind = Vec::new();
         for ours in self.figures.iter().filter(|figure| figure.is_ours()) {
-            let row = || self.figures.iter().filter(|figure| figure.row() == ours.row());
-            let by_median = |a: &&Figure, b: &&Figure| a.median.total_cmp(&b.median);
-            let floor = row().find(|figure| figure.is_floor());
-            let Some(best) = row().filter(|figure| figure.is_peer()).min_by(by_median) else {
-                continue;
-            };
-            let ratio = best.detail.as_ref().map_or(best.median / ours.median, |d| d.ratio);
-            let name: String = format!("{}, {}", ours.workload, ours.size);
-            let floor = floor.map_or(String::new(), |floor| short(floor.median));
-            let ratio = if ratio.is_finite() { format!("{ratio:.2}x") } else { "=".into() };
+            let best = self.best(ours, Figure::is_published);
+            let home = self.best(ours, Figure::is_home_made);
+            let floor = self.best(ours, Figure::is_floor);
+            let size = ours.size.replace(' ', "");
+            let name = format!("{}, {size}", ours.workload.replace("at random", "random"));
             println!(
-                "{name:38.38} {} {:>7} {floor:>6} {:>7} {:9.9} {ratio:>7}",
+                "{name:34.34} {} {:>6} {:>5} {:>6} {:9.9} {:>6} {:>6}",
                 ours.threads,
                 short(ours.median),
-                short(best.median),
-                best.allocator,
+                floor.map_or(String::new(), |floor| short(floor.median)),
+                best.map_or(String::new(), |best| short(best.median)),
+                best.map_or("", |best| &best.allocator),
+                best.map_or(String::new(), |best| ratio(best, ours)),
+                home.map_or(String::new(), |home| ratio(home, ours)),
             );
-            if best.median + best.spread < ours.median - ours.spread {
-                is_behind.push(format!("{name}, {} threads: {}", ours.threads, best.allocator));
-            }
+            is_behind.extend([best, home].into_iter().flatten().filter_map(|other| {
+                let is_ahead = other.median + other.spread < ours.median - ours.spread;
+                is_ahead.then(|| format!("{name}, {}: {}", ours.threads, other.allocator))
+            }));
         }
-        if is_behind.is_empty() {
-            println!("\nNo row in which a peer is ahead by more than the spread.");
-        } else {
-            println!("\nA peer is ahead by more than the spread in {} rows:", is_behind.len());
-            is_behind.iter().for_each(|row| println!("  {row}"));
-        }
+        println!("\nRows in which another is ahead by more than the spread: {}", is_behind.len());
+        is_behind.iter().for_each(|row| println!("  {row}"));
         println!("Figures thrown away because the machine was disturbed: {}", self.thrown_away);
+    }
+
+    /// The best of some kind in the same row.
+    fn best(&self, ours: &Figure, is_one: fn(&Figure) -> bool) -> Option<&Figure> {
+        let row = self.figures.iter().filter(|figure| figure.row() == ours.row() && is_one(figure));
+        row.min_by(|a, b| a.median.total_cmp(&b.median))
     }
 
     /// Writes all figures.
@@ -206,11 +217,17 @@ fn line(outcome: &Outcome) -> String {
     line
 }
 
+/// How many times ours.
+fn ratio(theirs: &Figure, ours: &Figure) -> String {
+    let ratio = theirs.detail.as_ref().map_or(theirs.median / ours.median, |d| d.ratio);
+    if ratio.is_nan() { "1.00".into() } else { short(ratio) }
+}
+
 /// Three digits that count.
 pub fn short(figure: f64) -> String {
     match figure {
         _ if !figure.is_finite() => "-".into(),
-        f if f == 0.0 => "0".into(),
+        0.0 => "0".into(),
         f if f >= 1e6 => format!("{:.1}M", f / 1e6),
         f if f >= 1e4 => format!("{:.1}k", f / 1e3),
         f if f >= 100.0 => format!("{f:.0}"),

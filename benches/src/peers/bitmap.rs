@@ -45,11 +45,15 @@ impl Allocator for Bitmap {
     const NAME: &'static str = "bitmap-allocator";
 
     fn new(frames: u64) -> Result<Self, Refusal> {
-        Ok(match frames as usize {
-            0..=BitAlloc1M::CAP => Self::Small(fresh(frames)),
-            0..=BitAlloc16M::CAP => Self::Middle(fresh(frames)),
-            0..=BitAlloc256M::CAP => Self::Large(fresh(frames)),
-            _ => return Err(Refusal::TooMuchMemory),
+        let count = frames as usize;
+        Ok(if count <= BitAlloc1M::CAP {
+            Self::Small(fresh(frames))
+        } else if count <= BitAlloc16M::CAP {
+            Self::Middle(fresh(frames))
+        } else if count <= BitAlloc256M::CAP {
+            Self::Large(fresh(frames))
+        } else {
+            return Err(Refusal::TooMuchMemory);
         })
     }
 

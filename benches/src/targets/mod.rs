@@ -2,6 +2,7 @@
 //!
 //! They are ours alone, and measured in rounds one after the other; what compares is elsewhere.
 
+mod blocks;
 mod figures;
 mod runs;
 
@@ -11,6 +12,7 @@ pub use crate::stats::median;
 pub fn print(is_quick: bool) {
     println!("\nTargets: 8 GiB unless said, medians\n");
     let mut rows = figures::rows(if is_quick { 7 } else { 31 });
+    rows.extend(blocks::rows());
     rows.extend(runs::rows(if is_quick { 5 } else { 15 }));
     print_rows(&rows);
 }

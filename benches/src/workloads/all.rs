@@ -85,7 +85,7 @@ impl<S: Shape> PassOf<S> {
 impl<A: Allocator, S: Shape> Passing<A, S> {
     fn fill(&mut self, most: u64, patience: Patience) -> Result<(), Refusal> {
         while (self.held.len() as u64) < most {
-            if self.held.len() % 256 == 0 {
+            if self.held.len().is_multiple_of(256) {
                 patience.check()?;
             }
             match self.shape.take(&self.allocator) {
@@ -114,7 +114,7 @@ impl<A: Allocator, S: Shape> Passing<A, S> {
                 // The last one first, which leaves a stack as it was.
                 let taken = self.held.split_off(self.kept);
                 for (done, first) in taken.into_iter().rev().enumerate() {
-                    if done % 256 == 0 {
+                    if done.is_multiple_of(256) {
                         patience.check()?;
                     }
                     self.shape.give(&self.allocator, first.into());

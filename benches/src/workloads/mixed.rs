@@ -94,7 +94,7 @@ impl Work for Mixed {
             let mut dice = Dice::new(thread as u64 + 21);
             let mut held = Vec::new();
             for done in 0..pieces {
-                if done % 4096 == 0 {
+                if done.is_multiple_of(4096) {
                     patience.check()?;
                 }
                 held.push(take(allocator, draw(&mut dice)));

@@ -182,7 +182,7 @@ pub fn take_all<A: Allocator>(
 ) -> Result<Vec<u32>, Refusal> {
     let mut held = Vec::with_capacity(most as usize);
     while (held.len() as u64) < most {
-        if held.len() % 4096 == 0 {
+        if held.len().is_multiple_of(4096) {
             patience.check()?;
         }
         match allocator.alloc() {
@@ -200,7 +200,7 @@ pub fn give_back<A: Allocator>(
     patience: Patience,
 ) -> Result<(), Refusal> {
     for (done, frame) in held.into_iter().enumerate() {
-        if done % 256 == 0 {
+        if done.is_multiple_of(256) {
             patience.check()?;
         }
         allocator.free(frame.into());
