@@ -8,6 +8,11 @@
 #   qemu     QEMU, to boot it
 #   count    valgrind, to count the instructions of the hot paths
 #   lint     rustfmt, clippy, and the library of every bare-metal target
+#   miri     a nightly Rust with Miri
+#   tsan     a nightly Rust with the source of its library, to build it under ThreadSanitizer
+#   fuzz     a nightly Rust, a C++ compiler and cargo-fuzz
+#   mutants, coverage, deny, powerset, minimal, semver
+#            the cargo subcommand that the make target of this name runs, built from crates.io
 #
 # It first looks, then acts. As root on a machine with apt-get (Debian, Ubuntu) it runs the
 # commands that are needed. Anywhere else it changes nothing: it prints them, each with its
@@ -17,6 +22,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 KERNEL_TARGET=x86_64-unknown-none
 OTHER_TARGETS=(aarch64-unknown-none riscv64gc-unknown-none-elf)
+# The nightly Rust for what the stable one can't do; rustup's name of it.
+NIGHTLY=${NIGHTLY:-nightly}
 
 if [[ -t 2 && ${TERM:-dumb} != dumb && -z ${NO_COLOR:-} ]]; then
     bold=$'\e[1m' plain=$'\e[0m'
@@ -31,8 +38,8 @@ fail() {
 }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# What is missing: three lists, and the reasons for what is in them.
-packages=() targets=() components=() reasons=()
+# What is missing: lists, and the reasons for what is in them.
+packages=() targets=() components=() nightly=() tools=() reasons=()
 
 # A Debian package, and why.
 want_package() { packages+=("$1") reasons+=("$2"); }
@@ -49,6 +56,26 @@ need_target() {
 need_component() {
     "cargo-$2" --version >/dev/null 2>&1 && return
     components+=("$1") reasons+=("$1 is missing: the lints run it")
+}
+
+# A part of the nightly Rust, recognised by a file below its root; `rustc` is the whole of it.
+need_nightly() {
+    local root
+    root=$(RUSTUP_AUTO_INSTALL=0 rustc "+$NIGHTLY" --print sysroot 2>/dev/null) || root=
+    if [[ -z $root ]]; then
+        nightly+=(rustc)
+        reasons+=("the toolchain $NIGHTLY is missing: $3")
+        [[ $1 == rustc ]] && return
+    elif [[ -e $root/$2 ]]; then
+        return
+    fi
+    nightly+=("$1") reasons+=("$1 of $NIGHTLY is missing: $3")
+}
+
+# A cargo subcommand, in exactly this version.
+need_tool() {
+    cargo install --list | grep -x "$1 v$2:" >/dev/null && return
+    tools+=("$1@$2") reasons+=("$1 $2 is missing: $3; building it takes minutes")
 }
 
 # Rust itself is the user's to install and to update: this only says how. (Where rustup may, it
@@ -106,14 +133,53 @@ need() {
             need_target "$target" "the lints build for it"
         done
         ;;
-    *) fail "\`$1\` is no need that I know: host, kernel, qemu, count or lint" ;;
+    miri)
+        need_nightly miri bin/miri "it interprets the tests"
+        need_nightly rust-src lib/rustlib/src/rust/library "Miri interprets that too"
+        ;;
+    tsan) need_nightly rust-src lib/rustlib/src/rust/library "ThreadSanitizer has to see all code" ;;
+    fuzz)
+        have c++ || want_package g++ "\`c++\` is missing: libFuzzer is built with it"
+        need_nightly rustc bin/rustc "cargo-fuzz instruments with it"
+        need_tool cargo-fuzz 0.13.2 "it runs the targets of fuzz/"
+        ;;
+    mutants) need_tool cargo-mutants 27.1.0 "it makes the mutants" ;;
+    coverage)
+        need_nightly llvm-tools "lib/rustlib/$(host)/bin/llvm-cov" "it counts; branches are nightly's"
+        need_tool cargo-llvm-cov 0.9.1 "it collects what the tests reach"
+        ;;
+    deny) need_tool cargo-deny 0.20.2 "it reads deny.toml" ;;
+    powerset) need_tool cargo-hack 0.6.46 "it builds every set of features" ;;
+    minimal)
+        need_nightly rustc bin/rustc "it knows \`-Z direct-minimal-versions\`"
+        need_tool cargo-hack 0.6.46 "cargo-minimal-versions runs it"
+        need_tool cargo-minimal-versions 0.1.38 "it builds with the oldest dependencies"
+        ;;
+    semver) need_tool cargo-semver-checks 0.51.0 "it compares the public API" ;;
+    *) fail "\`$1\` is no need that I know; the head of this script lists them" ;;
     esac
 }
+
+host() { rustc -vV | sed -n 's/^host: //p'; }
 
 run() {
     say "$*"
     "$@" </dev/null >&2 || fail "that failed (status $?). Its own lines above say why; when the" \
         "cause is gone, run make again."
+}
+
+# The commands that bring what comes by rustup and cargo, one a line.
+rust_steps() {
+    local part tool
+    ((${#targets[@]} == 0)) || echo "rustup target add ${targets[*]}"
+    ((${#components[@]} == 0)) || echo "rustup component add ${components[*]}"
+    for part in "${nightly[@]}"; do
+        case $part in
+        rustc) echo "rustup toolchain install $NIGHTLY --profile minimal" ;;
+        *) echo "rustup component add --toolchain $NIGHTLY $part" ;;
+        esac
+    done
+    for tool in "${tools[@]}"; do echo "cargo install --quiet --locked $tool"; done
 }
 
 install() {
@@ -124,8 +190,11 @@ install() {
         run apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends \
             "${packages[@]}"
     fi
-    ((${#targets[@]} == 0)) || run rustup target add "${targets[@]}"
-    ((${#components[@]} == 0)) || run rustup component add "${components[@]}"
+    local step
+    while read -r -u 3 -a step; do
+        # Built apart from the project, whose own flags are not meant for tools.
+        run env -u CARGO_TARGET_DIR -u RUSTFLAGS "${step[@]}"
+    done 3< <(rust_steps)
 }
 
 # What to run where this script may not.
@@ -144,8 +213,7 @@ advise() {
             printf '    your package manager, for what Debian calls %s\n' "${packages[*]}"
         fi
     fi
-    ((${#targets[@]} == 0)) || printf '    rustup target add %s\n' "${targets[*]}"
-    ((${#components[@]} == 0)) || printf '    rustup component add %s\n' "${components[*]}"
+    rust_steps | sed 's/^/    /'
     say "in this directory, then make again."
     exit 1
 } >&2
@@ -154,7 +222,7 @@ for what in "$@"; do need "$what"; done
 ((${#reasons[@]})) || exit 0
 for reason in "${reasons[@]}"; do say "$reason"; done
 
-((${#targets[@]} + ${#components[@]} == 0)) || have rustup ||
+((${#targets[@]} + ${#components[@]} + ${#nightly[@]} == 0)) || have rustup ||
     fail "this Rust did not come with rustup, which adds them. Install them the way Rust was" \
         "installed, or use rustup: https://rustup.rs"
 ((EUID == 0)) || advise "This is not root"
