@@ -9,148 +9,18 @@
 mod support;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 
 use frametree::{
-    AllocError, CpuId, Cpus, Drained, Found, Frame, FrameNumber, FramePool, FreeCount, FreeError,
-    OutOfMemory, PageCache,
+    AllocError, CpuId, Drained, Found, Frame, FrameNumber, FreeCount, FreeError, OutOfMemory,
+    PageCache,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
-use support::{BLOCK, GIANT, Threads};
+use support::frames::{Frames, GROUP, pieces};
+use support::{BLOCK, GIANT, Machine, Pool, Threads};
 
 /// CPUs with a slot; one more takes part without.
 const CPUS: usize = 3;
-const GROUP: u64 = 64;
-
-type Pool = &'static FramePool<Machine>;
-
-std::thread_local! {
-    static POOL: Cell<Option<Pool>> = const { Cell::new(None) };
-}
-
-/// What a drain request does: nothing at once, or a drain that is waited for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Machine {
-    Deaf,
-    Waits,
-}
-
-// SAFETY: one thread plays all CPUs, one after the other.
-unsafe impl Cpus for Machine {
-    fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R {
-        Threads.with_current(work)
-    }
-
-    fn request_drain(&self, cpu: CpuId) {
-        if *self == Self::Waits {
-            let this = Threads.with_current(CpuId::get);
-            Threads::become_cpu(cpu.get());
-            POOL.get().expect("a pool").drain().expect("a drain");
-            Threads::become_cpu(this);
-        }
-    }
-}
-
-/// A set of frames: for each group of 64 that has any, one bit each.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
-struct Frames(BTreeMap<u64, u64>);
-
-impl Frames {
-    fn of(regions: &[(u64, u64)]) -> Self {
-        let mut frames = Self::default();
-        for &(start, count) in regions {
-            frames.insert_range(start, count);
-        }
-        frames
-    }
-
-    fn group(&self, group: u64) -> u64 {
-        self.0.get(&group).copied().unwrap_or(0)
-    }
-
-    fn contains(&self, frame: u64) -> bool {
-        self.group(frame / GROUP) >> (frame % GROUP) & 1 != 0
-    }
-
-    fn insert(&mut self, group: u64, bits: u64) {
-        if bits != 0 {
-            let word = self.0.entry(group).or_default();
-            assert_eq!(*word & bits, 0, "put twice into group {group:#x}");
-            *word |= bits;
-        }
-    }
-
-    fn remove(&mut self, group: u64, bits: u64) {
-        let left = self.group(group) & !bits;
-        assert_eq!(self.group(group) & bits, bits, "taken twice from group {group:#x}");
-        if left == 0 {
-            self.0.remove(&group)
-        } else {
-            self.0.insert(group, left)
-        };
-    }
-
-    /// Takes those of `bits` out that are there.
-    fn forget(&mut self, group: u64, bits: u64) -> u64 {
-        let there = self.group(group) & bits;
-        self.remove(group, there);
-        there
-    }
-
-    fn insert_range(&mut self, start: u64, count: u64) {
-        pieces(start, count).for_each(|(group, bits)| self.insert(group, bits));
-    }
-
-    fn remove_range(&mut self, start: u64, count: u64) {
-        pieces(start, count).for_each(|(group, bits)| self.remove(group, bits));
-    }
-
-    /// How many frames of a range are there.
-    fn count_in(&self, start: u64, count: u64) -> u64 {
-        let groups = self.0.range(start / GROUP..(start + count) / GROUP);
-        groups.map(|(_, bits)| u64::from(bits.count_ones())).sum()
-    }
-
-    fn count(&self) -> u64 {
-        self.0.values().map(|bits| u64::from(bits.count_ones())).sum()
-    }
-
-    fn first(&self) -> Option<u64> {
-        self.0.iter().next().map(|(group, bits)| group * GROUP + u64::from(bits.trailing_zeros()))
-    }
-
-    fn nth(&self, mut n: u64) -> Option<u64> {
-        for (group, bits) in &self.0 {
-            let here = u64::from(bits.count_ones());
-            if n < here {
-                let bit = (0..GROUP).filter(|bit| bits >> bit & 1 != 0).nth(n as usize)?;
-                return Some(group * GROUP + bit);
-            }
-            n -= here;
-        }
-        None
-    }
-
-    /// The aligned runs of `size` frames that are there in full, ascending.
-    fn whole(&self, size: u64) -> impl Iterator<Item = u64> + '_ {
-        let starts = self.0.keys().map(|group| group * GROUP);
-        starts.filter(move |start| {
-            start.is_multiple_of(size)
-                && self.group(start / GROUP) == u64::MAX
-                && self.count_in(*start, size) == size
-        })
-    }
-}
-
-/// Cuts a range of frames into groups and bits.
-fn pieces(start: u64, count: u64) -> impl Iterator<Item = (u64, u64)> {
-    let end = start + count;
-    (start / GROUP..end.div_ceil(GROUP)).map(move |group| {
-        let (from, to) = (start.max(group * GROUP), end.min((group + 1) * GROUP));
-        (group, u64::MAX >> (GROUP - (to - from)) << (from % GROUP))
-    })
-}
 
 /// One side of a CPU's cache: the group that it is open for, and the frames of it.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -677,7 +547,7 @@ fn number(frame: Result<Frame, OutOfMemory>) -> Option<u64> {
 impl Both {
     fn new(regions: &[(u64, u64)], machine: Machine) -> Self {
         let pool = support::pool(machine, CPUS, regions);
-        POOL.set(Some(pool));
+        Machine::serves(pool);
         let model = Model::new(regions, machine);
         let both = Self { pool, first: model.count_free(), model };
         both.compare();

@@ -2,6 +2,11 @@
 //! Frames are numbers to the allocator, so a map of a TiB needs only its metadata.
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
+pub mod asked;
+pub mod frames;
+pub mod play;
+pub mod stepping;
+
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
@@ -60,6 +65,74 @@ pub fn pool<C: Cpus>(with: C, cpus: usize, frames: &[(u64, u64)]) -> &'static Fr
         unsafe { pool.init_in(map, cpus, garbage) }.expect("a pool");
     });
     pool
+}
+
+pub type Pool = &'static FramePool<Machine>;
+
+std::thread_local! {
+    static POOL: Cell<Option<Pool>> = const { Cell::new(None) };
+}
+
+/// CPUs that one thread plays, and what a request to drain does there: nothing at once, or a drain
+/// that is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Machine {
+    Deaf,
+    Waits,
+}
+
+impl Machine {
+    /// The pool that requests to drain are about.
+    pub fn serves(pool: Pool) {
+        POOL.set(Some(pool));
+    }
+}
+
+// SAFETY: one thread plays all CPUs. What it does as one of them inside of another's operation
+// ends before that goes on; inside of its own it is an interrupt.
+unsafe impl Cpus for Machine {
+    fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R {
+        Threads.with_current(work)
+    }
+
+    fn request_drain(&self, cpu: CpuId) {
+        if *self == Self::Waits {
+            let this = Threads.with_current(CpuId::get);
+            Threads::become_cpu(cpu.get());
+            POOL.get().expect("a pool").drain().expect("a drain");
+            Threads::become_cpu(this);
+        }
+    }
+}
+
+/// Runs `work` on a pool of this memory, whose metadata was full of `garbage`, and gives its own
+/// memory back afterwards: for tests that make pools by the million.
+pub fn with_pool<R>(
+    machine: Machine,
+    cpus: usize,
+    frames: &[(u64, u64)],
+    garbage: u64,
+    work: impl FnOnce(Pool) -> R,
+) -> R {
+    with_map(frames, |map| {
+        let words = Layout::new(map, cpus).expect("a layout").bytes() / 8 + 16;
+        let storage = Box::into_raw(vec![garbage; words].into_boxed_slice());
+        let pool = Box::into_raw(Box::new(FramePool::new(machine)));
+        // SAFETY: both live until they are taken back below, when nobody looks at the pool any
+        // more; if `work` panics they live for ever. The memory managed is not real.
+        let result = unsafe {
+            (*pool).init_in(map, cpus, &mut *storage).expect("a pool");
+            Machine::serves(&*pool);
+            work(&*pool)
+        };
+        POOL.set(None);
+        // SAFETY: as said; the pool first, which knows the storage.
+        unsafe {
+            drop(Box::from_raw(pool));
+            drop(Box::from_raw(storage));
+        }
+        result
+    })
 }
 
 /// 2 MiB blocks in frames.
