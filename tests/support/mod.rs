@@ -5,6 +5,7 @@
 pub mod asked;
 pub mod frames;
 pub mod play;
+pub mod rule;
 pub mod stepping;
 
 use std::cell::Cell;
