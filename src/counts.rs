@@ -15,7 +15,7 @@ use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, GIANT_BLOCKS, GIANT_FRAMES, WORD
 use crate::journal::Writer;
 use crate::layout::Layout;
 use crate::map::{MapEntry, MemoryMap, MemoryRegion, RegionKind};
-use crate::pool::FramePool;
+use crate::pool::{FramePool, Setup};
 use crate::sync::counting::during;
 use crate::tree::FrameTree;
 
@@ -32,6 +32,11 @@ unsafe impl Cpus for Cpu {
 
 /// A pool with one slot and so many frames, that are all free, used by CPU `cpu`.
 fn pool_as(cpu: usize, frames: u64) -> &'static FramePool<Cpu> {
+    pool_by(Setup::new(1), cpu, frames)
+}
+
+/// The same with a setup of its own, for one CPU.
+fn pool_by(setup: Setup, cpu: usize, frames: u64) -> &'static FramePool<Cpu> {
     let pool = Box::leak(Box::new(FramePool::new(Cpu(cpu))));
     let kind = RegionKind::Usable;
     let regions = [MemoryRegion { start: 0, length: frames * FRAME_SIZE, kind }];
@@ -39,7 +44,7 @@ fn pool_as(cpu: usize, frames: u64) -> &'static FramePool<Cpu> {
     let map = MemoryMap::normalise(regions, &mut buffer).expect("a map");
     let bytes = Layout::new(&map, 1).expect("a layout").bytes();
     // SAFETY: the memory is not real, nobody uses it.
-    unsafe { pool.init_in(&map, 1, vec![7; bytes / 8 + 16].leak()) }.expect("a pool");
+    unsafe { pool.init_in(&map, setup, vec![7; bytes / 8 + 16].leak()) }.expect("a pool");
     pool
 }
 
@@ -248,6 +253,33 @@ fn a_cpu_without_a_slot_pays_for_the_shared_journal() {
     let frame = pool.alloc().expect("a frame");
     assert_eq!(alloc(pool), 2);
     assert_eq!(free(pool, frame), 4);
+}
+
+#[test]
+fn a_reserve_costs_one_for_a_batch() {
+    let pool = pool_by(Setup::new(1).reserve(100), 0, GIANT_FRAMES);
+    // A 64th of a GiB in frames.
+    let batch = GIANT_FRAMES / 64;
+    assert_eq!(alloc(pool), 10, "the very first: 9, and a batch");
+    let mut frames = take(pool, WORD_BITS - 1);
+    let refills = batch / WORD_BITS;
+    let counts: u64 = (1..2 * refills)
+        .map(|_| {
+            let count = alloc(pool);
+            frames.extend(take(pool, WORD_BITS - 1));
+            count
+        })
+        .sum();
+    let blocks = 2 * batch / BLOCK_FRAMES - 1;
+    assert_eq!(counts, (2 * refills - 1 - blocks) + 6 * blocks + 1, "one batch more");
+    // To the shared word it goes only when there is more than two batches.
+    let flushes = frames.into_iter().map(|frame| free(pool, frame)).filter(|count| *count > 0);
+    assert_eq!(flushes.filter(|count| count % 2 != 0).count(), 0, "no flush costs one more");
+    let _ = take(pool, GIANT_FRAMES - 2 * batch);
+    while pool.alloc().is_ok() {}
+    let (count, frame) = during(|| pool.alloc_urgent());
+    let _ = frame.expect("a frame of the reserve");
+    assert_eq!(count, 1 + 1, "the frame, and the budget");
 }
 
 /// Read-modify-writes of `work` on a tree that `prepare` has used, in a CPU's own journal, in

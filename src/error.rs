@@ -93,6 +93,12 @@ pub enum AllocError {
         /// Free frames that sat in other CPUs' page caches at the end of the call.
         cached_elsewhere: u64,
     },
+    /// What is free is kept for urgent requests ([`Setup::reserve`](crate::Setup::reserve)), or
+    /// has been granted to other CPUs.
+    Reserved {
+        /// Free frames in the shared tree.
+        free: u64,
+    },
     /// There is no such run in the shared tree, as was so at some instant during the call.
     NoRun(NoRun),
     /// A run was asked for at a place of its own, and this is the first of its frames that is
@@ -153,6 +159,9 @@ impl fmt::Display for AllocError {
                 "out of memory: {cached_elsewhere} free frames sit in other CPUs' page caches \
                  and come back when those CPUs next use the pool"
             ),
+            Self::Reserved { free } => {
+                write!(f, "out of memory: {free} frames are free, and kept for urgent requests")
+            }
             Self::NoRun(no_run) => no_run.fmt(f),
             Self::InTheWay { frame, why: InTheWay::Taken } => write!(f, "{frame} is not free"),
             Self::InTheWay { frame, why: InTheWay::Unmanaged } => {

@@ -51,10 +51,14 @@ pub enum Counter {
     LateDoubleFrees,
     /// Operations that went past a busy cache: an interrupt inside the allocator.
     Nested,
+    /// Frames that this writer was granted from the budget, and those that it gave back to it.
+    Granted,
+    /// See `Granted`.
+    Repaid,
 }
 
 impl Counter {
-    const ALL: usize = Counter::Nested as usize + 1;
+    const ALL: usize = Counter::Repaid as usize + 1;
 }
 
 /// How a journal may be written.
@@ -106,6 +110,34 @@ impl Journal {
         // ORDERING: a statistic.
         self.counters[counter as usize].load(Ordering::Relaxed)
     }
+
+    /// How many more frames its writer may take than it has: of what it was granted and what it
+    /// has returned, what it has neither taken nor repaid. Exact for a sole writer itself.
+    #[inline]
+    pub fn credit(&self) -> i64 {
+        let [granted, returned] = [Counter::Granted, Counter::Returned].map(|c| self.count(c));
+        let [repaid, taken] = [Counter::Repaid, Counter::Taken].map(|c| self.count(c));
+        let credit = granted.wrapping_add(returned).wrapping_sub(repaid).wrapping_sub(taken);
+        credit.cast_signed()
+    }
+
+    /// Makes its credit 0, by anybody, as far as it stands still meanwhile: what it was, unless
+    /// somebody else is doing the same.
+    pub fn clear_credit(&self) -> i64 {
+        let repaid = self.count(Counter::Repaid);
+        let [granted, returned, taken] =
+            [Counter::Granted, Counter::Returned, Counter::Taken].map(|c| self.count(c));
+        let cleared = granted.wrapping_add(returned).wrapping_sub(taken);
+        if cleared == repaid {
+            return 0;
+        }
+        let word = &self.counters[Counter::Repaid as usize];
+        // ORDERING: a statistic; whoever comes second changes nothing.
+        match word.compare_exchange(repaid, cleared, Ordering::Relaxed) {
+            Ok(_) => cleared.wrapping_sub(repaid).cast_signed(),
+            Err(_) => 0,
+        }
+    }
 }
 
 impl<'j> Writer<'j> {
@@ -132,6 +164,12 @@ impl<'j> Writer<'j> {
     pub fn add(self, counter: Counter, by: u64) {
         // ORDERING: a statistic.
         self.bump(&self.journal.counters[counter as usize], by, Ordering::Relaxed);
+    }
+
+    /// See [`Journal::credit`].
+    #[inline]
+    pub fn credit(self) -> i64 {
+        self.journal.credit()
     }
 
     /// Opens a step in which frames are out of sight. No read-modify-write for a sole writer.

@@ -11,6 +11,7 @@
 //! ranges     the managed frames, as the map gave them
 //! records    room for ranges to come: what the map calls reclaimable, and a few more
 //! journals   two lines for each CPU, and two for all
+//! budget     four lines: what ordinary requests may take
 //! slots      a few lines for each CPU: its page cache
 //! ```
 //!
@@ -24,6 +25,7 @@
 use core::fmt;
 
 use crate::arena::part;
+use crate::budget::Budget;
 use crate::geometry::FRAME_SIZE;
 use crate::map::MemoryMap;
 use crate::slot::Slot;
@@ -92,7 +94,7 @@ impl Layout {
     /// Bytes of metadata, to be aligned to 128.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        self.plan.bytes() + part::<Slot<'_>>(self.plan.cpus)
+        self.plan.bytes() + part::<Budget<'_>>(1) + part::<Slot<'_>>(self.plan.cpus)
     }
 
     /// Frames of metadata: the bytes, rounded up.

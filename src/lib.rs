@@ -6,6 +6,7 @@ mod arena;
 #[doc(hidden)]
 pub mod bits;
 pub mod boot;
+mod budget;
 mod cache;
 #[cfg(all(test, not(loom)))]
 mod counts;

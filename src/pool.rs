@@ -10,6 +10,7 @@ use core::fmt;
 use spin::Once;
 
 use crate::arena::{Arena, PART_ALIGN};
+use crate::budget::{Budget, Rules};
 use crate::cache::{Known, PageCache, empty_out, fill_holes};
 use crate::cpu::Cpus;
 use crate::error::{AllocError, Found, FreeError, NoRun, OutOfMemory};
@@ -71,6 +72,7 @@ pub struct FramePool<C> {
 struct Shared {
     tree: FrameTree<'static>,
     slots: &'static [Slot<'static>],
+    budget: &'static Budget<'static>,
 }
 
 /// How many places of a list are freed in one turn.
@@ -84,19 +86,43 @@ const LOOKS: usize = 1000;
 pub struct Setup {
     cpus: usize,
     metadata_below: u64,
+    rules: Rules,
 }
 
 impl Setup {
-    /// For this many CPUs; the metadata is taken from the highest usable memory.
+    /// For this many CPUs; the metadata is taken from the highest usable memory, and there is no
+    /// reserve.
     #[must_use]
     pub const fn new(cpus: usize) -> Self {
-        Self { cpus, metadata_below: u64::MAX }
+        Self { cpus, metadata_below: u64::MAX, rules: Rules { reserve: 0 } }
     }
 
     /// The metadata must lie below this physical address: where the kernel has mapped memory.
     #[must_use]
     pub const fn metadata_below(self, address: u64) -> Self {
         Self { metadata_below: address, ..self }
+    }
+
+    /// Ordinary requests leave so many frames to urgent ones ([`FramePool::alloc_urgent`],
+    /// [`Request::urgent`]), which can't wait or fail: those of interrupts, and those on the way
+    /// to more free memory. Frames in caches are not part of it.
+    ///
+    /// Exact for all CPUs with a cache. What interrupts inside the allocator, CPUs without a
+    /// cache, and direct users of the tree take at the same moment can come out of it. The rest of
+    /// the budget is granted to CPUs in batches: at most a 32nd of all memory (but 128 frames for
+    /// each CPU) can be out of others' reach in this way, and comes back as cached frames do. The
+    /// price: one atomic read-modify-write for a batch of 64 to 4096 frames, a few loads for a
+    /// refill or flush.
+    #[must_use]
+    pub const fn reserve(self, frames: u64) -> Self {
+        Self { rules: Rules { reserve: frames }, ..self }
+    }
+}
+
+/// So many CPUs, and all else as by [`Setup::new`].
+impl From<usize> for Setup {
+    fn from(cpus: usize) -> Self {
+        Self::new(cpus)
     }
 }
 
@@ -148,6 +174,13 @@ pub enum InitError {
         /// The address.
         address: usize,
     },
+    /// The reserve would leave nothing to ordinary requests.
+    ReserveTooLarge {
+        /// Frames of the reserve.
+        reserve: u64,
+        /// Frames of the map.
+        managed: u64,
+    },
 }
 
 impl fmt::Display for InitError {
@@ -161,6 +194,9 @@ impl fmt::Display for InitError {
             }
             Self::Misaligned { address } => {
                 write!(f, "the metadata is mapped at {address:#x}, not at a multiple of 128")
+            }
+            Self::ReserveTooLarge { reserve, managed } => {
+                write!(f, "a reserve of {reserve} frames leaves nothing of {managed}")
             }
         }
     }
@@ -213,7 +249,7 @@ impl<C> FramePool<C> {
         // SAFETY: the caller vouches for the pointer; the frames were just carved out, so they
         // are nobody else's.
         let arena = unsafe { Arena::new(start, needed) };
-        self.build(arena, map, rest, frames)
+        self.build(arena, map, rest, (frames, setup))
     }
 
     /// As [`FramePool::init`], with the metadata in memory that the caller gives, of
@@ -227,11 +263,12 @@ impl<C> FramePool<C> {
     pub unsafe fn init_in(
         &self,
         map: &MemoryMap<'_>,
-        cpus: usize,
+        setup: impl Into<Setup>,
         storage: &'static mut [u64],
     ) -> Result<Metadata, InitError> {
         self.check_new()?;
-        let layout = Layout::new(map, cpus).map_err(InitError::Layout)?;
+        let setup = setup.into();
+        let layout = Layout::new(map, setup.cpus).map_err(InitError::Layout)?;
         let given = size_of_val(storage);
         let start = storage.as_mut_ptr().cast::<u8>();
         let skip = start.align_offset(PART_ALIGN);
@@ -241,7 +278,7 @@ impl<C> FramePool<C> {
         }
         // SAFETY: `skip + bytes` lies within `storage`, which is ours alone for ever.
         let arena = unsafe { Arena::new(start.add(skip), layout.bytes()) };
-        self.build(arena, map, layout, NumberRange::from_numbers(0, 0))
+        self.build(arena, map, layout, (NumberRange::from_numbers(0, 0), setup))
     }
 
     fn check_new(&self) -> Result<(), InitError> {
@@ -253,17 +290,23 @@ impl<C> FramePool<C> {
         mut arena: Arena<'static>,
         map: &MemoryMap<'_>,
         layout: Layout,
-        frames: NumberRange,
+        (frames, setup): (NumberRange, Setup),
     ) -> Result<Metadata, InitError> {
+        let (rules, managed) = (setup.rules, layout.managed_frames());
+        if rules.reserve >= managed {
+            return Err(InitError::ReserveTooLarge { reserve: rules.reserve, managed });
+        }
         let mut is_first = false;
         self.shared.call_once(|| {
             is_first = true;
             let tree = FrameTree::new(&mut arena, &layout.plan, map.usable());
-            let slots = arena.deal(layout.plan.cpus, |cpu| Slot::new(tree.journal_of(cpu)));
-            Shared { tree, slots }
+            let cpus = layout.plan.cpus;
+            let budget = Budget::new(rules, managed, cpus, tree.shared_journal());
+            let budget = arena.deal_part(1).put(budget);
+            let slots = arena.deal(cpus, |cpu| Slot::new(tree.journal_of(cpu), budget));
+            Shared { tree, slots, budget }
         });
-        let metadata =
-            Metadata { frames, bytes: layout.bytes(), managed_frames: layout.managed_frames() };
+        let metadata = Metadata { frames, bytes: layout.bytes(), managed_frames: managed };
         if !is_first {
             return Err(InitError::AlreadyInitialised);
         }
@@ -292,8 +335,8 @@ impl<C> FramePool<C> {
         range: NumberRange,
         to_virtual: impl FnOnce(u64) -> *mut u8,
     ) -> Result<NumberRange, GrowError> {
-        let tree = self.tree().ok_or(GrowError::NotInitialised)?;
-        tree.grow(range, |bytes| {
+        let shared = self.shared.get().ok_or(GrowError::NotInitialised)?;
+        let grown = shared.tree.grow(range, |bytes| {
             let needed = (bytes as u64).div_ceil(FRAME_SIZE);
             if needed >= range.len() {
                 return Err(GrowError::TooSmall { needed, given: range.len() });
@@ -310,7 +353,8 @@ impl<C> FramePool<C> {
             let arena = unsafe { Arena::new(start, bytes) };
             // Fewer frames can't need more parts.
             Ok((arena, NumberRange::trusted(range.start(), end)))
-        })
+        });
+        grown.inspect(|added| shared.budget.grow(added.len()))
     }
 
     /// As [`FramePool::grow`], with the metadata in memory that the caller gives, of
@@ -327,8 +371,8 @@ impl<C> FramePool<C> {
         range: NumberRange,
         storage: &'static mut [u64],
     ) -> Result<(), GrowError> {
-        let tree = self.tree().ok_or(GrowError::NotInitialised)?;
-        let grown = tree.grow(range, |bytes| {
+        let shared = self.shared.get().ok_or(GrowError::NotInitialised)?;
+        let grown = shared.tree.grow(range, |bytes| {
             let given = size_of_val(storage);
             let start = storage.as_mut_ptr().cast::<u8>();
             if bytes == 0 {
@@ -342,7 +386,7 @@ impl<C> FramePool<C> {
             // SAFETY: `skip + bytes` lies within `storage`, which is ours alone for ever.
             Ok((unsafe { Arena::new(start.wrapping_add(skip), bytes) }, range))
         });
-        grown.map(|_| ())
+        grown.map(|added| shared.budget.grow(added.len()))
     }
 
     /// How many bytes of metadata it would take to add a range, as things are; if other CPUs add
@@ -451,8 +495,13 @@ impl<C> FramePool<C> {
     /// # Errors
     /// The first one that is broken.
     pub fn verify(&self) -> Result<(), Broken> {
-        let Some(Shared { tree, slots }) = self.shared.get() else { return Ok(()) };
+        let Some(Shared { tree, slots, budget }) = self.shared.get() else { return Ok(()) };
         tree.verify()?;
+        budget.settle_shared();
+        match budget.off_by(tree.free_frames(), slots.iter().map(Slot::credit).sum()) {
+            0 => {}
+            by => return Err(Broken::Budget { by }),
+        }
         if let Some(frame) = slots.iter().find_map(|slot| slot.overlap(tree)) {
             return Err(Broken::CachedAndFree(frame));
         }
@@ -476,6 +525,17 @@ impl<C: Cpus> FramePool<C> {
     #[inline]
     pub fn alloc(&self) -> Result<Frame, AllocError> {
         self.take(Shared::alloc)
+    }
+
+    /// Takes a frame, of the reserve too ([`Setup::reserve`]): for who can't wait, as an interrupt
+    /// handler, or gets memory freed by it. Costs and contexts as for [`alloc`](Self::alloc), whose
+    /// frames it takes while there are any; one of the reserve costs one read-modify-write on the
+    /// tree, and one on the budget.
+    ///
+    /// # Errors
+    /// As [`FramePool::alloc`], if the reserve is used up as well.
+    pub fn alloc_urgent(&self) -> Result<Frame, AllocError> {
+        self.take(Shared::alloc_urgent)
     }
 
     /// Gives a frame back, on any CPU.
@@ -792,7 +852,7 @@ impl<C: Cpus> FramePool<C> {
         let others = shared.slots.iter().enumerate().filter(|(index, _)| *index != this.get());
         for (index, slot) in others.clone() {
             // A busy one may have frames in its hands.
-            if slot.cached() > 0 || slot.is_busy() {
+            if slot.cached() > 0 || slot.is_busy() || shared.has_credit(slot) {
                 slot.request_drain();
                 self.cpus.request_drain(CpuId::new(index));
             }
@@ -846,21 +906,31 @@ impl Shared {
         }
     }
 
+    #[inline(never)]
+    fn alloc_urgent(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
+        let cached = |turn: Turn<'_, 'static>| turn.alloc_urgent(&self.tree);
+        self.take_turn_or(cpu, cached, |writer| self.tree.alloc_with(writer))
+    }
+
     #[cold]
     #[inline(never)]
     fn alloc_nested(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
-        self.tree.alloc_with(self.nested(cpu))
+        self.nested(cpu, |writer| {
+            self.budget.ask_shared(1)?;
+            self.tree.alloc_with(writer)
+        })
     }
 
     #[cold]
     #[inline(never)]
     fn free_nested(&self, cpu: CpuId, frame: FrameNumber) -> Result<(), FreeError> {
-        self.tree.free_with(self.nested(cpu), frame)
+        self.nested(cpu, |writer| self.tree.free_with(writer, frame))
     }
 
     #[inline(never)]
     fn alloc_block(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
-        match self.take_turn(cpu, |turn| self.tree.alloc_block_with(turn.writer())) {
+        let from_tree = |writer: Writer<'_>| self.tree.alloc_block_with(writer);
+        match self.take_turn(cpu, |turn| turn.asking(BLOCK_FRAMES, from_tree)) {
             Some(taken) => taken,
             None => self.alloc_block_nested(cpu),
         }
@@ -869,7 +939,7 @@ impl Shared {
     #[inline(never)]
     fn free_block(&self, cpu: CpuId, first: FrameNumber) -> Result<(), FreeError> {
         let freed = self.take_turn(cpu, |turn| match turn.held_in(first, BLOCK_FRAMES) {
-            0 => self.tree.free_block_with(turn.writer(), first),
+            0 => turn.unasked(|writer| self.tree.free_block_with(writer, first)),
             free => self
                 .tree
                 .check_block(first)
@@ -884,38 +954,64 @@ impl Shared {
     #[cold]
     #[inline(never)]
     fn alloc_block_nested(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
-        self.tree.alloc_block_with(self.nested(cpu))
+        self.nested(cpu, |writer| {
+            self.budget.ask_shared(BLOCK_FRAMES)?;
+            self.tree.alloc_block_with(writer)
+        })
     }
 
     #[cold]
     #[inline(never)]
     fn free_block_nested(&self, cpu: CpuId, first: FrameNumber) -> Result<(), FreeError> {
-        self.tree.free_block_with(self.nested(cpu), first)
+        self.nested(cpu, |writer| self.tree.free_block_with(writer, first))
     }
 
     fn alloc_run(&self, cpu: CpuId, request: &Request) -> Result<FrameRange, AllocError> {
-        let tree = &self.tree;
         let cached = |turn: Turn<'_, 'static>| {
             let count = request.count();
             let is_small = (1..=WORD_BITS).contains(&count) && request.is_plain();
-            match is_small.then(|| turn.alloc_run(tree, count as u32)).flatten() {
+            match is_small.then(|| turn.alloc_run(&self.tree, count as u32)).flatten() {
                 Some(run) => Ok(run),
-                None => tree.alloc_run_with(turn.writer(), request, Wanted::Any),
+                None => self.alloc_run_in(&turn, request),
             }
         };
-        let nested = |writer: Writer<'_>| tree.alloc_run_with(writer, request, Wanted::Any);
-        self.take_turn_or(cpu, cached, nested)
+        self.take_turn_or(cpu, cached, |writer| self.alloc_run_nested(writer, request))
     }
 
     /// From the tree, with this CPU's cache given back first: a refill could break up the run.
     fn alloc_run_drained(&self, cpu: CpuId, request: &Request) -> Result<FrameRange, AllocError> {
-        let from_tree = |writer: Writer<'_>| self.tree.alloc_run_with(writer, request, Wanted::Any);
         let drained = |turn: Turn<'_, 'static>| {
             // A double free that only this flush could see is counted in the journal.
             let _ = turn.drain();
-            from_tree(turn.writer())
+            self.alloc_run_in(&turn, request)
         };
-        self.take_turn_or(cpu, drained, from_tree)
+        self.take_turn_or(cpu, drained, |writer| self.alloc_run_nested(writer, request))
+    }
+
+    /// From the tree, if the budget allows it.
+    fn alloc_run_in(
+        &self,
+        turn: &Turn<'_, 'static>,
+        request: &Request,
+    ) -> Result<FrameRange, AllocError> {
+        request.check().map_err(AllocError::Request)?;
+        if !request.is_urgent() {
+            turn.ask(request.count()).map_err(|OutOfMemory| self.reserved())?;
+        }
+        turn.unasked(|writer| self.tree.alloc_run_with(writer, request, Wanted::Any))
+    }
+
+    /// The same for an interrupt inside another use.
+    fn alloc_run_nested(
+        &self,
+        writer: Writer<'_>,
+        request: &Request,
+    ) -> Result<FrameRange, AllocError> {
+        request.check().map_err(AllocError::Request)?;
+        if !request.is_urgent() {
+            self.budget.ask_shared(request.count()).map_err(|OutOfMemory| self.reserved())?;
+        }
+        self.tree.alloc_run_with(writer, request, Wanted::Any)
     }
 
     fn free_run(&self, cpu: CpuId, run: NumberRange) -> Result<(), FreeError> {
@@ -923,7 +1019,7 @@ impl Shared {
         let cached = |turn: Turn<'_, 'static>| match turn.free_run(run) {
             Some(()) => Ok(()),
             None => match turn.first_held(run) {
-                None => tree.free_run_with(turn.writer(), run),
+                None => turn.unasked(|writer| tree.free_run_with(writer, run)),
                 Some(frame) => {
                     // Only what lies below can be the lowest mistake.
                     let below = NumberRange::trusted(run.start(), frame);
@@ -949,7 +1045,7 @@ impl Shared {
     ) -> R {
         match self.take_turn(cpu, work) {
             Some(done) => done,
-            None => nested(self.nested(cpu)),
+            None => self.nested(cpu, nested),
         }
     }
 
@@ -957,7 +1053,10 @@ impl Shared {
     fn alloc_known(&self, cpu: CpuId) -> Result<Known, OutOfMemory> {
         let tree = &self.tree;
         let cached = |turn: Turn<'_, 'static>| turn.alloc_known(tree);
-        self.take_turn_or(cpu, cached, |writer| tree.alloc_known_with(writer))
+        self.take_turn_or(cpu, cached, |writer| {
+            self.budget.ask_shared(1)?;
+            tree.alloc_known_with(writer)
+        })
     }
 
     #[inline(never)]
@@ -971,7 +1070,10 @@ impl Shared {
     fn alloc_some(&self, cpu: CpuId, most: u32) -> Result<PageCache, OutOfMemory> {
         let tree = &self.tree;
         let cached = |turn: Turn<'_, 'static>| turn.alloc_some(tree, most);
-        self.take_turn_or(cpu, cached, |writer| tree.alloc_some_with(writer, most))
+        self.take_turn_or(cpu, cached, |writer| {
+            let most = self.budget.allow_shared(1, u64::from(most)) as u32;
+            if most == 0 { Err(OutOfMemory) } else { tree.alloc_some_with(writer, most) }
+        })
     }
 
     #[inline(never)]
@@ -984,22 +1086,26 @@ impl Shared {
         });
         match freed {
             Some(freed) => freed,
-            None => tree.free_bulk_with(self.nested(cpu), frames),
+            None => self.nested(cpu, |writer| tree.free_bulk_with(writer, frames)),
         }
     }
 
     #[inline(never)]
     fn alloc_giant(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
         let tree = &self.tree;
-        let held = |turn: Turn<'_, 'static>| tree.alloc_giant_with(turn.writer());
-        self.take_turn_or(cpu, held, |writer| tree.alloc_giant_with(writer))
+        let from_tree = |writer: Writer<'_>| tree.alloc_giant_with(writer);
+        let held = |turn: Turn<'_, 'static>| turn.asking(GIANT_FRAMES, from_tree);
+        self.take_turn_or(cpu, held, |writer| {
+            self.budget.ask_shared(GIANT_FRAMES)?;
+            from_tree(writer)
+        })
     }
 
     #[inline(never)]
     fn free_giant(&self, cpu: CpuId, first: FrameNumber) -> Result<(), FreeError> {
         let tree = &self.tree;
         let checked = |turn: Turn<'_, 'static>| match turn.held_in(first, GIANT_FRAMES) {
-            0 => tree.free_giant_with(turn.writer(), first),
+            0 => turn.unasked(|writer| tree.free_giant_with(writer, first)),
             free => tree
                 .check_giant(first)
                 .and(Err(FreeError { frame: first, found: Found::PartlyFree { free } })),
@@ -1010,6 +1116,9 @@ impl Shared {
     /// What a CPU says that got nothing.
     #[cold]
     fn out_of_memory(&self, cpu: CpuId) -> AllocError {
+        if self.budget.is_spent() && self.tree.free_frames() > 0 {
+            return self.reserved();
+        }
         // An interrupt inside the allocator can't take from its own CPU's cache either.
         let is_elsewhere = |at: usize, slot: &Slot<'_>| at != cpu.get() || slot.is_busy();
         let others = self.slots.iter().enumerate().filter(|(at, slot)| is_elsewhere(*at, slot));
@@ -1027,8 +1136,26 @@ impl Shared {
         }
     }
 
-    /// The journal for a CPU without a slot, or an interrupt inside its slot's use.
-    fn nested(&self, cpu: CpuId) -> Writer<'_> {
+    #[cold]
+    fn reserved(&self) -> AllocError {
+        AllocError::Reserved { free: self.tree.free_frames() }
+    }
+
+    /// Whether a CPU may take more frames than it has taken.
+    fn has_credit(&self, slot: &Slot<'_>) -> bool {
+        !self.budget.is_off() && slot.credit() > 0
+    }
+
+    /// What a CPU without a slot does, or an interrupt inside its slot's use: on the tree.
+    fn nested<R>(&self, cpu: CpuId, work: impl FnOnce(Writer<'_>) -> R) -> R {
+        let done = work(self.nested_writer(cpu));
+        if !self.budget.is_off() {
+            self.budget.settle_shared();
+        }
+        done
+    }
+
+    fn nested_writer(&self, cpu: CpuId) -> Writer<'_> {
         if cpu.get() >= self.slots.len() {
             return self.tree.shared_writer();
         }

@@ -27,6 +27,16 @@ pub struct Request {
     below: u64,
     /// Bytes; no multiple of it lies inside the run.
     boundary: u64,
+    priority: Priority,
+}
+
+/// Whose frames a request may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Priority {
+    /// Not those of the reserve.
+    Ordinary,
+    /// Everybody's.
+    Urgent,
 }
 
 /// A request that makes no sense, and why.
@@ -77,7 +87,8 @@ impl Request {
     /// For `count` contiguous frames, wherever they lie.
     #[must_use]
     pub const fn new(count: u64) -> Self {
-        Self { count, align: FRAME_SIZE, above: 0, below: PHYSICAL_LIMIT, boundary: 0 }
+        let priority = Priority::Ordinary;
+        Self { count, align: FRAME_SIZE, above: 0, below: PHYSICAL_LIMIT, boundary: 0, priority }
     }
 
     /// Its first physical address shall be a multiple of `bytes`: a power of two up to 1 GiB
@@ -111,6 +122,18 @@ impl Request {
         let above = first.start_address();
         let length = self.count.saturating_mul(FRAME_SIZE);
         Self { above, below: above.saturating_add(length), ..self }
+    }
+
+    /// It may take frames of the pool's reserve ([`Setup::reserve`](crate::Setup::reserve)).
+    #[must_use]
+    pub const fn urgent(self) -> Self {
+        Self { priority: Priority::Urgent, ..self }
+    }
+
+    /// Whether it may.
+    #[must_use]
+    pub const fn is_urgent(&self) -> bool {
+        matches!(self.priority, Priority::Urgent)
     }
 
     /// The same for another number of frames.
@@ -147,7 +170,7 @@ impl Request {
     /// # Errors
     /// Which argument does not, and why.
     pub const fn check(&self) -> Result<(), RequestError> {
-        let Self { count, align, above, below, boundary } = *self;
+        let Self { count, align, above, below, boundary, .. } = *self;
         if count == 0 {
             return Err(RequestError::NoFrames);
         }
@@ -243,7 +266,7 @@ impl Rule {
 
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { count, align, above, below, boundary } = *self;
+        let Self { count, align, above, below, boundary, .. } = *self;
         write!(f, "{count} contiguous frames")?;
         if align > FRAME_SIZE {
             write!(f, ", aligned to {align:#x}")?;
@@ -296,7 +319,7 @@ mod tests {
 
     /// By the definition, frame by frame.
     fn naive(request: &Request, start: u64, end: u64) -> Option<u64> {
-        let Request { count, align, above, below, boundary } = *request;
+        let Request { count, align, above, below, boundary, .. } = *request;
         (start..end).find(|&begin| {
             let (first, last) = (begin * FRAME_SIZE, (begin + count) * FRAME_SIZE - 1);
             let fits = begin + count <= end && first >= above && last < below;

@@ -22,6 +22,7 @@
 //! All words are atomic, written by the owner with plain stores, so that others can count.
 
 use crate::bits::{lowest_ones, lowest_run, mask};
+use crate::budget::Budget;
 use crate::cache::{Contents, Known, PageCache};
 use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
@@ -42,14 +43,15 @@ pub struct Slot<'m> {
     home: HomeCell<'m>,
     alloc_side: Side<'m>,
     free_side: Side<'m>,
-    requests: Requests,
+    requests: Requests<'m>,
 }
 
-/// What others write: kept off the owner's lines.
+/// What others write, kept off the owner's lines; and what it seldom needs.
 #[derive(Debug)]
 #[repr(C, align(128))]
-struct Requests {
+struct Requests<'m> {
     drain: Word,
+    budget: &'m Budget<'m>,
 }
 
 /// Frames of one group.
@@ -78,14 +80,14 @@ pub struct Turn<'s, 'm> {
 
 impl<'m> Slot<'m> {
     /// A slot that holds nothing, for the CPU whose journal this is.
-    pub fn new(journal: &'m Journal) -> Self {
+    pub fn new(journal: &'m Journal, budget: &'m Budget<'m>) -> Self {
         Self {
             busy: Word::new(0),
             journal,
             home: HomeCell::new(),
             alloc_side: Side::new(),
             free_side: Side::new(),
-            requests: Requests { drain: Word::new(0) },
+            requests: Requests { drain: Word::new(0), budget },
         }
     }
 
@@ -137,6 +139,11 @@ impl<'m> Slot<'m> {
     /// How many frames it holds. Anybody may ask; exact while the owner rests.
     pub fn cached(&self) -> u64 {
         self.sides().map(Side::count).sum()
+    }
+
+    /// How many frames it may take from the tree without asking. Anybody may ask, as above.
+    pub fn credit(&self) -> i64 {
+        self.journal.credit()
     }
 
     /// A frame that is both here and free in the tree: a broken invariant.
@@ -261,6 +268,37 @@ impl<'m> Turn<'_, 'm> {
         }
     }
 
+    /// Takes a frame, of the reserve too: then just one, so that no ordinary request gets the
+    /// others.
+    pub fn alloc_urgent(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
+        self.alloc(tree).or_else(|OutOfMemory| self.unasked(|writer| tree.alloc_with(writer)))
+    }
+
+    /// Something that takes so many frames from the tree, if the budget allows it.
+    #[inline]
+    pub fn asking<T>(
+        &self,
+        frames: u64,
+        work: impl FnOnce(Writer<'m>) -> Result<T, OutOfMemory>,
+    ) -> Result<T, OutOfMemory> {
+        self.ask(frames)?;
+        self.unasked(work)
+    }
+
+    /// Asks the budget for so many frames.
+    #[inline]
+    pub fn ask(&self, frames: u64) -> Result<(), OutOfMemory> {
+        if self.slot.allow(frames, frames) == 0 { Err(OutOfMemory) } else { Ok(()) }
+    }
+
+    /// Something that gives frames to the tree, or takes some without asking, or has asked.
+    #[inline]
+    pub fn unasked<T>(&self, work: impl FnOnce(Writer<'m>) -> T) -> T {
+        let done = work(self.writer());
+        self.slot.settle();
+        done
+    }
+
     /// The right to write the CPU's journal, for as long as the turn lasts.
     #[inline]
     pub fn writer(&self) -> Writer<'m> {
@@ -317,6 +355,10 @@ impl<'m> Slot<'m> {
         if get(&free_side.free) != 0 {
             alloc_side.trade(free_side);
         } else {
+            let most = self.allow(1, WORD_BITS);
+            if most < WORD_BITS {
+                return self.fill_with(tree, most);
+            }
             let mut at = home.get();
             let refill = tree.refill_near(self.writer(), &mut at);
             home.put(at);
@@ -325,6 +367,36 @@ impl<'m> Slot<'m> {
             alloc_side.put(&cache);
         }
         Ok(())
+    }
+
+    /// A refill of so many frames at most, when the budget ends.
+    #[cold]
+    #[inline(never)]
+    fn fill_with(&self, tree: &FrameTree<'m>, most: u64) -> Result<(), OutOfMemory> {
+        if most == 0 {
+            return Err(OutOfMemory);
+        }
+        let cache = tree.alloc_some_with(self.writer(), most as u32)?;
+        let opening = tree.open(Group::of(cache.base())).map_err(|_| OutOfMemory)?;
+        self.alloc_side.open(opening);
+        self.alloc_side.put(&cache);
+        Ok(())
+    }
+
+    /// How many of `least` to `most` frames an ordinary request may take from the tree.
+    #[inline]
+    fn allow(&self, least: u64, most: u64) -> u64 {
+        let Requests { budget, .. } = self.requests;
+        if budget.is_off() { most } else { budget.allow(self.writer(), least, most) }
+    }
+
+    /// After frames went to the tree, or were taken without asking.
+    #[inline]
+    fn settle(&self) {
+        let Requests { budget, .. } = self.requests;
+        if !budget.is_off() {
+            budget.settle(self.writer());
+        }
     }
 
     /// Takes a frame back that falls into neither side's group.
@@ -347,7 +419,9 @@ impl<'m> Slot<'m> {
         if contents == Contents::Zero {
             side.know_zero(frame);
         }
-        flush(&step, old)
+        let flushed = flush(&step, old);
+        self.settle();
+        flushed
     }
 
     /// After this slot could not take a frame back: asks the tree, if it was that the frame is not
@@ -371,6 +445,10 @@ impl<'m> Slot<'m> {
         let mut at = home.get();
         at.leave();
         home.put(at);
+        let Requests { budget, .. } = self.requests;
+        if !budget.is_off() {
+            budget.close(self.writer());
+        }
         let [first, second] = given;
         first.and(second)
     }

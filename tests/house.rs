@@ -16,7 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["root", "ranges", "isolation", "cache", "cpu", "request", "map"],
     &["stock"],
     &["directory", "error"],
-    &["tree"],
+    &["tree", "budget"],
     &["slot", "stats"],
     &["layout", "observe"],
     &["pool"],

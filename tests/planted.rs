@@ -285,6 +285,42 @@ const PLANTS: &[Plant] = &[
         models: "longest",
     },
     Plant {
+        name: "a budget that is changed by a load and a store",
+        file: "budget.rs",
+        right: "self.count.word.compare_exchange(left, changed, Ordering::AcqRel).is_ok()",
+        wrong: "let same = self.left() == left.cast_signed();\n        \
+                self.count.word.store(changed, Ordering::Release);\n        same",
+        models: "budget",
+    },
+    Plant {
+        name: "a budget that grants more than is left",
+        file: "budget.rs",
+        right: "let granted = left.min(ahead(left).max(most - credit));",
+        wrong: "let granted = ahead(left).max(most - credit);",
+        models: "budget",
+    },
+    Plant {
+        name: "a frame taken before it is asked for",
+        file: "budget.rs",
+        right: "if credit < least { 0 } else { credit.min(most).cast_unsigned() }",
+        wrong: "most.cast_unsigned()",
+        models: "budget",
+    },
+    Plant {
+        name: "a grant of frames that are not seen free yet",
+        file: "budget.rs",
+        right: "self.count.word.compare_exchange(left, changed, Ordering::AcqRel).is_ok()",
+        wrong: "self.count.word.compare_exchange(left, changed, Ordering::Relaxed).is_ok()",
+        models: "budget",
+    },
+    Plant {
+        name: "a shared journal that two CPUs settle twice",
+        file: "journal.rs",
+        right: "            Err(_) => 0,\n",
+        wrong: "            Err(_) => cleared.wrapping_sub(repaid).cast_signed(),\n",
+        models: "budget",
+    },
+    Plant {
         name: "a free that looks at the bound without a fence",
         file: "tree/longest.rs",
         right: "    rmw_fence();\n    let (row, shift)",

@@ -345,6 +345,11 @@ impl<'m> FrameTree<'m> {
         Writer::shared(&self.journals[Journal::SHARED])
     }
 
+    /// The journal that all share.
+    pub(crate) fn shared_journal(&self) -> &'m Journal {
+        &self.journals[Journal::SHARED]
+    }
+
     /// The journal of the CPU with slot `cpu`.
     pub(crate) fn journal_of(&self, cpu: usize) -> &'m Journal {
         &self.journals[Journal::SHARED + 1 + cpu]

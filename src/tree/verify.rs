@@ -60,6 +60,12 @@ pub enum Broken {
         /// Managed, less taken, plus returned.
         accounted: u64,
     },
+    /// The budget of ordinary requests and the CPUs' credits are not what is free less the
+    /// reserve.
+    Budget {
+        /// Frames that are missing, or too many if negative.
+        by: i64,
+    },
 }
 
 impl fmt::Display for Broken {
@@ -82,6 +88,9 @@ impl fmt::Display for Broken {
             Self::LongerThanSaid(at) => ("a longer run begins than is said of the block", at),
             Self::Count { counted, accounted } => {
                 return write!(f, "{counted} frames are free, the journals say {accounted}");
+            }
+            Self::Budget { by } => {
+                return write!(f, "the budget and the CPUs' credits are {by} frames short");
             }
         };
         write!(f, "{what}: {at}")

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use frametree::{
     CpuId, Cpus, Frame, FrameNumber, FramePool, Layout, MapEntry, MemoryMap, MemoryRegion,
-    RegionKind,
+    RegionKind, Setup,
 };
 
 std::thread_local! {
@@ -58,12 +58,21 @@ pub fn with_map<R>(frames: &[(u64, u64)], work: impl FnOnce(&mut MemoryMap<'_>) 
 
 /// A pool of this memory, with its metadata beside it and filled with garbage.
 pub fn pool<C: Cpus>(with: C, cpus: usize, frames: &[(u64, u64)]) -> &'static FramePool<C> {
+    pool_by(with, (cpus, Setup::new(cpus)), frames)
+}
+
+/// The same for so many CPUs, with a setup of its own.
+pub fn pool_by<C: Cpus>(
+    with: C,
+    (cpus, setup): (usize, Setup),
+    frames: &[(u64, u64)],
+) -> &'static FramePool<C> {
     let pool = Box::leak(Box::new(FramePool::new(with)));
     with_map(frames, |map| {
         let bytes = Layout::new(map, cpus).expect("a layout").bytes();
         let garbage = vec![0xdead_beef_0bad_cafe; bytes / 8 + 16].leak();
         // SAFETY: the memory is not real, nobody uses it.
-        unsafe { pool.init_in(map, cpus, garbage) }.expect("a pool");
+        unsafe { pool.init_in(map, setup, garbage) }.expect("a pool");
     });
     pool
 }

@@ -1,0 +1,118 @@
+//! The budget: ordinary requests leave the reserve alone, whoever is granted a frame finds it, and
+//! at rest the account is right.
+
+extern crate std;
+
+use loom::sync::Arc;
+
+use super::{World, explore};
+use crate::budget::{Budget, Rules};
+use crate::cache::PageCache;
+use crate::journal::Counter;
+
+/// A tree, and a budget of its frames.
+struct Shop {
+    world: Arc<World>,
+    budget: Budget<'static>,
+}
+
+impl Shop {
+    /// So many frames from 0 on, less a reserve.
+    fn new(frames: u64, reserve: u64) -> Arc<Self> {
+        let world = World::new(&[(0, frames)]);
+        let rules = Rules { reserve };
+        let budget = Budget::new(rules, frames, 3, world.tree.shared_journal());
+        Arc::new(Self { world, budget })
+    }
+
+    /// A refill by CPU `cpu`, if the budget allows any.
+    fn refill(&self, cpu: usize) -> Option<PageCache> {
+        let writer = self.world.tree.sole_writer(cpu);
+        let allowed = self.budget.allow(writer, 1, 2);
+        let cache = match allowed {
+            0 => return None,
+            _ => self.world.tree.alloc_some_with(writer, allowed as u32),
+        };
+        let cache = cache.expect("whoever is granted a frame finds it");
+        self.world.touch(cache.base(), cache.free());
+        Some(cache)
+    }
+
+    fn flush(&self, cpu: usize, cache: PageCache) {
+        self.world.flush(cpu, cache);
+        self.budget.close(self.world.tree.sole_writer(cpu));
+    }
+
+    /// What interrupts do that ask for nothing: they take, and the account follows.
+    fn take_unasked(&self) {
+        self.world.tree.shared_writer().add(Counter::Taken, 1);
+        self.budget.settle_shared();
+    }
+
+    /// At rest.
+    fn check(&self, frames: u64) {
+        self.budget.settle_shared();
+        let credits = (0..3).map(|cpu| self.world.tree.sole_writer(cpu).credit()).sum();
+        assert_eq!(self.budget.off_by(self.world.tree.free_frames(), credits), 0, "the account");
+        self.world.check(frames);
+    }
+}
+
+fn spawn<R: 'static>(
+    shop: &Arc<Shop>,
+    work: impl FnOnce(&Shop) -> R + 'static,
+) -> loom::thread::JoinHandle<R> {
+    let shop = shop.clone();
+    loom::thread::spawn(move || work(&shop))
+}
+
+fn count(caches: &[&Option<PageCache>]) -> u32 {
+    caches.iter().filter_map(|cache| cache.as_ref()).map(|cache| cache.free().count_ones()).sum()
+}
+
+#[test]
+fn two_who_ask_at_once_leave_the_reserve() {
+    explore(Some(3), || {
+        let shop = Shop::new(4, 1);
+        let other = spawn(&shop, |shop| shop.refill(1));
+        let mine = shop.refill(0);
+        let theirs = other.join().unwrap();
+        let taken = count(&[&mine, &theirs]);
+        assert!((1..=3).contains(&taken), "{taken} of 3 frames");
+        for (cpu, cache) in [mine, theirs].into_iter().enumerate() {
+            shop.flush(cpu, cache.unwrap_or(PageCache::EMPTY));
+        }
+        shop.check(4);
+    });
+}
+
+#[test]
+fn what_one_gives_back_another_is_granted_and_finds() {
+    explore(Some(3), || {
+        let shop = Shop::new(3, 1);
+        let mine = shop.refill(0).expect("all that is not reserved");
+        // The reserve is not what the other is to find.
+        let reserve = shop.world.tree.alloc().expect("the reserve");
+        shop.budget.settle_shared();
+        let other = spawn(&shop, |shop| shop.refill(1));
+        let freed = mine.free().count_ones();
+        shop.flush(0, mine);
+        let theirs = other.join().unwrap();
+        assert!(count(&[&theirs]) < freed, "one frame was owed to the reserve");
+        shop.flush(1, theirs.unwrap_or(PageCache::EMPTY));
+        shop.world.tree.free(reserve).expect("own frame");
+        shop.check(3);
+    });
+}
+
+#[test]
+fn interrupts_that_ask_for_nothing_are_accounted_for() {
+    explore(None, || {
+        let shop = Shop::new(4, 1);
+        let other = spawn(&shop, Shop::take_unasked);
+        shop.take_unasked();
+        other.join().unwrap();
+        shop.budget.settle_shared();
+        assert_eq!(shop.budget.off_by(2, 0), 0, "the account");
+    });
+}

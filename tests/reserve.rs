@@ -1,0 +1,284 @@
+//! The reserve: ordinary requests leave it alone, to the frame, whoever asks and however many at
+//! once; urgent ones get it; and it fills up again by itself.
+#![cfg(not(loom))]
+
+mod support;
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use frametree::{
+    AllocError, CpuId, Cpus, Frame, FrameNumber, FramePool, InitError, NumberRange, Request, Setup,
+};
+use proptest::prelude::*;
+use support::{BLOCK, Crew, Dice, GIANT, Threads, pool_by};
+
+/// CPUs with a cache.
+const CPUS: usize = 3;
+
+std::thread_local! {
+    static POOL: Cell<Option<&'static FramePool<Obedient>>> = const { Cell::new(None) };
+}
+
+/// CPUs that drain at once when they are asked; one thread plays them all.
+#[derive(Debug)]
+struct Obedient;
+
+// SAFETY: one thread plays all CPUs, one after the other.
+unsafe impl Cpus for Obedient {
+    fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R {
+        Threads.with_current(work)
+    }
+
+    fn request_drain(&self, cpu: CpuId) {
+        let this = Threads.with_current(CpuId::get);
+        Threads::become_cpu(cpu.get());
+        POOL.get().expect("a pool").drain().expect("a drain");
+        Threads::become_cpu(this);
+    }
+}
+
+fn pool(reserve: u64, frames: &[(u64, u64)]) -> &'static FramePool<Obedient> {
+    let pool = pool_by(Obedient, (CPUS, Setup::new(CPUS).reserve(reserve)), frames);
+    POOL.set(Some(pool));
+    pool
+}
+
+fn drain_all(pool: &FramePool<impl Cpus>) {
+    for cpu in 0..CPUS {
+        Threads::become_cpu(cpu);
+        pool.drain().expect("a drain");
+    }
+    Threads::become_cpu(0);
+}
+
+#[test]
+fn ordinary_requests_leave_it_and_urgent_ones_get_it() {
+    for cpu in [0, CPUS] {
+        let pool = pool(100, &[(0, 3000)]);
+        Threads::become_cpu(cpu);
+        let mut held: Vec<_> = std::iter::from_fn(|| pool.alloc().ok()).collect();
+        assert_eq!(held.len(), 2900, "CPU {cpu}");
+        assert_eq!(pool.alloc(), Err(AllocError::Reserved { free: 100 }));
+        assert_eq!(pool.alloc_zeroed(|_| ()), Err(AllocError::Reserved { free: 100 }));
+        assert_eq!(pool.alloc_run(&Request::new(1)), Err(AllocError::Reserved { free: 100 }));
+        assert_eq!(pool.alloc_bulk(&mut [None, None]), 0);
+        held.push(pool.alloc_urgent().expect("the reserve"));
+        let run = pool.alloc_run(&Request::new(2).urgent()).expect("the reserve");
+        held.extend(std::iter::from_fn(|| pool.alloc_urgent().ok()));
+        assert_eq!(held.len(), 2998);
+        assert_eq!(pool.alloc_urgent(), Err(AllocError::OutOfMemory { cached_elsewhere: 0 }));
+        // It comes back first: 100 frees are not for ordinary requests.
+        pool.free_run(run).expect("a free");
+        for frame in held.drain(..98) {
+            pool.free(frame).expect("a free");
+        }
+        drain_all(pool);
+        pool.verify().expect("a sound pool");
+        Threads::become_cpu(cpu);
+        assert_eq!(pool.alloc(), Err(AllocError::Reserved { free: 100 }));
+        pool.free(held.pop().expect("a frame")).expect("a free");
+        drain_all(pool);
+        Threads::become_cpu(cpu);
+        held.push(pool.alloc().expect("one more than the reserve"));
+        held.into_iter().for_each(|frame| pool.free(frame).expect("a free"));
+        drain_all(pool);
+        pool.verify().expect("a sound pool");
+        assert_eq!(pool.stats().free_frames, 3000);
+    }
+}
+
+#[test]
+fn blocks_gibs_and_runs_leave_it_too() {
+    let pool = pool(BLOCK + 1, &[(0, 2 * GIANT)]);
+    let giant = pool.alloc_giant().expect("a GiB");
+    assert!(pool.alloc_giant().is_err(), "it would take the reserve");
+    let blocks: Vec<_> = std::iter::from_fn(|| pool.alloc_block().ok()).collect();
+    assert_eq!(blocks.len(), 510);
+    let run = pool.alloc_run(&Request::new(BLOCK - 1)).expect("what is left");
+    let reserved = AllocError::Reserved { free: BLOCK + 1 };
+    assert_eq!(pool.alloc_run(&Request::new(1)), Err(reserved));
+    assert_eq!(pool.alloc_run(&Request::new(1 << 40)), Err(reserved), "and hoards nothing");
+    let block = Request::new(BLOCK).align(2 << 20).urgent();
+    let urgent = pool.alloc_run(&block).expect("the reserve");
+    pool.free_run(urgent).expect("a free");
+    pool.free_run(run).expect("a free");
+    blocks.into_iter().for_each(|block| pool.free_block(block).expect("a free"));
+    pool.free_giant(giant).expect("a free");
+    pool.verify().expect("a sound pool");
+    assert_eq!(pool.stats().free_giants, 2);
+}
+
+#[test]
+fn who_uses_the_tree_directly_is_counted_too() {
+    let pool = pool(100, &[(0, 3000)]);
+    let tree = pool.tree().expect("a tree");
+    let held: Vec<_> = (0..1000).map(|_| tree.alloc().expect("a frame")).collect();
+    let mut mine: Vec<_> = std::iter::from_fn(|| pool.alloc().ok()).collect();
+    assert_eq!(mine.len(), 1900);
+    held.into_iter().for_each(|frame| tree.free(frame).expect("a free"));
+    mine.extend(std::iter::from_fn(|| pool.alloc().ok()));
+    assert_eq!(mine.len(), 2900);
+    mine.into_iter().for_each(|frame| pool.free(frame).expect("a free"));
+    pool.verify().expect("a sound pool");
+}
+
+#[test]
+fn memory_that_is_added_is_for_ordinary_requests() {
+    let pool = pool(100, &[(0, 3000)]);
+    let mut held: Vec<_> = std::iter::from_fn(|| pool.alloc().ok()).collect();
+    let more = NumberRange::from_numbers(3000, 4000);
+    // SAFETY: the memory is not real, nobody uses it.
+    unsafe { pool.grow_in(more, vec![0; 4096].leak()) }.expect("more memory");
+    held.extend(std::iter::from_fn(|| pool.alloc().ok()));
+    assert_eq!(held.len(), 3900);
+    held.into_iter().for_each(|frame| pool.free(frame).expect("a free"));
+    pool.verify().expect("a sound pool");
+}
+
+#[test]
+fn a_reserve_of_everything_is_refused() {
+    let pool = FramePool::new(Threads);
+    support::with_map(&[(0, 600)], |map| {
+        let init = |reserve| {
+            let setup = Setup::new(1).reserve(reserve);
+            // SAFETY: the memory is not real, nobody uses it.
+            unsafe { pool.init_in(map, setup, vec![0; 8192].leak()) }
+        };
+        let refused = InitError::ReserveTooLarge { reserve: 600, managed: 600 };
+        assert_eq!(init(600), Err(refused));
+        assert!(init(599).is_ok());
+    });
+}
+
+#[test]
+fn however_many_ask_at_once() {
+    const THREADS: usize = 4;
+    const RESERVE: u64 = 1000;
+    const MANAGED: u64 = 3 * BLOCK + 5 * 64 + 20_000;
+    let setup = Setup::new(THREADS).reserve(RESERVE);
+    let pool = pool_by(Threads, (THREADS, setup), &[(7, MANAGED)]);
+    // What ordinary requests hold, counted before a free and after an allocation.
+    let held = AtomicI64::new(0);
+    let most = (MANAGED - RESERVE).cast_signed();
+    let crew = Crew::new(THREADS);
+    let left = crew.run(|cpu| {
+        let mut dice = Dice::new(cpu as u64 + 40);
+        let mut mine: Vec<Frame> = Vec::new();
+        for _ in 0..60 {
+            while let Ok(frame) = pool.alloc() {
+                mine.push(frame);
+                assert!(held.fetch_add(1, Ordering::SeqCst) < most, "the reserve was taken");
+            }
+            dice.shuffle(&mut mine);
+            for frame in mine.split_off(mine.len() - mine.len().min(dice.below(3000) as usize)) {
+                held.fetch_sub(1, Ordering::SeqCst);
+                pool.free(frame).expect("a free");
+            }
+        }
+        mine
+    });
+    let urgent: Vec<_> = std::iter::from_fn(|| pool.alloc_urgent().ok()).collect();
+    assert!(urgent.len() as u64 >= RESERVE, "{} frames are left of {RESERVE}", urgent.len());
+    for frame in left.into_iter().flatten().chain(urgent) {
+        pool.free(frame).expect("a free");
+    }
+    for cpu in 0..THREADS {
+        Threads::become_cpu(cpu);
+        pool.drain().expect("a drain");
+    }
+    pool.verify().expect("a sound pool");
+    assert_eq!(pool.stats().free_frames, MANAGED);
+}
+
+/// What a step of the model does.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Alloc(usize),
+    Urgent(usize),
+    Run(u64),
+    Block,
+    Free(u64),
+    Drain,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (1..200usize).prop_map(Step::Alloc),
+        1 => (1..80usize).prop_map(Step::Urgent),
+        1 => (1..300u64).prop_map(Step::Run),
+        1 => Just(Step::Block),
+        4 => any::<u64>().prop_map(Step::Free),
+        1 => Just(Step::Drain),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+
+    /// The model is one number: what callers hold. While they hold nothing of the reserve, an
+    /// ordinary request is granted exactly if something else is left.
+    #[test]
+    fn an_ordinary_request_fails_when_only_the_reserve_is_left(
+        reserve in 1..1200u64, managed in 1300..4000u64,
+        steps in prop::collection::vec((0..=CPUS, step()), 1..60),
+    ) {
+        let pool = pool(reserve, &[(64, managed)]);
+        // Runs of frames as they came.
+        let mut held: Vec<(u64, u64)> = Vec::new();
+        let mut was_urgent = false;
+        let count = |held: &[(u64, u64)]| held.iter().map(|run| run.1).sum::<u64>();
+        for (cpu, step) in steps {
+            Threads::become_cpu(cpu);
+            let left = managed - count(&held);
+            match step {
+                Step::Alloc(times) => for _ in 0..times {
+                    let left = managed - count(&held);
+                    match pool.alloc() {
+                        Ok(frame) => held.push((frame.into_number().get(), 1)),
+                        Err(_) => {
+                            prop_assert!(left <= reserve, "refused with {} left", left);
+                            break;
+                        }
+                    }
+                    // What was granted before an urgent request may be taken after it.
+                    prop_assert!(left > reserve || was_urgent, "{} left", left);
+                },
+                Step::Urgent(times) => for _ in 0..times {
+                    was_urgent = true;
+                    let left = managed - count(&held);
+                    match pool.alloc_urgent() {
+                        Ok(frame) => held.push((frame.into_number().get(), 1)),
+                        Err(_) => { prop_assert_eq!(left, 0); break; }
+                    }
+                },
+                Step::Run(frames) => match pool.alloc_run(&Request::new(frames)) {
+                    Ok(run) => {
+                        held.push((run.start_address() / frametree::FRAME_SIZE, frames));
+                        let _ = run.into_numbers();
+                    }
+                    Err(AllocError::Reserved { .. }) => prop_assert!(left < reserve + frames),
+                    Err(error) => prop_assert!(matches!(error, AllocError::NoRun(_))),
+                },
+                Step::Block => if let Ok(block) = pool.alloc_block() {
+                    held.push((block.into_number().get(), BLOCK));
+                    prop_assert!(left >= reserve + BLOCK);
+                },
+                Step::Free(seed) => {
+                    let mut dice = Dice::new(seed);
+                    dice.shuffle(&mut held);
+                    let kept = dice.below(held.len() as u64 + 1) as usize;
+                    for (first, frames) in held.drain(kept..) {
+                        let run = NumberRange::new(
+                            FrameNumber::new(first), FrameNumber::new(first + frames));
+                        // SAFETY: held, as the model says.
+                        let run = unsafe { frametree::FrameRange::from_numbers(run) };
+                        pool.free_run(run).expect("a free");
+                    }
+                }
+                Step::Drain => { pool.drain().expect("a drain"); }
+            }
+            pool.verify().expect("a sound pool");
+        }
+    }
+}
