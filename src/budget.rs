@@ -55,6 +55,8 @@ pub struct Budget<'m> {
 struct Count {
     /// Truth, signed: frames that nobody has been granted.
     word: Word,
+    /// How many frames were managed when that was last looked at.
+    managed: Word,
 }
 
 /// What a budget is for.
@@ -75,10 +77,11 @@ impl<'m> Budget<'m> {
     /// For a tree with so many free frames, which so many CPUs use, and this journal too.
     pub fn new(rules: Rules, frames: u64, cpus: usize, common: &'m Journal) -> Self {
         let word = Word::new(frames.wrapping_sub(rules.reserve));
+        let managed = Word::new(frames);
         let cpus = cpus as u64;
         // A credit is at most two batches.
         let batch = (frames / (2 * SHARE * cpus)).clamp(LEAST, MOST);
-        Self { count: Count { word }, rules, cpus, batch, common }
+        Self { count: Count { word, managed }, rules, cpus, batch, common }
     }
 
     /// Whether there is nothing to ask it for.
@@ -149,9 +152,14 @@ impl<'m> Budget<'m> {
         self.change(|_| credit);
     }
 
-    /// Counts frames that are new in the tree.
-    pub fn grow(&self, frames: u64) {
-        self.change(|_| frames.cast_signed());
+    /// Counts frames that have come into the tree, or are gone from it, since so many were managed.
+    pub fn recount(&self, managed: u64) {
+        let word = &self.count.managed;
+        // ORDERING: a number only; whoever comes second changes nothing.
+        let before = word.load(Ordering::Relaxed);
+        if before != managed && word.compare_exchange(before, managed, Ordering::Relaxed).is_ok() {
+            self.change(|_| managed.wrapping_sub(before).cast_signed());
+        }
     }
 
     /// Whether ordinary requests get nothing, as far as anybody can tell.

@@ -354,7 +354,7 @@ impl<C> FramePool<C> {
             // Fewer frames can't need more parts.
             Ok((arena, NumberRange::trusted(range.start(), end)))
         });
-        grown.inspect(|added| shared.budget.grow(added.len()))
+        grown.inspect(|_| shared.recount())
     }
 
     /// As [`FramePool::grow`], with the metadata in memory that the caller gives, of
@@ -386,7 +386,7 @@ impl<C> FramePool<C> {
             // SAFETY: `skip + bytes` lies within `storage`, which is ours alone for ever.
             Ok((unsafe { Arena::new(start.wrapping_add(skip), bytes) }, range))
         });
-        grown.map(|added| shared.budget.grow(added.len()))
+        grown.map(|_| shared.recount())
     }
 
     /// How many bytes of metadata it would take to add a range, as things are; if other CPUs add
@@ -426,7 +426,7 @@ impl<C> FramePool<C> {
     /// a step for each 64 frames.
     pub fn in_use(&self, isolation: &Isolation) -> InUse {
         let nothing = InUse { frames: 0, first: None };
-        self.tree().map_or(nothing, |tree| tree.in_use(isolation))
+        self.recounted(|tree| tree.in_use(isolation)).unwrap_or(nothing)
     }
 
     /// Ends an isolation of which nothing is in use any more: its frames are gone for good. No
@@ -435,17 +435,15 @@ impl<C> FramePool<C> {
     /// # Errors
     /// The isolation, unchanged, if some of it is in use.
     pub fn offline(&self, isolation: Isolation) -> Result<NumberRange, Isolation> {
-        match self.tree() {
-            Some(tree) => tree.offline(isolation),
-            None => Err(isolation),
-        }
+        let Some(shared) = self.shared.get() else { return Err(isolation) };
+        let gone = shared.tree.offline(isolation);
+        shared.recount();
+        gone
     }
 
     /// Ends an isolation the other way: its frames may be handed out again.
     pub fn readmit(&self, isolation: Isolation) {
-        if let Some(tree) = self.tree() {
-            tree.readmit(isolation);
-        }
+        self.recounted(|tree| tree.readmit(isolation));
     }
 
     /// Frees those frames of a range that are gone ([`offline`](Self::offline),
@@ -454,7 +452,7 @@ impl<C> FramePool<C> {
     /// # Safety
     /// The frames are memory that nobody uses.
     pub unsafe fn bring_back(&self, range: NumberRange) -> u64 {
-        self.tree().map_or(0, |tree| tree.bring_back(range))
+        self.recounted(|tree| tree.bring_back(range)).unwrap_or(0)
     }
 
     /// Makes a frame that the caller has gone for good, because it is broken, say: no free of it
@@ -471,15 +469,24 @@ impl<C> FramePool<C> {
         frame: Frame,
         to_virtual: impl Fn(u64) -> *mut u8,
     ) -> Result<(), (Frame, IsolateError)> {
-        let Some(tree) = self.tree() else { return Err((frame, IsolateError::NotInitialised)) };
         // SAFETY: the caller vouches for it.
-        match tree.retire(frame.number(), |frame| unsafe { arena_in(frame, &to_virtual) }) {
+        let arena = |frame| unsafe { arena_in(frame, &to_virtual) };
+        let retired = self.recounted(|tree| tree.retire(frame.number(), arena));
+        match retired.unwrap_or(Err(IsolateError::NotInitialised)) {
             Ok(()) => {
                 let _ = frame.into_number();
                 Ok(())
             }
             Err(error) => Err((frame, error)),
         }
+    }
+
+    /// Something that changes how many frames there are.
+    fn recounted<R>(&self, work: impl FnOnce(&FrameTree<'static>) -> R) -> Option<R> {
+        let shared = self.shared.get()?;
+        let done = work(&shared.tree);
+        shared.recount();
+        Some(done)
     }
 
     /// What the pool has done, and what is free. See [`Stats`] for the costs.
@@ -495,9 +502,10 @@ impl<C> FramePool<C> {
     /// # Errors
     /// The first one that is broken.
     pub fn verify(&self) -> Result<(), Broken> {
-        let Some(Shared { tree, slots, budget }) = self.shared.get() else { return Ok(()) };
+        let Some(shared) = self.shared.get() else { return Ok(()) };
+        let Shared { tree, slots, budget } = shared;
         tree.verify()?;
-        budget.settle_shared();
+        shared.recount();
         match budget.off_by(tree.free_frames(), slots.iter().map(Slot::credit).sum()) {
             0 => {}
             by => return Err(Broken::Budget { by }),
@@ -821,6 +829,7 @@ impl<C: Cpus> FramePool<C> {
             pause();
         }
         shared.tree.in_use(&isolation);
+        shared.recount();
         Ok(isolation)
     }
 
@@ -1116,6 +1125,7 @@ impl Shared {
     /// What a CPU says that got nothing.
     #[cold]
     fn out_of_memory(&self, cpu: CpuId) -> AllocError {
+        self.recount();
         if self.budget.is_spent() && self.tree.free_frames() > 0 {
             return self.reserved();
         }
@@ -1139,6 +1149,12 @@ impl Shared {
     #[cold]
     fn reserved(&self) -> AllocError {
         AllocError::Reserved { free: self.tree.free_frames() }
+    }
+
+    /// Tells the budget what else has changed than by those who ask it.
+    fn recount(&self) {
+        self.budget.recount(self.tree.managed_frames());
+        self.budget.settle_shared();
     }
 
     /// Whether a CPU may take more frames than it has taken.
