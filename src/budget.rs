@@ -23,11 +23,21 @@
 //!
 //! Credits are out of others' reach, as cached frames are, and come back the same way: when their
 //! CPU drains.
+//!
+//! **Watermarks.** The same word tells when free memory crosses a mark, and beside the count it
+//! counts the crossings: down at the low mark and up at the high one, in turn. Whoever changes the
+//! count over a mark adds the crossing in the same step, so there is one for each, however many
+//! CPUs are at it. They are told outside of the allocator's turns, each by whoever adds one to
+//! `told`. What CPUs have as credit is missing from the word: it says of free memory too little,
+//! at most two batches for each CPU, and never too much.
 
 use crate::error::OutOfMemory;
 use crate::geometry::WORD_BITS;
 use crate::journal::{Counter, Journal, Writer};
 use crate::sync::{Ordering, Word};
+
+/// Bits of the word that count crossings, modulo their size; the others hold what is left.
+const CROSSINGS: u32 = 22;
 
 /// The most frames that a CPU is granted ahead of its need.
 const MOST: u64 = 4096;
@@ -53,35 +63,100 @@ pub struct Budget<'m> {
 #[derive(Debug)]
 #[repr(C, align(128))]
 struct Count {
-    /// Truth, signed: frames that nobody has been granted.
+    /// Truth: frames that nobody has been granted, signed, and how often they crossed a mark.
     word: Word,
+    /// How many crossings have been told.
+    told: Word,
     /// How many frames were managed when that was last looked at.
     managed: Word,
 }
 
+/// The word, read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct State {
+    left: i64,
+    crossings: u64,
+}
+
 /// What a budget is for.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// Frames that ordinary requests leave alone.
     pub reserve: u64,
+    pub marks: Option<Marks>,
+}
+
+/// Two levels of free memory, and who is told when it crosses them.
+#[derive(Clone, Copy, Debug)]
+pub struct Marks {
+    pub low: u64,
+    pub high: u64,
+    pub tell: fn(Crossing),
+}
+
+/// Free memory has crossed a watermark ([`Setup::watermarks`](crate::Setup::watermarks)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Crossing {
+    /// How many crossings there have been with this one. Of two that are told at the same moment,
+    /// by two CPUs, the one with the higher number is the later.
+    pub number: u64,
+    /// What it is now.
+    pub level: Level,
+}
+
+/// How much memory is free, as the watermarks see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Level {
+    /// It fell below the low mark, and has not reached the high one since.
+    Low,
+    /// It has reached the high mark, or has never been below the low one.
+    High,
 }
 
 impl Rules {
+    /// No reserve, no marks.
+    pub const OFF: Self = Self { reserve: 0, marks: None };
+
     /// Whether there is anything to keep account for.
     const fn is_off(&self) -> bool {
-        self.reserve == 0
+        self.reserve == 0 && self.marks.is_none()
     }
+
+    /// A state with so much left and as many crossings as that makes.
+    fn reached(&self, State { crossings, .. }: State, left: i64) -> State {
+        let free = left + self.reserve.cast_signed();
+        let crosses = self.marks.is_some_and(|Marks { low, high, .. }| match level(crossings) {
+            Level::High => free < low.cast_signed(),
+            Level::Low => free >= high.cast_signed(),
+        });
+        State { left, crossings: crossings + u64::from(crosses) }
+    }
+}
+
+impl State {
+    const fn unpack(word: u64) -> Self {
+        Self { left: word.cast_signed() >> CROSSINGS, crossings: word % (1 << CROSSINGS) }
+    }
+
+    const fn pack(self) -> u64 {
+        (self.left << CROSSINGS).cast_unsigned() | self.crossings % (1 << CROSSINGS)
+    }
+}
+
+/// They begin high, and alternate.
+const fn level(crossings: u64) -> Level {
+    if crossings.is_multiple_of(2) { Level::High } else { Level::Low }
 }
 
 impl<'m> Budget<'m> {
     /// For a tree with so many free frames, which so many CPUs use, and this journal too.
     pub fn new(rules: Rules, frames: u64, cpus: usize, common: &'m Journal) -> Self {
-        let word = Word::new(frames.wrapping_sub(rules.reserve));
-        let managed = Word::new(frames);
+        let left = frames.cast_signed() - rules.reserve.cast_signed();
+        let [word, told, managed] = [State { left, crossings: 0 }.pack(), 0, frames].map(Word::new);
         let cpus = cpus as u64;
         // A credit is at most two batches.
         let batch = (frames / (2 * SHARE * cpus)).clamp(LEAST, MOST);
-        Self { count: Count { word, managed }, rules, cpus, batch, common }
+        Self { count: Count { word, told, managed }, rules, cpus, batch, common }
     }
 
     /// Whether there is nothing to ask it for.
@@ -91,8 +166,9 @@ impl<'m> Budget<'m> {
     }
 
     /// How many frames an ordinary request that can use `least` to `most` may take: none, or as
-    /// many. No read-modify-write if the credit suffices, one for a batch.
-    pub fn allow(&self, writer: Writer<'_>, least: u64, most: u64) -> u64 {
+    /// many. No read-modify-write if the credit suffices, one for a batch. Rings if there is a
+    /// crossing to tell.
+    pub fn allow(&self, writer: Writer<'_>, (least, most): (u64, u64), ring: impl Fn()) -> u64 {
         if self.is_off() {
             return most;
         }
@@ -101,14 +177,18 @@ impl<'m> Budget<'m> {
         if credit >= most {
             return most.cast_unsigned();
         }
-        self.settle_shared();
+        self.settle_shared(&ring);
         // Less ahead when little is left, or one CPU would have what all others need.
         let ahead =
             |left: i64| (left / (2 * self.cpus).cast_signed()).min(self.batch.cast_signed());
-        let change = self.change(|left| {
-            let granted = left.min(ahead(left).max(most - credit));
-            if credit + granted >= least { -granted.max(0) } else { 0 }
-        });
+        let change = self.change(
+            |left| {
+                let wanted = ahead(left).max(most - credit);
+                let granted = if self.rules.reserve == 0 { wanted } else { left.min(wanted) };
+                if credit + granted >= least { -granted.max(0) } else { 0 }
+            },
+            ring,
+        );
         writer.add(Counter::Granted, change.wrapping_neg().cast_unsigned());
         let credit = credit - change;
         if credit < least { 0 } else { credit.min(most).cast_unsigned() }
@@ -121,35 +201,35 @@ impl<'m> Budget<'m> {
 
     /// The same for those who share a journal: a look.
     pub fn allow_shared(&self, least: u64, most: u64) -> u64 {
-        if self.is_off() {
+        if self.rules.reserve == 0 {
             return most;
         }
-        self.settle_shared();
-        let left = self.left();
+        self.settle_shared(|| ());
+        let State { left, .. } = self.state();
         if left < least.cast_signed() { 0 } else { left.cast_unsigned().min(most) }
     }
 
     /// After frames were given back, or taken without asking: gives up what is too much, and what
     /// is owed is counted. No read-modify-write in between.
-    pub fn settle(&self, writer: Writer<'_>) {
+    pub fn settle(&self, writer: Writer<'_>, ring: impl Fn()) {
         let (credit, batch) = (writer.credit(), self.batch.cast_signed());
         if credit < 0 {
-            self.repay(writer, credit);
+            self.repay(writer, credit, ring);
         } else if credit > 2 * batch {
-            self.repay(writer, credit - batch);
+            self.repay(writer, credit - batch, ring);
         }
     }
 
     /// Gives all of the credit up.
-    pub fn close(&self, writer: Writer<'_>) {
-        self.repay(writer, writer.credit());
-        self.settle_shared();
+    pub fn close(&self, writer: Writer<'_>, ring: impl Fn()) {
+        self.repay(writer, writer.credit(), &ring);
+        self.settle_shared(ring);
     }
 
     /// Counts what the shared journal says that was taken and given back.
-    pub fn settle_shared(&self) {
+    pub fn settle_shared(&self, ring: impl Fn()) {
         let credit = self.common.clear_credit();
-        self.change(|_| credit);
+        self.change(|_| credit, ring);
     }
 
     /// Counts frames that have come into the tree, or are gone from it, since so many were managed.
@@ -158,45 +238,89 @@ impl<'m> Budget<'m> {
         // ORDERING: a number only; whoever comes second changes nothing.
         let before = word.load(Ordering::Relaxed);
         if before != managed && word.compare_exchange(before, managed, Ordering::Relaxed).is_ok() {
-            self.change(|_| managed.wrapping_sub(before).cast_signed());
+            self.change(|_| managed.wrapping_sub(before).cast_signed(), || ());
         }
     }
 
     /// Whether ordinary requests get nothing, as far as anybody can tell.
     pub fn is_spent(&self) -> bool {
-        !self.is_off() && self.left() <= 0
+        self.rules.reserve != 0 && self.state().left <= 0
     }
 
     /// What it should count for so many free frames and such credits, less what it counts.
     pub fn off_by(&self, free: u64, credits: i64) -> i64 {
-        free.cast_signed() - self.rules.reserve.cast_signed() - credits - self.left()
+        free.cast_signed() - self.rules.reserve.cast_signed() - credits - self.state().left
     }
 
-    fn repay(&self, writer: Writer<'_>, frames: i64) {
-        writer.add(Counter::Repaid, frames.cast_unsigned());
-        self.change(|_| frames);
+    /// Whether free memory is low; high without marks.
+    pub fn level(&self) -> Level {
+        level(self.state().crossings)
     }
 
-    fn left(&self) -> i64 {
-        // ORDERING: as in `change`.
-        self.count.word.load(Ordering::Acquire).cast_signed()
+    /// Whether a crossing is not told yet.
+    pub fn has_untold(&self) -> bool {
+        let told = self.told();
+        self.untold(told) != 0
     }
 
-    /// Adds what `by` says of what is left, and says how much it was.
-    fn change(&self, by: impl Fn(i64) -> i64) -> i64 {
+    /// Tells what has not been told yet. Outside of any turn: those who are told may use the pool.
+    pub fn tell(&self) {
+        let Some(Marks { tell, .. }) = self.rules.marks else { return };
         loop {
-            let left = self.left();
-            let by = by(left);
-            if by == 0 || self.put(left, left + by) {
+            let told = self.told();
+            if self.untold(told) == 0 {
+                return;
+            }
+            let number = told + 1;
+            // ORDERING: Release pairs with the Acquire in `told`.
+            if self.count.told.compare_exchange(told, number, Ordering::AcqRel).is_ok() {
+                tell(Crossing { number, level: level(number) });
+            }
+        }
+    }
+
+    fn told(&self) -> u64 {
+        // ORDERING: Acquire pairs with the Release in `tell`: who sees that a crossing was told
+        // sees that it was made.
+        self.count.told.load(Ordering::Acquire)
+    }
+
+    /// How many crossings there have been since so many were told. To be read after that number.
+    fn untold(&self, told: u64) -> u64 {
+        self.state().crossings.wrapping_sub(told) % (1 << CROSSINGS)
+    }
+
+    fn repay(&self, writer: Writer<'_>, frames: i64, ring: impl Fn()) {
+        writer.add(Counter::Repaid, frames.cast_unsigned());
+        self.change(|_| frames, ring);
+    }
+
+    fn state(&self) -> State {
+        // ORDERING: as in `put`.
+        State::unpack(self.count.word.load(Ordering::Acquire))
+    }
+
+    /// Adds what `by` says of what is left, and says how much it was; rings if that crosses a mark.
+    fn change(&self, by: impl Fn(i64) -> i64, ring: impl Fn()) -> i64 {
+        loop {
+            let state = self.state();
+            let by = by(state.left);
+            if by == 0 {
+                return by;
+            }
+            let changed = self.rules.reached(state, state.left + by);
+            if self.put(state.pack(), changed.pack()) {
+                if changed.crossings != state.crossings {
+                    ring();
+                }
                 return by;
             }
         }
     }
 
-    fn put(&self, left: i64, changed: i64) -> bool {
-        let [left, changed] = [left, changed].map(i64::cast_unsigned);
-        // ORDERING: Release pairs with the Acquire in `left`: whoever is granted a frame finds it
+    fn put(&self, state: u64, changed: u64) -> bool {
+        // ORDERING: Release pairs with the Acquire in `state`: whoever is granted a frame finds it
         // free.
-        self.count.word.compare_exchange(left, changed, Ordering::AcqRel).is_ok()
+        self.count.word.compare_exchange(state, changed, Ordering::AcqRel).is_ok()
     }
 }

@@ -38,6 +38,7 @@ mod tree;
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 mod x86;
 
+pub use budget::{Crossing, Level};
 pub use cache::{CachedRun, PageCache};
 pub use cpu::Cpus;
 pub use error::{AllocError, Found, FreeError, InTheWay, NoRun, OutOfMemory};

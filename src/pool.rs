@@ -10,7 +10,7 @@ use core::fmt;
 use spin::Once;
 
 use crate::arena::{Arena, PART_ALIGN};
-use crate::budget::{Budget, Rules};
+use crate::budget::{Budget, Crossing, Level, Marks, Rules};
 use crate::cache::{Known, PageCache, empty_out, fill_holes};
 use crate::cpu::Cpus;
 use crate::error::{AllocError, Found, FreeError, NoRun, OutOfMemory};
@@ -82,7 +82,7 @@ const AT_ONCE: usize = 64;
 const LOOKS: usize = 1000;
 
 /// How a pool is to be initialised.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Setup {
     cpus: usize,
     metadata_below: u64,
@@ -94,7 +94,7 @@ impl Setup {
     /// reserve.
     #[must_use]
     pub const fn new(cpus: usize) -> Self {
-        Self { cpus, metadata_below: u64::MAX, rules: Rules { reserve: 0 } }
+        Self { cpus, metadata_below: u64::MAX, rules: Rules::OFF }
     }
 
     /// The metadata must lie below this physical address: where the kernel has mapped memory.
@@ -115,7 +115,31 @@ impl Setup {
     /// refill or flush.
     #[must_use]
     pub const fn reserve(self, frames: u64) -> Self {
-        Self { rules: Rules { reserve: frames }, ..self }
+        Self { rules: Rules { reserve: frames, ..self.rules }, ..self }
+    }
+
+    /// `tell` is called when free memory falls below `low` frames, and when it then reaches `high`
+    /// frames again: once for each time, in turn, whichever and however many CPUs do it.
+    ///
+    /// It is called on the CPU that has made the difference (or on another that comes first), at
+    /// the end of its operation on the pool: inside [`Cpus::with_current`], but outside of the
+    /// allocator, so it may use the pool, and be called from within itself if that crosses the
+    /// other mark. It should not take long: to wake a thread is a good use.
+    ///
+    /// Free memory is here what is free in the shared tree, the reserve included. Frames in caches
+    /// do not count, nor does what CPUs have been granted ahead, as with
+    /// [`reserve`](Self::reserve) and at the same price: so `low` may be told early by that much,
+    /// a 32nd of all memory at most (but 128 frames for each CPU), and `high` as late, but never
+    /// the other way round. What is taken and freed past the CPUs' caches on the tree itself is
+    /// noticed with the next batch.
+    ///
+    /// # Panics
+    /// If `low` is above `high`.
+    #[must_use]
+    pub const fn watermarks(self, low: u64, high: u64, tell: fn(Crossing)) -> Self {
+        assert!(low <= high, "a low watermark above the high one");
+        let marks = Some(Marks { low, high, tell });
+        Self { rules: Rules { marks, ..self.rules }, ..self }
     }
 }
 
@@ -487,6 +511,11 @@ impl<C> FramePool<C> {
         let done = work(&shared.tree);
         shared.recount();
         Some(done)
+    }
+
+    /// Whether free memory is low: what the last [`Crossing`] of a watermark said.
+    pub fn level(&self) -> Level {
+        self.shared.get().map_or(Level::High, |shared| shared.budget.level())
     }
 
     /// What the pool has done, and what is free. See [`Stats`] for the costs.
@@ -1154,7 +1183,19 @@ impl Shared {
     /// Tells the budget what else has changed than by those who ask it.
     fn recount(&self) {
         self.budget.recount(self.tree.managed_frames());
-        self.budget.settle_shared();
+        self.budget.settle_shared(|| ());
+    }
+
+    /// Has crossings told that were made outside of a turn: at the end of the one that this
+    /// interrupts, or at once.
+    fn tell(&self, cpu: CpuId) {
+        if !self.budget.has_untold() {
+            return;
+        }
+        match self.slots.get(cpu.get()) {
+            Some(slot) if slot.is_busy() => slot.ring(),
+            _ => self.budget.tell(),
+        }
     }
 
     /// Whether a CPU may take more frames than it has taken.
@@ -1166,7 +1207,8 @@ impl Shared {
     fn nested<R>(&self, cpu: CpuId, work: impl FnOnce(Writer<'_>) -> R) -> R {
         let done = work(self.nested_writer(cpu));
         if !self.budget.is_off() {
-            self.budget.settle_shared();
+            self.budget.settle_shared(|| ());
+            self.tell(cpu);
         }
         done
     }

@@ -50,9 +50,15 @@ pub struct Slot<'m> {
 #[derive(Debug)]
 #[repr(C, align(128))]
 struct Requests<'m> {
-    drain: Word,
+    /// What is to be done at the end of a turn: [`DRAIN`], [`TELL`].
+    asked: Word,
     budget: &'m Budget<'m>,
 }
+
+/// The cache is to be given back.
+const DRAIN: u64 = 1;
+/// Free memory has crossed a mark.
+const TELL: u64 = 2;
 
 /// Frames of one group.
 #[derive(Debug)]
@@ -87,7 +93,7 @@ impl<'m> Slot<'m> {
             home: HomeCell::new(),
             alloc_side: Side::new(),
             free_side: Side::new(),
-            requests: Requests { drain: Word::new(0), budget },
+            requests: Requests { asked: Word::new(0), budget },
         }
     }
 
@@ -98,7 +104,7 @@ impl<'m> Slot<'m> {
     pub fn take_turn<R>(&self, work: impl FnOnce(Turn<'_, 'm>) -> R) -> Option<R> {
         let result = work(self.enter()?);
         // ORDERING: a request only; what it is about is not read through it.
-        if self.requests.drain.load(Ordering::Relaxed) != 0 {
+        if self.requests.asked.load(Ordering::Relaxed) != 0 {
             self.serve_requests();
         }
         Some(result)
@@ -119,7 +125,14 @@ impl<'m> Slot<'m> {
     /// Asks the owner to drain at the end of the use that it is in, or of its next one.
     pub fn request_drain(&self) {
         // ORDERING: a request only.
-        self.requests.drain.store(1, Ordering::Relaxed);
+        self.requests.asked.fetch_or(DRAIN, Ordering::Relaxed);
+    }
+
+    /// Has the crossings told at the end of the turn that it is in, or of its next one.
+    #[cold]
+    pub fn ring(&self) {
+        // ORDERING: a request only.
+        self.requests.asked.fetch_or(TELL, Ordering::Relaxed);
     }
 
     /// Whether its owner is inside a use.
@@ -133,7 +146,7 @@ impl<'m> Slot<'m> {
     /// Whether its owner is inside a use at whose end it will drain.
     pub fn is_about_to_drain(&self) -> bool {
         // ORDERING: a look.
-        self.is_busy() && self.requests.drain.load(Ordering::Relaxed) != 0
+        self.is_busy() && self.requests.asked.load(Ordering::Relaxed) & DRAIN != 0
     }
 
     /// How many frames it holds. Anybody may ask; exact while the owner rests.
@@ -387,7 +400,11 @@ impl<'m> Slot<'m> {
     #[inline]
     fn allow(&self, least: u64, most: u64) -> u64 {
         let Requests { budget, .. } = self.requests;
-        if budget.is_off() { most } else { budget.allow(self.writer(), least, most) }
+        if budget.is_off() {
+            most
+        } else {
+            budget.allow(self.writer(), (least, most), || self.ring())
+        }
     }
 
     /// After frames went to the tree, or were taken without asking.
@@ -395,7 +412,7 @@ impl<'m> Slot<'m> {
     fn settle(&self) {
         let Requests { budget, .. } = self.requests;
         if !budget.is_off() {
-            budget.settle(self.writer());
+            budget.settle(self.writer(), || self.ring());
         }
     }
 
@@ -447,7 +464,7 @@ impl<'m> Slot<'m> {
         home.put(at);
         let Requests { budget, .. } = self.requests;
         if !budget.is_off() {
-            budget.close(self.writer());
+            budget.close(self.writer(), || self.ring());
         }
         let [first, second] = given;
         first.and(second)
@@ -458,14 +475,20 @@ impl<'m> Slot<'m> {
     #[inline(never)]
     fn serve_requests(&self) {
         // ORDERING: a request only.
-        while self.requests.drain.load(Ordering::Relaxed) != 0
-            && let Some(_turn) = self.enter()
+        while self.requests.asked.load(Ordering::Relaxed) != 0
+            && let Some(turn) = self.enter()
         {
             // ORDERING: withdrawn before the work: one that comes just now is either withdrawn,
             // and the work is still to come, or kept.
-            self.requests.drain.store(0, Ordering::Relaxed);
-            // A double free that only this flush could see is counted in the journal.
-            let _ = self.give_all();
+            let asked = self.requests.asked.fetch_and(0, Ordering::Relaxed);
+            if asked & DRAIN != 0 {
+                // A double free that only this flush could see is counted in the journal.
+                let _ = self.give_all();
+            }
+            drop(turn);
+            if asked & TELL != 0 {
+                self.requests.budget.tell();
+            }
         }
     }
 

@@ -287,16 +287,16 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "a budget that is changed by a load and a store",
         file: "budget.rs",
-        right: "self.count.word.compare_exchange(left, changed, Ordering::AcqRel).is_ok()",
-        wrong: "let same = self.left() == left.cast_signed();\n        \
+        right: "self.count.word.compare_exchange(state, changed, Ordering::AcqRel).is_ok()",
+        wrong: "let same = self.count.word.load(Ordering::Acquire) == state;\n        \
                 self.count.word.store(changed, Ordering::Release);\n        same",
         models: "budget",
     },
     Plant {
         name: "a budget that grants more than is left",
         file: "budget.rs",
-        right: "let granted = left.min(ahead(left).max(most - credit));",
-        wrong: "let granted = ahead(left).max(most - credit);",
+        right: "if self.rules.reserve == 0 { wanted } else { left.min(wanted) };",
+        wrong: "wanted;",
         models: "budget",
     },
     Plant {
@@ -309,8 +309,8 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "a grant of frames that are not seen free yet",
         file: "budget.rs",
-        right: "self.count.word.compare_exchange(left, changed, Ordering::AcqRel).is_ok()",
-        wrong: "self.count.word.compare_exchange(left, changed, Ordering::Relaxed).is_ok()",
+        right: "self.count.word.compare_exchange(state, changed, Ordering::AcqRel).is_ok()",
+        wrong: "self.count.word.compare_exchange(state, changed, Ordering::Relaxed).is_ok()",
         models: "budget",
     },
     Plant {

@@ -20,7 +20,7 @@ impl Shop {
     /// So many frames from 0 on, less a reserve.
     fn new(frames: u64, reserve: u64) -> Arc<Self> {
         let world = World::new(&[(0, frames)]);
-        let rules = Rules { reserve };
+        let rules = Rules { reserve, marks: None };
         let budget = Budget::new(rules, frames, 3, world.tree.shared_journal());
         Arc::new(Self { world, budget })
     }
@@ -28,7 +28,7 @@ impl Shop {
     /// A refill by CPU `cpu`, if the budget allows any.
     fn refill(&self, cpu: usize) -> Option<PageCache> {
         let writer = self.world.tree.sole_writer(cpu);
-        let allowed = self.budget.allow(writer, 1, 2);
+        let allowed = self.budget.allow(writer, (1, 2), || ());
         let cache = match allowed {
             0 => return None,
             _ => self.world.tree.alloc_some_with(writer, allowed as u32),
@@ -40,18 +40,18 @@ impl Shop {
 
     fn flush(&self, cpu: usize, cache: PageCache) {
         self.world.flush(cpu, cache);
-        self.budget.close(self.world.tree.sole_writer(cpu));
+        self.budget.close(self.world.tree.sole_writer(cpu), || ());
     }
 
     /// What interrupts do that ask for nothing: they take, and the account follows.
     fn take_unasked(&self) {
         self.world.tree.shared_writer().add(Counter::Taken, 1);
-        self.budget.settle_shared();
+        self.budget.settle_shared(|| ());
     }
 
     /// At rest.
     fn check(&self, frames: u64) {
-        self.budget.settle_shared();
+        self.budget.settle_shared(|| ());
         let credits = (0..3).map(|cpu| self.world.tree.sole_writer(cpu).credit()).sum();
         assert_eq!(self.budget.off_by(self.world.tree.free_frames(), credits), 0, "the account");
         self.world.check(frames);
@@ -93,7 +93,9 @@ fn what_one_gives_back_another_is_granted_and_finds() {
         let mine = shop.refill(0).expect("all that is not reserved");
         // The reserve is not what the other is to find.
         let reserve = shop.world.tree.alloc().expect("the reserve");
-        shop.budget.settle_shared();
+        shop.budget.settle_shared(|| ());
+        // All hints are taken back, so that nothing but the grant tells of the frame.
+        shop.world.tree.alloc().expect_err("nothing is left");
         let other = spawn(&shop, |shop| shop.refill(1));
         let freed = mine.free().count_ones();
         shop.flush(0, mine);
@@ -112,7 +114,7 @@ fn interrupts_that_ask_for_nothing_are_accounted_for() {
         let other = spawn(&shop, Shop::take_unasked);
         shop.take_unasked();
         other.join().unwrap();
-        shop.budget.settle_shared();
+        shop.budget.settle_shared(|| ());
         assert_eq!(shop.budget.off_by(2, 0), 0, "the account");
     });
 }
