@@ -139,7 +139,8 @@ impl State {
     }
 
     const fn pack(self) -> u64 {
-        (self.left << CROSSINGS).cast_unsigned() | self.crossings % (1 << CROSSINGS)
+        let crossings = self.crossings % (1 << CROSSINGS);
+        (self.left << CROSSINGS).cast_unsigned() | crossings
     }
 }
 
@@ -300,7 +301,8 @@ impl<'m> Budget<'m> {
         State::unpack(self.count.word.load(Ordering::Acquire))
     }
 
-    /// Adds what `by` says of what is left, and says how much it was; rings if that crosses a mark.
+    /// Adds what `by` says of what is left, and says how much it was; rings if there is a crossing
+    /// to tell then.
     fn change(&self, by: impl Fn(i64) -> i64, ring: impl Fn()) -> i64 {
         loop {
             let state = self.state();
@@ -310,7 +312,8 @@ impl<'m> Budget<'m> {
             }
             let changed = self.rules.reached(state, state.left + by);
             if self.put(state.pack(), changed.pack()) {
-                if changed.crossings != state.crossings {
+                // Also for one that was made where nobody could be told.
+                if self.rules.marks.is_some() && self.has_untold() {
                     ring();
                 }
                 return by;

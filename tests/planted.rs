@@ -307,10 +307,11 @@ const PLANTS: &[Plant] = &[
         models: "budget",
     },
     Plant {
-        name: "a grant of frames that are not seen free yet",
+        name: "a crossing that two CPUs tell",
         file: "budget.rs",
-        right: "self.count.word.compare_exchange(state, changed, Ordering::AcqRel).is_ok()",
-        wrong: "self.count.word.compare_exchange(state, changed, Ordering::Relaxed).is_ok()",
+        right: "self.count.told.compare_exchange(told, number, Ordering::AcqRel).is_ok()",
+        wrong: "{\n                self.count.told.store(number, Ordering::Release);\n                \
+                true\n            }",
         models: "budget",
     },
     Plant {

@@ -3,10 +3,12 @@
 
 extern crate std;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use loom::sync::Arc;
 
 use super::{World, explore};
-use crate::budget::{Budget, Rules};
+use crate::budget::{Budget, Crossing, Level, Marks, Rules};
 use crate::cache::PageCache;
 use crate::journal::Counter;
 
@@ -116,5 +118,31 @@ fn interrupts_that_ask_for_nothing_are_accounted_for() {
         other.join().unwrap();
         shop.budget.settle_shared(|| ());
         assert_eq!(shop.budget.off_by(2, 0), 0, "the account");
+    });
+}
+
+#[test]
+fn a_crossing_is_told_once() {
+    /// Not loom's: counted, and looked at when all threads are joined.
+    static TOLD: AtomicU64 = AtomicU64::new(0);
+    fn tell(crossing: Crossing) {
+        assert_eq!(crossing.level, Level::Low);
+        TOLD.fetch_add(1, Ordering::SeqCst);
+    }
+    explore(None, || {
+        TOLD.store(0, Ordering::SeqCst);
+        let world = World::new(&[(0, 4)]);
+        let rules = Rules { reserve: 0, marks: Some(Marks { low: 4, high: 5, tell }) };
+        let budget = Budget::new(rules, 4, 3, world.tree.shared_journal());
+        let shop = Arc::new(Shop { world, budget });
+        let take_one = |shop: &Shop| {
+            shop.take_unasked();
+            shop.budget.tell();
+        };
+        let other = spawn(&shop, take_one);
+        take_one(&shop);
+        other.join().unwrap();
+        assert_eq!(TOLD.load(Ordering::SeqCst), 1);
+        assert!(!shop.budget.has_untold());
     });
 }
