@@ -75,14 +75,25 @@ fn free(pool: &FramePool<Cpu>, frame: Frame) -> u64 {
 fn in_the_cache_there_are_none() {
     let pool = pool(GIANT_FRAMES);
     let mut frames = take(pool, WORD_BITS + 2);
-    let first = frames.remove(0);
     assert_eq!(free(pool, frames.pop().expect("a frame")), 0, "to the allocation side");
-    assert_eq!(free(pool, first), 0, "opens the free side");
-    assert_eq!(free(pool, frames.remove(0)), 0, "to the free side");
-    for _ in 0..WORD_BITS + 1 {
+    assert_eq!(free(pool, frames.remove(0)), 0, "opens the free side");
+    for frame in frames.drain(..7) {
+        assert_eq!(free(pool, frame), 0, "to the free side");
+    }
+    for _ in 0..WORD_BITS - 1 + 8 {
         assert_eq!(alloc(pool), 0, "from both sides");
     }
     assert_eq!(alloc(pool), 1, "and no more");
+}
+
+#[test]
+fn few_freed_frames_go_to_the_tree_before_a_refill() {
+    let pool = pool(GIANT_FRAMES);
+    let mut frames = take(pool, 2 * WORD_BITS);
+    for frame in frames.drain(..7) {
+        assert_eq!(free(pool, frame), 0);
+    }
+    assert_eq!(alloc(pool), 2 + 1, "a flush to a group without free frames, and a refill");
 }
 
 #[test]
@@ -205,8 +216,9 @@ fn zeroed_frames_cost_nothing_in_the_cache() {
     let mut frames = take(pool, 4 * WORD_BITS);
     let groups = [(); 3].map(|()| frames.split_off(frames.len() - WORD_BITS as usize));
     let [third, mut second, first] = groups;
-    let next = second.pop().expect("a frame");
-    assert_eq!(free_zeroed(pool, next), 0, "opens a side");
+    for frame in second.drain(..8) {
+        assert_eq!(free_zeroed(pool, frame), 0, "opens a side");
+    }
     assert_eq!(alloc_zeroed(pool), 0);
     for frame in second {
         assert_eq!(free_zeroed(pool, frame), 0, "to an open side");
