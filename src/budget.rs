@@ -223,18 +223,27 @@ impl<'m> Budget<'m> {
 
     /// Gives all of the credit up.
     pub fn close(&self, writer: Writer<'_>, ring: impl Fn()) {
+        if self.is_off() {
+            return;
+        }
         self.repay(writer, writer.credit(), &ring);
         self.settle_shared(ring);
     }
 
     /// Counts what the shared journal says that was taken and given back.
     pub fn settle_shared(&self, ring: impl Fn()) {
+        if self.is_off() {
+            return;
+        }
         let credit = self.common.clear_credit();
         self.change(|_| credit, ring);
     }
 
     /// Counts frames that have come into the tree, or are gone from it, since so many were managed.
     pub fn recount(&self, managed: u64) {
+        if self.is_off() {
+            return;
+        }
         let word = &self.count.managed;
         // ORDERING: a number only; whoever comes second changes nothing.
         let before = word.load(Ordering::Relaxed);
@@ -250,7 +259,11 @@ impl<'m> Budget<'m> {
 
     /// What it should count for so many free frames and such credits, less what it counts.
     pub fn off_by(&self, free: u64, credits: i64) -> i64 {
-        free.cast_signed() - self.rules.reserve.cast_signed() - credits - self.state().left
+        if self.is_off() {
+            return 0;
+        }
+        let due = free.cast_signed().wrapping_sub(self.rules.reserve.cast_signed());
+        due.wrapping_sub(credits).wrapping_sub(self.state().left)
     }
 
     /// Whether free memory is low; high without marks.
@@ -310,7 +323,7 @@ impl<'m> Budget<'m> {
             if by == 0 {
                 return by;
             }
-            let changed = self.rules.reached(state, state.left + by);
+            let changed = self.rules.reached(state, state.left.wrapping_add(by));
             if self.put(state.pack(), changed.pack()) {
                 // Also for one that was made where nobody could be told.
                 if self.rules.marks.is_some() && self.has_untold() {

@@ -22,7 +22,7 @@ use crate::map::{MapError, MemoryMap};
 use crate::request::Request;
 use crate::slot::{Slot, Turn};
 use crate::stats::Stats;
-use crate::sync::pause;
+use crate::sync::{Row, pause};
 use crate::tree::{Broken, FrameTree, GrowError, InUse, IsolateError, Isolation, Wanted};
 
 /// A frame allocator for all CPUs of a machine; lives in a `static`.
@@ -67,6 +67,9 @@ use crate::tree::{Broken, FrameTree, GrowError, InUse, IsolateError, Isolation, 
 pub struct FramePool<C> {
     cpus: C,
     shared: Once<Shared>,
+    /// Those of `shared`, where the hot paths find them without a look whether it is initialised:
+    /// there are none before, and they hold nothing.
+    slots: Row<Slot<'static>>,
 }
 
 #[derive(Debug)]
@@ -232,7 +235,7 @@ impl core::error::Error for InitError {}
 impl<C> FramePool<C> {
     /// A pool that has no memory yet.
     pub const fn new(cpus: C) -> Self {
-        Self { cpus, shared: Once::new() }
+        Self { cpus, shared: Once::new(), slots: Row::empty() }
     }
 
     /// Takes over the usable frames of `map`, after carving the metadata from it.
@@ -329,6 +332,8 @@ impl<C> FramePool<C> {
             let budget = Budget::new(rules, managed, cpus, tree.shared_journal());
             let budget = arena.deal_part(1).put(budget);
             let slots = arena.deal(cpus, |cpu| Slot::new(tree.journal_of(cpu), budget));
+            // SAFETY: this is done once.
+            unsafe { self.slots.publish(slots) };
             Shared { tree, slots, budget }
         });
         let metadata = Metadata { frames, bytes: layout.bytes(), managed_frames: managed };
@@ -562,6 +567,15 @@ impl<C: Cpus> FramePool<C> {
     /// from frames in other CPUs' caches, which it counts; [`AllocError::NotInitialised`].
     #[inline]
     pub fn alloc(&self) -> Result<Frame, AllocError> {
+        let at_once = |cpu: CpuId| self.slots.get(cpu.get())?.alloc_at_once();
+        match self.cpus.with_current(at_once) {
+            Some(frame) => Ok(frame),
+            None => self.alloc_slowly(),
+        }
+    }
+
+    #[inline(never)]
+    fn alloc_slowly(&self) -> Result<Frame, AllocError> {
         self.take(Shared::alloc)
     }
 
@@ -584,15 +598,23 @@ impl<C: Cpus> FramePool<C> {
     #[inline]
     pub fn free(&self, frame: Frame) -> Result<(), FreeError> {
         let number = frame.into_number();
-        let Some(shared) = self.shared.get() else {
-            return Err(FreeError { frame: number, found: Found::NotInitialised });
-        };
         self.cpus.with_current(|cpu| {
-            match shared.take_turn(cpu, |turn| turn.free(&shared.tree, number)) {
-                Some(freed) => freed,
-                None => shared.free_nested(cpu, number),
+            match self.slots.get(cpu.get()).is_some_and(|slot| slot.free_at_once(number)) {
+                true => Ok(()),
+                false => self.free_slowly(cpu, number),
             }
         })
+    }
+
+    #[inline(never)]
+    fn free_slowly(&self, cpu: CpuId, frame: FrameNumber) -> Result<(), FreeError> {
+        let Some(shared) = self.shared.get() else {
+            return Err(FreeError { frame, found: Found::NotInitialised });
+        };
+        match shared.take_turn(cpu, |turn| turn.free(&shared.tree, frame)) {
+            Some(freed) => freed,
+            None => shared.free_nested(cpu, frame),
+        }
     }
 
     /// Takes a frame of zeros: has it cleared by `clear`, unless its contents are known to be zero

@@ -33,11 +33,11 @@ use crate::cache::{Contents, Known, PageCache};
 use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
-use crate::geometry::{FULL, WORD_BITS};
+use crate::geometry::WORD_BITS;
 use crate::journal::{Counter, Journal, Step, Writer};
 use crate::node::mask_between;
 use crate::root::Giant;
-use crate::sync::{Link, Ordering, Word, interrupt_fence};
+use crate::sync::{Link, Ordering, Way, Word, interrupt_fence};
 use crate::tree::{FrameTree, HomeCell, Opening, Refill, check_above, give_frames, refuse};
 
 /// One CPU's page cache. Two pairs of lines: the owner's, and one for requests to it.
@@ -81,8 +81,8 @@ struct Side<'m> {
     guarded: Word,
     /// Of these, those that are not managed.
     foreign: Word,
-    /// The group's word of truth.
-    leaf: Link<'m, Word>,
+    /// The group's word of truth; of a side that was never open any word.
+    leaf: Way<'m, Word>,
     giant: Link<'m, Giant<'m>>,
 }
 
@@ -100,8 +100,8 @@ impl<'m> Slot<'m> {
             busy: Word::new(0),
             journal,
             home: HomeCell::new(),
-            alloc_side: Side::new(),
-            free_side: Side::new(),
+            alloc_side: Side::new(journal.any_word()),
+            free_side: Side::new(journal.any_word()),
             requests: Requests { asked: Word::new(0), budget },
         }
     }
@@ -112,11 +112,50 @@ impl<'m> Slot<'m> {
     #[inline(always)]
     pub fn take_turn<R>(&self, work: impl FnOnce(Turn<'_, 'm>) -> R) -> Option<R> {
         let result = work(self.enter()?);
+        self.serve();
+        Some(result)
+    }
+
+    /// Serves what was asked for; true.
+    #[inline(always)]
+    fn serve(&self) -> bool {
         // ORDERING: a request only; what it is about is not read through it.
         if self.requests.asked.load(Ordering::Relaxed) != 0 {
             self.serve_requests();
         }
-        Some(result)
+        true
+    }
+
+    /// Takes a frame from the cache, if it is there for the taking. Nothing of the slow paths is in
+    /// here, nor their errors: what remains is a few dozen instructions, all in registers.
+    #[inline(always)]
+    pub fn alloc_at_once(&self) -> Option<Frame> {
+        let turn = self.enter()?;
+        let frame = self.alloc_side.alloc();
+        drop(turn);
+        if frame.is_some() {
+            self.serve();
+        }
+        frame
+    }
+
+    /// Takes a frame back to the cache, if a side is open for it and nothing is to be said
+    /// against it: whether it did.
+    #[inline(always)]
+    pub fn free_at_once(&self, frame: FrameNumber) -> bool {
+        let Some(turn) = self.enter() else { return false };
+        let Slot { alloc_side, free_side, .. } = self;
+        let group = Group::of(frame);
+        // Each side with code of its own: a load from the address form that the last store used
+        // is free on recent CPUs, and several cycles otherwise.
+        let is_back = if alloc_side.is_open_for(group) {
+            alloc_side.take_back_at_once(frame)
+        } else {
+            free_side.is_open_for(group) && free_side.take_back_at_once(frame)
+        };
+        drop(turn);
+        // Else it takes another turn, whose end serves the requests.
+        is_back && self.serve()
     }
 
     #[inline(always)]
@@ -271,18 +310,12 @@ impl<'m> Turn<'_, 'm> {
     }
 
     /// Takes a frame back, after looking whether it can be.
-    #[inline(always)]
+    #[inline]
     pub fn free(&self, tree: &FrameTree<'m>, frame: FrameNumber) -> Result<(), FreeError> {
-        let Slot { alloc_side, free_side, .. } = self.slot;
         let group = Group::of(frame);
-        // Each side with code of its own: a load from the address form that the last store used
-        // is free on recent CPUs, and several cycles otherwise.
-        let freed = if alloc_side.is_open_for(group) {
-            alloc_side.take_back(frame)
-        } else if free_side.is_open_for(group) {
-            free_side.take_back(frame)
-        } else {
-            self.slot.free_elsewhere(tree, frame, Contents::Unknown)
+        let freed = match self.slot.sides().find(|side| side.is_open_for(group)) {
+            Some(side) => side.take_back(frame),
+            None => self.slot.free_elsewhere(tree, frame, Contents::Unknown),
         };
         match freed {
             Ok(()) => Ok(()),
@@ -573,10 +606,10 @@ impl<'m> Side<'m> {
     /// The group of a side that is open for none: no frame has this group.
     const CLOSED: u64 = u64::MAX;
 
-    fn new() -> Self {
+    fn new(word: &'m Word) -> Self {
         let [free, guarded, foreign] = core::array::from_fn(|_| Word::new(0));
         let group = Word::new(Self::CLOSED);
-        Self { group, free, guarded, foreign, leaf: Link::empty(), giant: Link::empty() }
+        Self { group, free, guarded, foreign, leaf: Way::to(word), giant: Link::empty() }
     }
 
     #[inline]
@@ -668,19 +701,26 @@ impl<'m> Side<'m> {
     #[inline(always)]
     fn obstacles(&self, held: u64) -> u64 {
         // ORDERING: exact at rest, as promised; no contents are read through it.
-        let in_tree = self.leaf.load().map_or(FULL, |leaf| leaf.load(Ordering::Relaxed));
+        let in_tree = self.leaf.load().load(Ordering::Relaxed);
         held | in_tree | get(&self.guarded)
     }
 
     /// Takes a frame of the side's group back, unless it is free already or foreign.
-    #[inline(always)]
+    #[inline]
     fn take_back(&self, frame: FrameNumber) -> Result<(), FreeError> {
+        if self.take_back_at_once(frame) { Ok(()) } else { self.take_back_slowly(frame) }
+    }
+
+    /// The same, if it is as simple as that: whether it did.
+    #[inline(always)]
+    fn take_back_at_once(&self, frame: FrameNumber) -> bool {
         let held = get(&self.free);
-        if held == 0 || self.obstacles(held) & bit_of(frame) != 0 {
-            return self.take_back_slowly(frame);
+        // So written that the bit is looked at where it is, and set there: one instruction each.
+        if held == 0 || (self.obstacles(held) >> (frame.get() % WORD_BITS)) & 1 != 0 {
+            return false;
         }
         put(&self.free, held | bit_of(frame));
-        Ok(())
+        true
     }
 
     /// Takes several frames of the side's group back, if that is as simple as above.
@@ -745,7 +785,7 @@ impl<'m> Side<'m> {
     #[inline]
     fn place(&self) -> Option<Place<'m>> {
         let group = Group::new(get(&self.group));
-        Some(Place { group, giant: self.giant.load()?, leaf: self.leaf.load()? })
+        Some(Place { group, giant: self.giant.load()?, leaf: self.leaf.load() })
     }
 
     #[inline]

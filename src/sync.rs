@@ -167,10 +167,83 @@ impl<'m, T> Link<'m, T> {
     }
 }
 
+/// A link that always leads somewhere.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct Way<'m, T>(Link<'m, T>);
+
+impl<'m, T> Way<'m, T> {
+    /// A way to `part`.
+    pub fn to(part: &'m T) -> Self {
+        Self(Link::to(part))
+    }
+
+    /// What it leads to; a plain load on x86.
+    #[inline(always)]
+    pub fn load(&self) -> &'m T {
+        // SAFETY: `to`, `publish` and `trade` with another one are all that writes it.
+        unsafe { self.0.load().unwrap_unchecked() }
+    }
+
+    /// As [`Link::publish`].
+    #[inline]
+    pub fn publish(&self, part: &'m T) {
+        self.0.publish(part);
+    }
+
+    /// As [`Link::trade`].
+    #[inline]
+    pub fn trade(&self, other: &Self) {
+        self.0.trade(&other.0);
+    }
+}
+
 impl<T> fmt::Debug for Link<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not what it leads to: parts lead back to what they hang from.
         write!(f, "Link({:?})", self.load().map(core::ptr::from_ref))
+    }
+}
+
+/// Parts in a row that may be asked for before they are there: none, until they are published, once
+/// and for all. No part of any protocol, so loom does not stand behind it.
+#[derive(Debug)]
+pub struct Row<T: 'static> {
+    first: core::sync::atomic::AtomicPtr<T>,
+    count: core::sync::atomic::AtomicUsize,
+}
+
+impl<T> Row<T> {
+    /// None yet.
+    pub const fn empty() -> Self {
+        Self {
+            first: core::sync::atomic::AtomicPtr::new(core::ptr::null_mut()),
+            count: core::sync::atomic::AtomicUsize::new(0),
+        }
+    }
+
+    /// Part `index`, if it is there: one load and compare, and a load.
+    #[inline(always)]
+    pub fn get(&self, index: usize) -> Option<&'static T> {
+        // ORDERING: Acquire pairs with the Release in `publish`: who sees the count finds the rest.
+        if index >= self.count.load(Ordering::Acquire) {
+            return None;
+        }
+        // ORDERING: behind the Acquire.
+        let first = self.first.load(Ordering::Relaxed);
+        // SAFETY: the count is not 0, so both are those of the row that `publish` was given.
+        Some(unsafe { &*first.add(index) })
+    }
+
+    /// Makes these the parts. To be called once: another row could be longer than the first.
+    ///
+    /// # Safety
+    /// It has not been called before.
+    pub unsafe fn publish(&self, row: &'static [T]) {
+        // ORDERING: Release, as said in `get`.
+        self.first.store(row.as_ptr().cast_mut(), Ordering::Relaxed);
+        // ORDERING: as above.
+        self.count.store(row.len(), Ordering::Release);
     }
 }
 

@@ -246,8 +246,15 @@ impl Model {
             self.held.insert(group, bits);
             return Some((group, bits));
         };
-        if cache.alloc_side.bits == 0 && cache.free_side.bits != 0 {
-            std::mem::swap(&mut cache.alloc_side, &mut cache.free_side);
+        match cache.free_side.bits.count_ones() {
+            _ if cache.alloc_side.bits != 0 => {}
+            0 => {}
+            1..8 => {
+                // Few freed frames go to the tree first.
+                let Side { group, bits } = std::mem::take(&mut cache.free_side);
+                self.tree.insert(group.unwrap_or(0), bits);
+            }
+            _ => std::mem::swap(&mut cache.alloc_side, &mut cache.free_side),
         }
         if cache.alloc_side.bits == 0 {
             // A refill: which group is the tree's choice, and then all of it.
