@@ -1,6 +1,6 @@
 //! Page tables: the direct map of all usable memory, and windows of pages one by one.
 //!
-//! boot.s maps the first 4 GiB at [`DIRECT_MAP`]. The rest of usable memory is mapped here, once
+//! boot.s maps the first 4 GiB at `DIRECT_MAP`. The rest of usable memory is mapped here, once
 //! the allocator runs, because the tables for it are frames from the allocator: `x86_64`'s own
 //! `map_to` takes them through frametree's `FrameAllocator`. **Invariant:** a table is a frame
 //! that the direct map reaches already, so memory is mapped upward and the allocator's metadata
