@@ -56,7 +56,7 @@ pub fn drain() {
     }
 }
 
-/// What the [`DRAIN`] interrupt does.
+/// What the `DRAIN` interrupt does.
 pub fn drain_on_request() {
     drain();
     // ORDERING: Release: the frames are back for whoever sees the new count.
