@@ -7,6 +7,7 @@
 use core::fmt;
 
 use crate::geometry::{FRAME_LIMIT, FRAME_SIZE};
+use crate::sync::Tally;
 
 /// The number of a physical frame: its physical address divided by 4 KiB.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -153,10 +154,29 @@ impl fmt::Debug for NumberRange {
     }
 }
 
+/// How many frames were lost so far, in all pools: their [`Frame`] or [`FrameRange`] was dropped.
+///
+/// Not 0 means that somebody forgot a `free`, or an `into_number`. With the feature `log` each
+/// loss is a line at level `warn` that names the frames.
+#[must_use]
+pub fn lost_frames() -> u64 {
+    LOST.get()
+}
+
+static LOST: Tally = Tally::new();
+
+#[cold]
+#[inline(never)]
+fn lose(frames: NumberRange) {
+    LOST.add(frames.len());
+    #[cfg(feature = "log")]
+    log::warn!("{frames:?} are lost: their owner was dropped, and not given back");
+}
+
 /// The right to use one physical frame. It can't be copied; give it back with `free`.
 ///
-/// Dropping it loses the frame until the next boot: no destructor can know which allocator it
-/// came from.
+/// Dropping it loses the frame until the next boot, since no destructor can know which allocator
+/// it came from; but not silently: [`lost_frames`] counts it.
 #[must_use = "a frame that is not given back is lost"]
 #[derive(PartialEq, Eq)]
 #[repr(transparent)]
@@ -198,7 +218,16 @@ impl Frame {
     #[inline]
     #[must_use]
     pub const fn into_number(self) -> FrameNumber {
-        self.0
+        let number = self.0;
+        core::mem::forget(self);
+        number
+    }
+}
+
+impl Drop for Frame {
+    #[inline]
+    fn drop(&mut self) {
+        lose(NumberRange { start: self.0, end: FrameNumber(self.0.0 + 1) });
     }
 }
 
@@ -211,7 +240,8 @@ impl fmt::Debug for Frame {
 /// The right to use a run of contiguous frames. It can't be copied, but be split, and each part
 /// be given back alone, at any time and in any order, with `free_run`.
 ///
-/// Dropping it loses the frames until the next boot, as with [`Frame`].
+/// Dropping it loses the frames until the next boot, which [`lost_frames`] counts, as with
+/// [`Frame`].
 #[must_use = "frames that are not given back are lost"]
 #[derive(PartialEq, Eq)]
 #[repr(transparent)]
@@ -266,7 +296,7 @@ impl FrameRange {
     /// # Panics
     /// If there are fewer.
     pub const fn split_at(self, count: u64) -> (Self, Self) {
-        let NumberRange { start, end } = self.0;
+        let NumberRange { start, end } = self.into_numbers();
         assert!(count <= end.0 - start.0, "a split behind the end of the run");
         let middle = FrameNumber(start.0 + count);
         (Self(NumberRange { start, end: middle }), Self(NumberRange { start: middle, end }))
@@ -276,7 +306,30 @@ impl FrameRange {
     #[inline]
     #[must_use]
     pub const fn into_numbers(self) -> NumberRange {
-        self.0
+        let numbers = self.0;
+        core::mem::forget(self);
+        numbers
+    }
+
+    /// This run and the one that begins where it ends, as one.
+    ///
+    /// # Errors
+    /// Both, unchanged, if there is something between them, or `other` does not lie behind.
+    pub fn join(self, other: Self) -> Result<Self, (Self, Self)> {
+        if self.0.end != other.0.start {
+            return Err((self, other));
+        }
+        let start = self.into_numbers().start;
+        Ok(Self(NumberRange { start, end: other.into_numbers().end }))
+    }
+}
+
+impl Drop for FrameRange {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_empty() {
+            lose(self.0);
+        }
     }
 }
 

@@ -42,7 +42,7 @@ pub use budget::{Crossing, Level};
 pub use cache::{CachedRun, PageCache};
 pub use cpu::Cpus;
 pub use error::{AllocError, Found, FreeError, InTheWay, NoRun, OutOfMemory};
-pub use frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
+pub use frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange, lost_frames};
 pub use geometry::FRAME_SIZE;
 pub use layout::{Layout, LayoutError};
 pub use map::{MapEntry, MapError, MemoryMap, MemoryRegion, RegionKind};

@@ -205,6 +205,29 @@ impl<T> fmt::Debug for Link<'_, T> {
     }
 }
 
+/// A statistic of the whole program, for what happens seldom or never.
+#[derive(Debug)]
+pub struct Tally(core::sync::atomic::AtomicU64);
+
+impl Tally {
+    /// Nothing yet.
+    pub const fn new() -> Self {
+        Self(core::sync::atomic::AtomicU64::new(0))
+    }
+
+    /// Adds.
+    pub fn add(&self, by: u64) {
+        // ORDERING: a statistic.
+        self.0.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// What it is.
+    pub fn get(&self) -> u64 {
+        // ORDERING: a statistic.
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Parts in a row that may be asked for before they are there: none, until they are published, once
 /// and for all. No part of any protocol, so loom does not stand behind it.
 #[derive(Debug)]
