@@ -114,10 +114,16 @@ pub fn take_bit(word: &Word, mask: u64) -> Result<(), ()> {
 /// read-modify-write, and one more for each other CPU that changes the word meanwhile.
 #[inline]
 pub fn take_lowest(word: &Word) -> Option<u64> {
+    take_lowest_of(word, FULL)
+}
+
+/// The same of the bits of `mask`.
+#[inline]
+pub fn take_lowest_of(word: &Word, mask: u64) -> Option<u64> {
     loop {
         // ORDERING: as in `take_all`.
         let bits = word.load(Ordering::Acquire);
-        let lowest = bits & bits.wrapping_neg();
+        let lowest = bits & mask & (bits & mask).wrapping_neg();
         if lowest == 0 {
             return None;
         }

@@ -91,6 +91,7 @@ pub struct Setup {
     cpus: usize,
     metadata_below: u64,
     rules: Rules,
+    low_end: u64,
 }
 
 impl Setup {
@@ -98,13 +99,29 @@ impl Setup {
     /// reserve.
     #[must_use]
     pub const fn new(cpus: usize) -> Self {
-        Self { cpus, metadata_below: u64::MAX, rules: Rules::OFF }
+        Self { cpus, metadata_below: u64::MAX, rules: Rules::OFF, low_end: 0 }
     }
 
     /// The metadata must lie below this physical address: where the kernel has mapped memory.
     #[must_use]
     pub const fn metadata_below(self, address: u64) -> Self {
         Self { metadata_below: address, ..self }
+    }
+
+    /// Memory below this physical address is used last by requests that do not ask for it: 4 GiB,
+    /// for devices that reach no further, or 16 MiB, for the oldest. Rounded up to 2 MiB.
+    ///
+    /// Single frames and runs without a limit come from there when nothing else is left in the
+    /// tree; blocks and GiBs when there is none in the GiBs above it.
+    /// What is above is used from its lowest address on. It costs nothing on any path that finds
+    /// memory above.
+    ///
+    /// # Panics
+    /// If the address is above 2^52.
+    #[must_use]
+    pub const fn low_last(self, below: u64) -> Self {
+        assert!(below <= 1 << 52, "an address that no x86-64 machine has");
+        Self { low_end: below.div_ceil(FRAME_SIZE), ..self }
     }
 
     /// Ordinary requests leave so many frames to urgent ones ([`FramePool::alloc_urgent`],
@@ -328,6 +345,7 @@ impl<C> FramePool<C> {
         self.shared.call_once(|| {
             is_first = true;
             let tree = FrameTree::new(&mut arena, &layout.plan, map.usable());
+            let tree = tree.with_low_end(setup.low_end);
             let cpus = layout.plan.cpus;
             let budget = Budget::new(rules, managed, cpus, tree.shared_journal());
             let budget = arena.deal_part(1).put(budget);

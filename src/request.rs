@@ -165,6 +165,11 @@ impl Request {
             && self.boundary == 0
     }
 
+    /// Whether it says where the run shall lie.
+    pub(crate) const fn is_limited(&self) -> bool {
+        self.above != 0 || self.below < PHYSICAL_LIMIT
+    }
+
     /// Whether it makes sense.
     ///
     /// # Errors

@@ -202,6 +202,11 @@ impl<'m> Cluster<'m> {
         Self { giants, free, ready, whole, partial, adopted, number, next: Link::empty() }
     }
 
+    /// The number of the lowest giant that it has room for.
+    pub const fn first_giant(&self) -> u64 {
+        self.number * CLUSTER_GIANTS as u64
+    }
+
     /// The link to a giant of it, by the giant's number.
     #[inline]
     pub fn giant(&self, number: u64) -> &Link<'m, Giant<'m>> {

@@ -6,7 +6,7 @@ use super::FrameTree;
 use crate::arena::{Arena, part};
 use crate::directory::Directory;
 use crate::frame::NumberRange;
-use crate::geometry::CLUSTER_FRAMES;
+use crate::geometry::{BLOCK_FRAMES, CLUSTER_FRAMES};
 use crate::journal::Journal;
 use crate::ranges::{Ranges, Record};
 use crate::root::Cluster;
@@ -77,11 +77,17 @@ impl<'m> FrameTree<'m> {
             directory: Directory::new(table, Ranges::new(initial, records)),
             journals: arena.deal(Journal::count_for(plan.cpus), |_| Journal::new()),
             managed: Word::new(0),
+            low_end: 0,
         };
         let mut stock = Stock::new(arena, plan.size);
         for range in ranges {
             tree.add(tree.shared_writer(), &mut stock, range);
         }
         tree
+    }
+
+    /// The same tree, which uses frames below `end` last, for whoever does not ask for them.
+    pub(crate) fn with_low_end(self, end: u64) -> Self {
+        Self { low_end: end.next_multiple_of(BLOCK_FRAMES), ..self }
     }
 }

@@ -85,6 +85,8 @@ pub struct FrameTree<'m> {
     journals: &'m [Journal],
     /// How many frames are managed: written only when that changes.
     managed: Word,
+    /// The first frame that is not used last; 0 if none is.
+    low_end: u64,
 }
 
 /// How full a 2 MiB block is; see [`FrameTree::blocks`].

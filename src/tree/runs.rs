@@ -19,7 +19,7 @@ use crate::directory::Block;
 use crate::error::{AllocError, NoRun, OutOfMemory};
 use crate::frame::{FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{
-    BLOCK_FRAMES, FULL, GIANT_FRAMES, GIANT_ROWS, NODE_WORDS, ROW_BLOCKS, WORD_BITS,
+    BLOCK_FRAMES, FRAME_SIZE, FULL, GIANT_FRAMES, GIANT_ROWS, NODE_WORDS, ROW_BLOCKS, WORD_BITS,
 };
 use crate::journal::Writer;
 use crate::request::{Request, Rule};
@@ -150,9 +150,18 @@ impl<'m> FrameTree<'m> {
 
     /// The lowest run, claimed.
     fn search_run(&self, writer: Writer<'_>, request: &Request) -> Option<NumberRange> {
-        let rule = request.rule();
+        let above = self.above_low(|end| {
+            let above = request.above(end * FRAME_SIZE);
+            let is_free = !request.is_limited() && above.check().is_ok();
+            is_free.then(|| self.search_by(writer, &above.rule())).flatten()
+        });
+        above.or_else(|| self.search_by(writer, &request.rule()))
+    }
+
+    /// The lowest run by this rule, claimed.
+    fn search_by(&self, writer: Writer<'_>, rule: &Rule) -> Option<NumberRange> {
         loop {
-            let begin = self.walk(writer, &rule, &mut Seeker::new(rule))?;
+            let begin = self.walk(writer, rule, &mut Seeker::new(*rule))?;
             let [start, end] = [begin, begin + rule.count].map(FrameNumber::trusted);
             let run = NumberRange::trusted(start, end);
             if self.claim(writer, run).is_ok() && self.admits(run, || self.unclaim(writer, run)) {

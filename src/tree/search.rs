@@ -27,7 +27,7 @@ use crate::error::OutOfMemory;
 use crate::frame::{Frame, FrameNumber, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Writer, standstill};
-use crate::node::{Fill, give, mask_between, take_all, take_lowest, take_some};
+use crate::node::{Fill, give, mask_between, take_all, take_lowest, take_lowest_of, take_some};
 use crate::root::{Cluster, Clusters, Giant, Nodes};
 use crate::sync::{Link, Ordering, Word, pause};
 
@@ -81,11 +81,13 @@ enum Amount {
     Word,
 }
 
-/// Whom a search may join.
+/// Whom a search may join, and where.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Join {
-    /// Nobody: no block that is claimed, no giant that is adopted.
+    /// Nobody: no block that is claimed, no giant that is adopted, no low memory.
     Nobody,
+    /// Anybody, but not in low memory.
+    AnybodyAbove,
     /// Anybody.
     Anybody,
 }
@@ -118,8 +120,12 @@ impl<'m> FrameTree<'m> {
         writer: Writer<'_>,
         most: u32,
     ) -> Result<PageCache, OutOfMemory> {
-        let search = || self.search_admitted(writer, Amount::Frames(most), Join::Anybody);
-        let some = self.prove(writer, search)?.cache;
+        let search = |join| self.search_admitted(writer, Amount::Frames(most), join);
+        let some = match self.above_low(|_| search(Join::AnybodyAbove)) {
+            Some(refill) => refill,
+            None => self.prove(writer, || search(Join::Anybody))?,
+        };
+        let some = some.cache;
         writer.add(Counter::Taken, u64::from(some.free().count_ones()));
         Ok(some)
     }
@@ -141,12 +147,13 @@ impl<'m> FrameTree<'m> {
     ) -> Result<Refill<'m>, OutOfMemory> {
         let refill = match home.at {
             Some(At { block, .. }) => harvest(writer, block, Amount::Word)
-                .or_else(|| search_giant(writer, block.giant, Amount::Word, Join::Nobody)),
+                .or_else(|| self.search_giant(writer, block.giant, Amount::Word, Join::Nobody)),
             None => None,
         };
         let search = |join| self.search_admitted(writer, Amount::Word, join);
         let refill = refill.and_then(|refill| self.admit(refill));
-        let refill = match refill.or_else(|| search(Join::Nobody)) {
+        let refill = refill.or_else(|| search(Join::Nobody));
+        let refill = match refill.or_else(|| self.above_low(|_| search(Join::AnybodyAbove))) {
             Some(refill) => refill,
             None => self.prove(writer, || search(Join::Anybody))?,
         };
@@ -226,7 +233,9 @@ impl<'m> FrameTree<'m> {
     #[inline(always)]
     fn search_block(&self, writer: Writer<'_>) -> Option<Block<'m>> {
         loop {
-            let block = self.search_whole(writer)?;
+            let high =
+                if self.low_end == 0 { None } else { self.search_whole(writer, self.low_end) };
+            let block = high.or_else(|| self.search_whole(writer, 0))?;
             make_ready(block);
             forget_zero(block);
             let first = block.first_frame().get();
@@ -241,7 +250,8 @@ impl<'m> FrameTree<'m> {
     /// The same for a giant.
     fn search_giant_whole(&self, writer: Writer<'_>) -> Option<&'m Giant<'m>> {
         loop {
-            let giant = self.search_giants()?;
+            let above = self.above_low(|end| self.search_giants(end));
+            let giant = above.or_else(|| self.search_giants(0))?;
             make_all_ready(giant);
             giant.blocks().for_each(forget_zero);
             let first = giant.number() * GIANT_FRAMES;
@@ -267,10 +277,13 @@ impl<'m> FrameTree<'m> {
     /// The lowest frames of the whole tree.
     fn search(&self, writer: Writer<'_>, amount: Amount, join: Join) -> Option<Refill<'m>> {
         let mut walk = Walk::new(self.directory.clusters());
+        let low_giants = self.low_end / GIANT_FRAMES;
         let hints = |cluster: &Cluster<'_>| {
+            let low = mask_between(0, low_giants as usize, cluster.first_giant() as usize);
             let avoided = match join {
                 // ORDERING: a mark only.
-                Join::Nobody => cluster.adopted.load(Ordering::Relaxed),
+                Join::Nobody => low | cluster.adopted.load(Ordering::Relaxed),
+                Join::AnybodyAbove => low,
                 Join::Anybody => 0,
             };
             // ORDERING: as in `hints_at_blocks`.
@@ -280,7 +293,7 @@ impl<'m> FrameTree<'m> {
             if open_giant(writer, giant).is_none() {
                 continue;
             }
-            let found = search_giant(writer, giant, amount, join);
+            let found = self.search_giant(writer, giant, amount, join);
             if found.is_some() {
                 return found;
             }
@@ -290,11 +303,60 @@ impl<'m> FrameTree<'m> {
         None
     }
 
-    /// The lowest free block, claimed.
+    /// The lowest frames of one giant, whose nodes are written.
+    fn search_giant(
+        &self,
+        writer: Writer<'_>,
+        giant: &'m Giant<'m>,
+        amount: Amount,
+        join: Join,
+    ) -> Option<Refill<'m>> {
+        let Nodes { blocks, partial, claimed, .. } = giant.nodes();
+        let low_frames = self.low_end.saturating_sub(giant.number() * GIANT_FRAMES);
+        let low_blocks = low_frames.min(GIANT_FRAMES) as usize / BLOCK_FRAMES as usize;
+        for word in 0..NODE_WORDS {
+            let low = mask_between(0, low_blocks, word * WORD_BITS as usize);
+            let mut passed = 0;
+            loop {
+                // ORDERING: as in `hints_at_blocks`.
+                let some = blocks.word(word).load(Ordering::Acquire)
+                    | partial.word(word).load(Ordering::Acquire);
+                let avoided = match join {
+                    // ORDERING: a mark only.
+                    Join::Nobody => low | claimed.word(word).load(Ordering::Relaxed),
+                    Join::AnybodyAbove => low,
+                    Join::Anybody => 0,
+                };
+                let candidates = some & !passed & !avoided;
+                if candidates == 0 {
+                    break;
+                }
+                let bit = candidates.trailing_zeros();
+                let block = Block { giant, index: word * WORD_BITS as usize + bit as usize };
+                let found = harvest(writer, block, amount);
+                if found.is_some() {
+                    return found;
+                }
+                passed |= 1 << bit;
+            }
+        }
+        None
+    }
+
+    /// A search above low memory, if there is such a thing.
     #[inline(always)]
-    fn search_whole(&self, writer: Writer<'_>) -> Option<Block<'m>> {
+    pub(super) fn above_low<T>(&self, search: impl FnOnce(u64) -> Option<T>) -> Option<T> {
+        if self.low_end == 0 { None } else { search(self.low_end) }
+    }
+
+    /// The lowest free block of the GiBs that begin at or above this frame, claimed.
+    #[inline(always)]
+    fn search_whole(&self, writer: Writer<'_>, from: u64) -> Option<Block<'m>> {
         let mut walk = Walk::new(self.directory.clusters());
         while let Some(giant) = walk.next(hints_at_blocks) {
+            if giant.number() * GIANT_FRAMES < from {
+                continue;
+            }
             let Some(nodes) = open_giant(writer, giant) else { continue };
             for (index, word) in nodes.blocks.words().enumerate() {
                 if let Some(bit) = take_lowest(word) {
@@ -307,10 +369,13 @@ impl<'m> FrameTree<'m> {
         None
     }
 
-    /// The lowest free giant, claimed.
-    fn search_giants(&self) -> Option<&'m Giant<'m>> {
+    /// The lowest free giant that begins at or above this frame, claimed.
+    fn search_giants(&self, from: u64) -> Option<&'m Giant<'m>> {
+        let lowest = from.div_ceil(GIANT_FRAMES);
         self.directory.clusters().find_map(|cluster| {
-            let bit = take_lowest(&cluster.free)?;
+            let passed = lowest.saturating_sub(cluster.first_giant());
+            let high = u64::MAX.checked_shl(passed.min(64) as u32).unwrap_or(0);
+            let bit = take_lowest_of(&cluster.free, high)?;
             cluster.giant(u64::from(bit.trailing_zeros())).load()
         })
     }
@@ -342,41 +407,6 @@ fn open_free_giant<'m>(writer: Writer<'_>, giant: &'m Giant<'m>) -> Option<&'m N
     // Whoever else claimed the giant, just now or since it was seen free by the walk, may still be
     // writing its nodes for the first time.
     giant.written()
-}
-
-/// The lowest frames of one giant, whose nodes are written.
-fn search_giant<'m>(
-    writer: Writer<'_>,
-    giant: &'m Giant<'m>,
-    amount: Amount,
-    join: Join,
-) -> Option<Refill<'m>> {
-    let Nodes { blocks, partial, claimed, .. } = giant.nodes();
-    for word in 0..NODE_WORDS {
-        let mut passed = 0;
-        loop {
-            // ORDERING: as in `hints_at_blocks`.
-            let some = blocks.word(word).load(Ordering::Acquire)
-                | partial.word(word).load(Ordering::Acquire);
-            let avoided = match join {
-                // ORDERING: a mark only.
-                Join::Nobody => claimed.word(word).load(Ordering::Relaxed),
-                Join::Anybody => 0,
-            };
-            let candidates = some & !passed & !avoided;
-            if candidates == 0 {
-                break;
-            }
-            let bit = candidates.trailing_zeros();
-            let block = Block { giant, index: word * WORD_BITS as usize + bit as usize };
-            let found = harvest(writer, block, amount);
-            if found.is_some() {
-                return found;
-            }
-            passed |= 1 << bit;
-        }
-    }
-    None
 }
 
 /// The lowest frames of one block; it must be ready, or free, or hinted at.
