@@ -61,6 +61,12 @@ fn boots(cpus: u32, memory: Memory) -> String {
 
     let managed = figure(&output, "frames managed: ");
     assert!(managed > 0);
+    let (joined, retired) = (figure(&output, "  joined late "), figure(&output, "  retired "));
+    assert!(joined > 50 && retired == 1, "{output}");
+    let managed = managed + joined - retired;
+    assert_eq!(figure(&output, "  removed "), 1024, "{output}");
+    assert!(figure(&output, "  zeroed ") > 1000, "{output}");
+    assert!(figure(&output, "  large pages ") > 0, "{output}");
     assert!(output.contains(&format!("frames accounted for: {managed} of {managed}, all\n")));
     assert!(output.contains("verify: every level"), "{output}");
     assert!(figure(&output, "  nested ") > 0, "no interrupt hit inside the allocator:\n{output}");
@@ -132,6 +138,7 @@ fn memory_64_mib() {
 fn memory_6_gib_with_a_hole_below_4_gib_and_every_shape_of_memory() {
     let output = boots(4, Memory::gibibytes(6));
     assert!(figure(&output, "Mapped above 4 GiB: ") > 0, "{output}");
+    assert!(output.contains("of 2 MiB, and 1 of 1 GiB"), "{output}");
 
     let line = output.lines().find(|line| line.starts_with("  shapes  "));
     let line = line.unwrap_or_else(|| panic!("no line about shapes:\n{output}"));

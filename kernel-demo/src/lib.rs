@@ -78,7 +78,7 @@ pub fn demo(handoff: &Handoff) -> ! {
             fault::commit()
         }
     });
-    exercise();
+    exercise(handoff);
     exit::exit(Outcome::Success)
 }
 
@@ -125,13 +125,20 @@ fn start_cpus(firmware: &Firmware) {
     x86_64::instructions::interrupts::enable();
 }
 
-fn exercise() {
+fn exercise(handoff: &Handoff) {
     let watch = clock::Stopwatch::start();
     report::picture_legend();
+    let joined = exercises::late::run(handoff);
     exercises::stamp::run();
     exercises::exhaust::run();
     exercises::interrupt::run();
-    let shapes = exercises::shapes::run();
+    let done = report::Done {
+        joined,
+        shapes: exercises::shapes::run(),
+        zero: exercises::zero::run(),
+        pages: exercises::pages::run(),
+        remove: exercises::remove::run(),
+    };
     exercises::heap::run();
-    report::summary(watch.elapsed(), &shapes);
+    report::summary(watch.elapsed(), &done);
 }

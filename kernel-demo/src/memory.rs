@@ -18,8 +18,11 @@ use crate::{apic, paging, smp};
 /// How the pool learns on which CPU it runs, and keeps it there.
 type Cpus = Pinned<GsSlot<{ cpu::NUMBER }>, NotPreempted>;
 
+/// The pool's type, with that.
+pub type Pool = FramePool<Cpus>;
+
 /// Every frame of this machine.
-pub static POOL: FramePool<Cpus> = {
+pub static POOL: Pool = {
     // SAFETY: `gs` points at each CPU's own `Cpu` from its first line of Rust on (see cpu.rs), and
     // there is no user mode that could change it.
     let identity = unsafe { GsSlot::promised() };
@@ -78,9 +81,11 @@ pub enum Purpose {
     Stack,
     /// The heap.
     Heap,
+    /// The pool's own metadata, for what was isolated and retired.
+    Pool,
 }
 
-static KEPT: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+static KEPT: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
 /// How many frames the kernel keeps for this purpose.
 pub fn kept(purpose: Purpose) -> u64 {
@@ -90,7 +95,13 @@ pub fn kept(purpose: Purpose) -> u64 {
 
 /// How many frames the kernel keeps in all.
 pub fn kept_in_all() -> u64 {
-    [Purpose::Table, Purpose::Stack, Purpose::Heap].map(kept).iter().sum()
+    [Purpose::Table, Purpose::Stack, Purpose::Heap, Purpose::Pool].map(kept).iter().sum()
+}
+
+/// Puts frames on the account that the kernel keeps from now on.
+pub fn keep(purpose: Purpose, frames: u64) {
+    // ORDERING: Relaxed; a statistic.
+    KEPT[purpose as usize].fetch_add(frames, Ordering::Relaxed);
 }
 
 /// The pool as `x86_64`'s mapper sees it, with the kernel's count.
@@ -101,8 +112,7 @@ pub struct KernelFrames(pub Purpose);
 unsafe impl FrameAllocator<Size4KiB> for KernelFrames {
     fn allocate_frame(&mut self) -> Option<PhysFrame> {
         let frame = (&POOL).allocate_frame()?;
-        // ORDERING: Relaxed; a statistic.
-        KEPT[self.0 as usize].fetch_add(1, Ordering::Relaxed);
+        keep(self.0, 1);
         Some(frame)
     }
 }
@@ -112,7 +122,8 @@ unsafe impl FrameAllocator<Size4KiB> for KernelFrames {
 /// # Safety
 /// What the map calls usable is memory that nobody uses.
 pub unsafe fn init(map: &mut MemoryMap, cpus: usize) -> Result<Metadata, InitError> {
-    let setup = Setup::new(cpus).metadata_below(paging::EARLY_MAP_END);
+    // Memory for old devices is used last.
+    let setup = Setup::new(cpus).metadata_below(paging::EARLY_MAP_END).low_last(16 << 20);
     // SAFETY: By contract, and the early map maps everything below its end, writable and forever.
     unsafe { POOL.init(map, setup, paging::direct_map) }
 }

@@ -46,9 +46,7 @@ pub struct Mapped {
 
 /// Maps the usable memory that the early map does not reach, in the largest pages that fit.
 pub fn map_usable_memory(usable: impl Iterator<Item = NumberRange>) -> Mapped {
-    let giant_pages = CpuFeatures::new()
-        .get_extended_processor_and_feature_identifiers()
-        .is_some_and(|features| features.has_1gib_pages());
+    let giant_pages = has_giant_pages();
     let mut mapped = Mapped::default();
     for range in usable {
         let mut at = range.start().start_address().max(EARLY_MAP_END);
@@ -99,6 +97,40 @@ where
         Ok(flush) => flush.ignore(),
         Err(error) => panic!("cannot map {page:?}: {error:?}"),
     }
+}
+
+/// Whether this CPU has pages of 1 GiB.
+pub fn has_giant_pages() -> bool {
+    CpuFeatures::new()
+        .get_extended_processor_and_feature_identifiers()
+        .is_some_and(|features| features.has_1gib_pages())
+}
+
+/// Where a frame is mapped for a while, by the CPU that runs the exercises: so far up as it is
+/// large, since the tables for small pages stay where a large one would be.
+const WINDOW: u64 = 0xffff_d000_0000_0000;
+
+/// Maps a frame at an address of its own for the time of `work`.
+///
+/// # Safety
+/// Nobody else uses the frame meanwhile, and this is not called on two CPUs at once.
+pub unsafe fn with_window<S: PageSize + Debug, R>(
+    frame: PhysFrame<S>,
+    work: impl FnOnce(*mut u64) -> R,
+) -> R
+where
+    OffsetPageTable<'static>: Mapper<S>,
+{
+    let address = WINDOW + S::SIZE;
+    let page = Page::<S>::containing_address(VirtAddr::new(address));
+    // SAFETY: By contract, and the window is unmapped between two calls.
+    unsafe { map(page, frame) };
+    let result = work(core::ptr::with_exposed_provenance_mut(address as usize));
+    match tables().lock().unmap(page) {
+        Ok((_, flush)) => flush.flush(),
+        Err(error) => panic!("cannot unmap {page:?}: {error:?}"),
+    }
+    result
 }
 
 fn tables() -> &'static Mutex<OffsetPageTable<'static>> {

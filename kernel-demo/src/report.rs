@@ -4,7 +4,7 @@
 use core::time::Duration;
 use frametree::{FRAME_SIZE, MemoryMap, Metadata, RegionKind};
 
-use crate::exercises::{self, shapes};
+use crate::exercises::{self, pages, remove, shapes, zero};
 use crate::handoff::Handoff;
 use crate::memory::{self, POOL, Purpose};
 use crate::paging::Mapped;
@@ -91,8 +91,22 @@ pub fn picture_legend() {
     }
 }
 
+/// What the exercises did that the summary tells.
+pub struct Done {
+    /// Frames that joined late.
+    pub joined: u64,
+    /// Of every shape.
+    pub shapes: shapes::Counts,
+    /// Zeroed ones.
+    pub zero: zero::Counts,
+    /// Large ones.
+    pub pages: pages::Counts,
+    /// Some that went.
+    pub remove: remove::Counts,
+}
+
 /// Where every frame is, and what it took.
-pub fn summary(elapsed: Duration, shapes: &shapes::Counts) {
+pub fn summary(elapsed: Duration, done: &Done) {
     exercises::drain_all();
     let (stats, (taken, given_back)) = (POOL.stats(), exercises::totals());
     let kept = memory::kept_in_all();
@@ -105,18 +119,22 @@ pub fn summary(elapsed: Duration, shapes: &shapes::Counts) {
         "  drains      {:>12}    requested by CPUs that found nothing",
         memory::requested_drains()
     );
-    summary_of(shapes);
+    summary_of(&done.shapes);
+    summary_of_the_rest(done);
     println!("  free        {:>12}    of them cached {}", stats.free_frames, stats.cached_frames);
     println!(
-        "  kept        {kept:>12}    {} page tables, {} stacks, {} heap",
+        "  kept        {kept:>12}    {} page tables, {} stacks, {} heap, {} the pool's",
         memory::kept(Purpose::Table),
         memory::kept(Purpose::Stack),
         memory::kept(Purpose::Heap),
+        memory::kept(Purpose::Pool),
     );
     let accounted = stats.free_frames + kept;
     print!("  frames accounted for: {accounted} of {}", stats.managed_frames);
     assert!(accounted == stats.managed_frames, "frames are missing");
     println!(", all");
+    let lost = frametree::lost_frames();
+    assert!(lost == 0, "the owners of {lost} frames were dropped");
     assert!(taken == given_back, "{taken} frames were taken and {given_back} given back");
     if let Err(broken) = POOL.verify() {
         panic!("the pool is broken: {broken}");
@@ -135,4 +153,15 @@ fn summary_of(shapes: &shapes::Counts) {
         }
     }
     println!("{blocks} of 2 MiB");
+}
+
+/// What came and went, and how: a line each.
+fn summary_of_the_rest(done: &Done) {
+    let Done { joined, zero, pages, remove, .. } = done;
+    println!("  zeroed      {:>12}    {} were known to be zero", zero.checked, zero.known);
+    println!("  large pages {:>12}    of 2 MiB, and {} of 1 GiB", pages.large, pages.giant);
+    println!("  joined late {joined:>12}    frames of the first MiB");
+    let remove::Counts { removed, retired, meanwhile } = remove;
+    println!("  removed     {removed:>12}    and back, while others were given {meanwhile}");
+    println!("  retired     {retired:>12}    for good");
 }

@@ -4,11 +4,15 @@
 pub mod exhaust;
 pub mod heap;
 pub mod interrupt;
+pub mod late;
 mod ledger;
+pub mod pages;
 mod pattern;
+pub mod remove;
 pub mod shapes;
 pub mod stamp;
 mod worker;
+pub mod zero;
 
 pub use worker::totals;
 

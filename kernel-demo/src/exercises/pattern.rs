@@ -92,7 +92,9 @@ pub fn for_each(run: &mut FrameRange, mut work: impl FnMut(&mut Frame)) {
     for number in numbers(run.numbers()) {
         // SAFETY: The run owns it and is borrowed, so that nobody else can use it meanwhile; this
         // name of it ends here, and `work` only borrows it.
-        work(&mut unsafe { Frame::from_number(number) });
+        let mut frame = unsafe { Frame::from_number(number) };
+        work(&mut frame);
+        let _ = frame.into_number();
     }
 }
 
