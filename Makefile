@@ -18,6 +18,8 @@ TARGETS := $(or $(CARGO_TARGET_DIR),target)
 CLIPPY := cargo clippy --quiet $(LOCKED)
 DENY := -- -D warnings
 KERNEL_TARGET := x86_64-unknown-none
+# As in tools/setup.sh.
+export NIGHTLY ?= nightly
 FEATURES := bootloader_api e820 limine log multiboot2 pvh uefi x86_64
 OTHER_TARGETS := aarch64-unknown-none riscv64gc-unknown-none-elf
 # Everything under loom has flags of its own, so a directory of its own, or each build would
@@ -29,6 +31,7 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 .NOTPARALLEL:
 .PHONY: help run test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
 .PHONY: lint-features lint-other lint-doc bench bench-quick bench-charts instructions clean
+.PHONY: fuzz miri tsan mutants coverage deny powerset minimal
 .PHONY: need-host need-boot need-test need-lint need-count
 
 help: ## List the targets
@@ -102,6 +105,50 @@ instructions: need-count ## Count the instructions of the hot paths, rewrite the
 	@$(BENCH) --bin instructions -- --table > $(TARGETS)/instructions.txt
 	@cp $(TARGETS)/instructions.txt benches/instructions.txt && cat benches/instructions.txt
 
+# The checks that take long, or need tools of their own. docs/verification.md says what each finds.
+
+# Seconds for each target; what is found new joins the corpus.
+TIME ?= 120
+FUZZ_TARGETS := map request operations
+
+fuzz: need-fuzz ## Fuzz the map, requests and operations for TIME=120 seconds each
+	@for target in $(FUZZ_TARGETS); do \
+	    echo "$$target, $(TIME) s"; \
+	    cargo +$(NIGHTLY) fuzz run --fuzz-dir fuzz $$target tests/corpus/$$target -- \
+	        -max_total_time=$(TIME) -print_final_stats=1 2>&1 | grep -E "^stat::|panicked|ERROR|Test unit" ; \
+	    test -z "$$(ls fuzz/artifacts/$$target 2>/dev/null)" || exit 1; \
+	done
+
+# Tree borrows and strict provenance; seeds choose other interleavings of the threads.
+SEEDS ?= 4
+MIRI := MIRIFLAGS="-Zmiri-tree-borrows -Zmiri-strict-provenance -Zmiri-disable-isolation \
+    -Zmiri-many-seeds=0..$(SEEDS)" PROPTEST_CASES=2 CARGO_TARGET_DIR=$(TARGETS)/miri \
+    cargo +$(NIGHTLY) miri test $(LOCKED) -p frametree
+
+miri: need-miri ## Interpret unit tests and doc tests, SEEDS=4 ways each
+	$(MIRI) --lib
+
+tsan: need-tsan ## Run the tests with threads under ThreadSanitizer
+	CARGO_TARGET_DIR=$(TARGETS)/tsan RUSTFLAGS=-Zsanitizer=thread cargo +$(NIGHTLY) test $(LOCKED) \
+	    -Zbuild-std --target x86_64-unknown-linux-gnu -p frametree \
+	    --test threads --test interrupts --test grow --test isolate --test reserve --test watermarks
+
+mutants: need-mutants ## Change the library in all small ways, and see which tests notice: hours
+	cargo mutants --no-shuffle $(ARGS)
+
+coverage: need-coverage ## Which lines and branches of src/ the host tests reach
+	cargo +$(NIGHTLY) llvm-cov --branch --package frametree --all-features \
+	    --ignore-filename-regex '(tests|qemu|models|counts|faults)' test -- --skip every_planted
+
+deny: need-deny ## Licences, sources and duplicates of what the library depends on
+	cargo deny --offline check licenses bans sources
+
+powerset: need-powerset ## Build the library with every set of features
+	cargo hack check --feature-powerset --depth 3 -p frametree --no-dev-deps
+
+minimal: need-minimal ## Build the library with the oldest dependencies that it allows
+	cargo +$(NIGHTLY) minimal-versions check --direct -p frametree --all-features
+
 clean: ## Remove everything that was built
 	cargo clean
 
@@ -115,3 +162,5 @@ need-count:
 	@tools/setup.sh host count
 need-lint:
 	@tools/setup.sh host lint
+need-fuzz need-miri need-tsan need-mutants need-coverage need-deny need-powerset need-minimal:
+	@tools/setup.sh host $(@:need-%=%)

@@ -1,8 +1,9 @@
-//! The corpora of the fuzz targets (`fuzz/`), replayed as ordinary tests. An input that once made a
-//! target crash stays in its corpus, under a name that says what it was.
+//! The corpora of the fuzz targets (`fuzz/`, whose bodies and corpora are here), replayed as
+//! ordinary tests. An input that once made a target crash stays in its corpus, under a name that
+//! says what it was.
 #![cfg(not(loom))]
 
-#[path = "../fuzz/bodies/mod.rs"]
+#[path = "bodies/mod.rs"]
 mod bodies;
 mod support;
 
@@ -10,7 +11,7 @@ use std::path::Path;
 
 /// Gives each file of a corpus to a body; there must be at least so many, and so much done.
 fn replay(name: &str, files: usize, done: usize, body: fn(&[u8]) -> usize) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(name);
     let entries = std::fs::read_dir(&folder).expect("a corpus");
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
     paths.sort();

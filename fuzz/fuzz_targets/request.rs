@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../bodies/mod.rs"]
+#[path = "../../tests/bodies/mod.rs"]
 mod bodies;
 #[path = "../../tests/support/mod.rs"]
 mod support;
