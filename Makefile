@@ -128,10 +128,12 @@ MIRI := MIRIFLAGS="-Zmiri-tree-borrows -Zmiri-strict-provenance -Zmiri-disable-i
 miri: need-miri ## Interpret unit tests and doc tests, SEEDS=4 ways each
 	$(MIRI) --lib
 
+# Not the tests with interrupts: those are signals at single instructions, also inside of the
+# sanitizer's own code, which that does not survive.
 tsan: need-tsan ## Run the tests with threads under ThreadSanitizer
 	CARGO_TARGET_DIR=$(TARGETS)/tsan RUSTFLAGS=-Zsanitizer=thread cargo +$(NIGHTLY) test $(LOCKED) \
 	    -Zbuild-std --target x86_64-unknown-linux-gnu -p frametree \
-	    --test threads --test interrupts --test grow --test isolate --test reserve --test watermarks
+	    --test threads --test grow --test isolate --test reserve --test watermarks
 
 mutants: need-mutants ## Change the library in all small ways, and see which tests notice: hours
 	cargo mutants --no-shuffle $(ARGS)

@@ -131,12 +131,12 @@ impl<'m> Slot<'m> {
     #[inline(always)]
     pub fn alloc_at_once(&self) -> Option<Frame> {
         let turn = self.enter()?;
-        let frame = self.alloc_side.alloc();
+        // As a number meanwhile: an owner would have to be looked after if anything panicked.
+        let number = self.alloc_side.alloc().map(Frame::into_number);
         drop(turn);
-        if frame.is_some() {
-            self.serve();
-        }
-        frame
+        let number = number?;
+        self.serve();
+        Some(Frame::owned(number))
     }
 
     /// Takes a frame back to the cache, if a side is open for it and nothing is to be said

@@ -233,9 +233,10 @@ impl<'m> FrameTree<'m> {
     #[inline(always)]
     fn search_block(&self, writer: Writer<'_>) -> Option<Block<'m>> {
         loop {
-            let high =
-                if self.low_end == 0 { None } else { self.search_whole(writer, self.low_end) };
-            let block = high.or_else(|| self.search_whole(writer, 0))?;
+            let block = match self.above_low(|end| self.search_whole_above(writer, end)) {
+                Some(block) => block,
+                None => self.search_whole(writer, 0)?,
+            };
             make_ready(block);
             forget_zero(block);
             let first = block.first_frame().get();
@@ -344,9 +345,14 @@ impl<'m> FrameTree<'m> {
     }
 
     /// A search above low memory, if there is such a thing.
-    #[inline(always)]
+    #[inline]
     pub(super) fn above_low<T>(&self, search: impl FnOnce(u64) -> Option<T>) -> Option<T> {
         if self.low_end == 0 { None } else { search(self.low_end) }
+    }
+
+    #[inline(never)]
+    fn search_whole_above(&self, writer: Writer<'_>, from: u64) -> Option<Block<'m>> {
+        self.search_whole(writer, from)
     }
 
     /// The lowest free block of the GiBs that begin at or above this frame, claimed.
