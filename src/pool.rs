@@ -503,32 +503,6 @@ impl<C> FramePool<C> {
         self.recounted(|tree| tree.bring_back(range)).unwrap_or(0)
     }
 
-    /// Makes a frame that the caller has gone for good, because it is broken, say: no free of it
-    /// is accepted hereafter. If it is a part of something larger, that must be freed around it.
-    /// (A broken frame that somebody else has is for [`isolate`](Self::isolate).)
-    ///
-    /// # Errors
-    /// The frame, and why: see [`IsolateError`]. Nothing has changed then.
-    ///
-    /// # Safety
-    /// As [`FramePool::isolate`].
-    pub unsafe fn retire(
-        &self,
-        frame: Frame,
-        to_virtual: impl Fn(u64) -> *mut u8,
-    ) -> Result<(), (Frame, IsolateError)> {
-        // SAFETY: the caller vouches for it.
-        let arena = |frame| unsafe { arena_in(frame, &to_virtual) };
-        let retired = self.recounted(|tree| tree.retire(frame.number(), arena));
-        match retired.unwrap_or(Err(IsolateError::NotInitialised)) {
-            Ok(()) => {
-                let _ = frame.into_number();
-                Ok(())
-            }
-            Err(error) => Err((frame, error)),
-        }
-    }
-
     /// Something that changes how many frames there are.
     fn recounted<R>(&self, work: impl FnOnce(&FrameTree<'static>) -> R) -> Option<R> {
         let shared = self.shared.get()?;
@@ -883,6 +857,43 @@ impl<C: Cpus> FramePool<C> {
         // SAFETY: the caller vouches for it.
         let arena = |frame| unsafe { arena_in(frame, &to_virtual) };
         let isolation = shared.tree.isolate(range, arena)?;
+        self.drain_all(shared);
+        shared.tree.in_use(&isolation);
+        shared.recount();
+        Ok(isolation)
+    }
+
+    /// Makes a frame that the caller has gone for good, because it is broken, say: no free of it
+    /// is accepted hereafter. If it is a part of something larger, that must be freed around it.
+    /// (A broken frame that somebody else has is for [`isolate`](Self::isolate).)
+    ///
+    /// Caches are drained, as for `isolate`: one whose group the frame is in would take it back.
+    ///
+    /// # Errors
+    /// The frame, and why: see [`IsolateError`]. Nothing has changed then.
+    ///
+    /// # Safety
+    /// As [`FramePool::isolate`].
+    pub unsafe fn retire(
+        &self,
+        frame: Frame,
+        to_virtual: impl Fn(u64) -> *mut u8,
+    ) -> Result<(), (Frame, IsolateError)> {
+        // SAFETY: the caller vouches for it.
+        let arena = |frame| unsafe { arena_in(frame, &to_virtual) };
+        let retired = self.recounted(|tree| tree.retire(frame.number(), arena));
+        match retired.unwrap_or(Err(IsolateError::NotInitialised)) {
+            Ok(()) => {
+                let _ = frame.into_number();
+                self.shared.get().into_iter().for_each(|shared| self.drain_all(shared));
+                Ok(())
+            }
+            Err(error) => Err((frame, error)),
+        }
+    }
+
+    /// Drains this CPU's cache, asks all others to do so, and waits for those that are about to.
+    fn drain_all(&self, shared: &Shared) {
         let this = self.cpus.with_current(|cpu| cpu);
         for (index, slot) in shared.slots.iter().enumerate() {
             slot.request_drain();
@@ -898,9 +909,6 @@ impl<C: Cpus> FramePool<C> {
             }
             pause();
         }
-        shared.tree.in_use(&isolation);
-        shared.recount();
-        Ok(isolation)
     }
 
     /// Takes something on this CPU, and asks the others if there is nothing.

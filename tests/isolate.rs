@@ -169,6 +169,19 @@ fn readmitted_memory_is_as_it_was() {
 }
 
 #[test]
+fn a_retired_frame_does_not_come_back_through_a_cache() {
+    let pool = pool(Threads, 1, &[(0, 4 * BLOCK)]);
+    // The cache has the other frames of its group at hand.
+    let bad = pool.alloc().expect("a frame").into_number();
+    // SAFETY: `anywhere` gives fresh memory each time.
+    unsafe { pool.retire(frame(bad.get()), anywhere) }.expect("own frame");
+    let refused = pool.free(frame(bad.get())).expect_err("a retired frame");
+    assert_eq!((refused.frame, refused.found), (bad, Found::Unmanaged));
+    assert_eq!(all_that_is_left(pool, range(bad.get(), 1)).1, 0);
+    pool.verify().expect("a sound tree");
+}
+
+#[test]
 fn a_retired_frame_never_comes_back() {
     let pool = pool(Threads, 1, &[(0, 4 * BLOCK)]);
     let bad = pool.alloc_run(&Request::new(1).at(FrameNumber::new(BLOCK + 9))).expect("free");

@@ -137,6 +137,17 @@ pub fn interrupt(cpu: CpuId, vector: u8) {
     });
 }
 
+/// Sends a CPU, this one too, an interrupt that it can't hold off.
+pub fn send_nmi(cpu: CpuId) {
+    // ORDERING: Relaxed; see `init`.
+    let destination = APICS[cpu.get()].destination.load(Ordering::Relaxed);
+    with(|apic| {
+        // SAFETY: The interrupt table has an entry for it, and its handler leaves the APIC alone.
+        unsafe { apic.send_nmi(destination) };
+        delivered(apic);
+    });
+}
+
 /// Interrupts all other CPUs.
 pub fn interrupt_others(vector: u8) {
     with(|apic| {

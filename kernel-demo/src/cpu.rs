@@ -7,6 +7,7 @@
 
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
+use core::sync::atomic::{AtomicBool, Ordering};
 use frametree::CpuId;
 use frametree::cpus::{GsSlot, Identity};
 use spin::Once;
@@ -30,6 +31,7 @@ static CPUS: [Cpu; MAX_CPUS] = [const { Cpu::new() }; MAX_CPUS];
 /// What a CPU has for itself.
 pub struct Cpu {
     index: UnsafeCell<usize>,
+    in_nmi: AtomicBool,
     tss: Once<TaskStateSegment>,
     gdt: Once<GlobalDescriptorTable>,
     emergency_stack: EmergencyStack,
@@ -46,6 +48,7 @@ impl Cpu {
     const fn new() -> Self {
         Self {
             index: UnsafeCell::new(0),
+            in_nmi: AtomicBool::new(false),
             tss: Once::new(),
             gdt: Once::new(),
             emergency_stack: EmergencyStack(UnsafeCell::new([0; EMERGENCY_STACK_BYTES])),
@@ -90,4 +93,18 @@ pub unsafe fn enter(index: usize) {
 pub fn current() -> CpuId {
     // SAFETY: `enter` pointed `gs` at this CPU's entry, which it has filled in, for good.
     unsafe { GsSlot::<NUMBER>::promised() }.current()
+}
+
+/// Runs the handler of a non-maskable interrupt. None comes inside another one.
+pub fn in_nmi(handler: impl FnOnce()) {
+    let flag = &CPUS[current().get()].in_nmi;
+    // ORDERING: Relaxed, all; only this CPU looks.
+    flag.store(true, Ordering::Relaxed);
+    handler();
+    flag.store(false, Ordering::Relaxed);
+}
+
+/// Whether this CPU is in such a handler: what it has interrupted may be anything.
+pub fn is_in_nmi() -> bool {
+    CPUS[current().get()].in_nmi.load(Ordering::Relaxed)
 }

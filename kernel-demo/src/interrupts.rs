@@ -59,9 +59,11 @@ entry_point!(drain_entry, drain);
 entry_point!(wake_entry, apic::end_of_interrupt);
 entry_point!(apic_error_entry, apic_error);
 entry_point!(spurious_entry, spurious);
+entry_point!(nmi_entry, nmi);
 
 extern "C" fn timer() {
     exercises::interrupt::tick();
+    exercises::nmi::tick();
     apic::end_of_interrupt();
 }
 
@@ -72,6 +74,13 @@ extern "C" fn drain() {
 
 extern "C" fn apic_error() {
     panic!("the local APIC reports an error");
+}
+
+/// Comes at any time, also with interrupts off: it takes no lock that it would have to wait for,
+/// and leaves the APIC and the console alone. There is no user mode, so that the stack which it
+/// finds is always a good one. It is not acknowledged.
+extern "C" fn nmi() {
+    cpu::in_nmi(exercises::nmi::storm);
 }
 
 /// A spurious interrupt is not acknowledged.
@@ -93,7 +102,7 @@ fn table() -> InterruptDescriptorTable {
         };
     }
     exceptions! {
-        0: divide_error, 1: debug, 2: non_maskable_interrupt, 3: breakpoint, 4: overflow,
+        0: divide_error, 1: debug, 3: breakpoint, 4: overflow,
         5: bound_range_exceeded, 6: invalid_opcode, 7: device_not_available,
         10: invalid_tss, 11: segment_not_present, 12: stack_segment_fault,
         13: general_protection_fault, 14: page_fault, 16: x87_floating_point,
@@ -113,6 +122,8 @@ fn table() -> InterruptDescriptorTable {
     unsafe {
         let double_fault = table.double_fault.set_handler_addr(stubs + 8 * STUB_BYTES);
         double_fault.set_stack_index(cpu::DOUBLE_FAULT_STACK);
+        let nmi = VirtAddr::new(nmi_entry as *const () as u64);
+        table.non_maskable_interrupt.set_handler_addr(nmi);
         for (vector, entry) in entries {
             table[vector].set_handler_addr(VirtAddr::new(entry as usize as u64));
         }
