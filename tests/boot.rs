@@ -65,6 +65,8 @@ fn boots(cpus: u32, memory: Memory) -> String {
     assert!(joined > 50 && retired == 1, "{output}");
     let managed = managed + joined - retired;
     assert_eq!(figure(&output, "  removed "), 1024, "{output}");
+    assert!(figure(&output, "  NMIs ") >= 250 * u64::from(cpus), "{output}");
+    assert!(output.contains(" hit inside the allocator\n"), "{output}");
     assert!(figure(&output, "  zeroed ") > 1000, "{output}");
     assert!(figure(&output, "  large pages ") > 0, "{output}");
     assert!(output.contains(&format!("frames accounted for: {managed} of {managed}, all\n")));

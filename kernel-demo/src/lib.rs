@@ -134,6 +134,7 @@ fn exercise(handoff: &Handoff) {
     exercises::interrupt::run();
     let done = report::Done {
         joined,
+        nmi: exercises::nmi::run(),
         shapes: exercises::shapes::run(),
         zero: exercises::zero::run(),
         pages: exercises::pages::run(),

@@ -32,8 +32,9 @@ pub static POOL: Pool = {
 
 /// Interrupts the other CPU and waits until it has drained its cache, so that nothing stays out of
 /// reach. A caller that has interrupts off does not wait: two of them could wait for each other.
+/// The handler of a non-maskable interrupt asks nobody: it may have come inside the APIC's driver.
 fn ask_to_drain(cpu: CpuId) {
-    if cpu == cpu::current() || cpu.get() >= smp::online() {
+    if cpu == cpu::current() || cpu.get() >= smp::online() || cpu::is_in_nmi() {
         return;
     }
     // ORDERING: Acquire pairs with the Release in `drain_on_request`.

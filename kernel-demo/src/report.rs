@@ -4,7 +4,7 @@
 use core::time::Duration;
 use frametree::{FRAME_SIZE, MemoryMap, Metadata, RegionKind};
 
-use crate::exercises::{self, pages, remove, shapes, zero};
+use crate::exercises::{self, nmi, pages, remove, shapes, zero};
 use crate::handoff::Handoff;
 use crate::memory::{self, POOL, Purpose};
 use crate::paging::Mapped;
@@ -95,6 +95,8 @@ pub fn picture_legend() {
 pub struct Done {
     /// Frames that joined late.
     pub joined: u64,
+    /// In the storm.
+    pub nmi: nmi::Counts,
     /// Of every shape.
     pub shapes: shapes::Counts,
     /// Zeroed ones.
@@ -157,7 +159,8 @@ fn summary_of(shapes: &shapes::Counts) {
 
 /// What came and went, and how: a line each.
 fn summary_of_the_rest(done: &Done) {
-    let Done { joined, zero, pages, remove, .. } = done;
+    let Done { joined, nmi, zero, pages, remove, .. } = done;
+    println!("  NMIs        {:>12}    {} hit inside the allocator", nmi.met, nmi.inside);
     println!("  zeroed      {:>12}    {} were known to be zero", zero.checked, zero.known);
     println!("  large pages {:>12}    of 2 MiB, and {} of 1 GiB", pages.large, pages.giant);
     println!("  joined late {joined:>12}    frames of the first MiB");

@@ -6,6 +6,7 @@ pub mod heap;
 pub mod interrupt;
 pub mod late;
 mod ledger;
+pub mod nmi;
 pub mod pages;
 mod pattern;
 pub mod remove;

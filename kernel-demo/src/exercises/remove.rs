@@ -175,6 +175,9 @@ fn retire() -> u64 {
     }
     let again = POOL.alloc_run(&Request::new(1).at(number));
     assert!(again.is_err(), "{again:?}, which is retired");
+    // SAFETY: Not at all, nobody owns it: a mistake that the pool must find.
+    let freed = POOL.free(unsafe { Frame::from_number(number) });
+    assert!(freed.is_err(), "a free of {number}, which is retired");
     // What the pool needed to know that frames are gone.
     super::drain_all();
     let stats = POOL.stats();
