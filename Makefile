@@ -4,6 +4,8 @@
 # The machine that `make run` boots.
 CPUS ?= 4
 MEM ?= 512M
+# How long `make soak` takes.
+MINUTES ?= 30
 # More for the runner, for example ARGS='--timeout 300'.
 ARGS ?=
 
@@ -29,7 +31,7 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 .DEFAULT_GOAL := help
 # In the order written, also under `make -j`: two cargos would only wait for each other.
 .NOTPARALLEL:
-.PHONY: help run test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
+.PHONY: help run soak test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
 .PHONY: lint-features lint-other lint-doc bench bench-quick bench-charts instructions clean
 .PHONY: fuzz miri tsan mutants coverage deny powerset minimal
 .PHONY: need-host need-boot need-test need-lint need-count
@@ -40,6 +42,13 @@ help: ## List the targets
 run: need-boot ## Boot the demo kernel in QEMU [CPUS=4 MEM=512M]
 	@test -d $(TARGETS)/kernel || echo "Building the kernel; the first time takes a minute."
 	@cargo run -q $(LOCKED) -p frametree-qemu -- --cpus $(CPUS) --mem $(MEM) $(ARGS)
+
+# Eight CPUs that stamp frames and are interrupted, over and over; a line every 20 seconds. The
+# machine may take five minutes more than the kernel is asked to.
+soak: CPUS = 8
+soak: need-boot ## Have a kernel stamp and check frames for long [MINUTES=30 CPUS=8 MEM=512M]
+	@cargo run -q $(LOCKED) -p frametree-qemu -- --cpus $(CPUS) --mem $(MEM) \
+		--timeout $$(($(MINUTES) * 60 + 300)) --append soak=$(MINUTES) $(ARGS)
 
 test: test-loom test-host ## Run every test: loom models, host tests, boots in QEMU, doc tests
 

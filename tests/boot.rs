@@ -184,6 +184,20 @@ fn memory_1_tib() {
 }
 
 #[test]
+fn a_soak_of_one_round() {
+    let boot = Boot { command_line: "soak=0".into(), ..Boot::new(2, Memory::mebibytes(64)) };
+    let Report { outcome, output, .. } = run(&boot);
+    assert_eq!(outcome, Outcome::Success, "{outcome}:\n{output}");
+    let line = output.lines().find(|line| line.contains(" rounds, "));
+    let line = line.unwrap_or_else(|| panic!("no line about rounds:\n{output}"));
+    assert!(line.contains("  1 rounds, ") && line.ends_with(" 0 faults"), "{line}");
+    // Each of two CPUs has stamped all of 60 MiB.
+    assert!(figure(line, "rounds, ") > 60_000, "{line}");
+    assert!(figure(line, "operations, ") > 30_000, "{line}");
+    assert!(!output.contains("nmi:"), "a round that is not quiet:\n{output}");
+}
+
+#[test]
 fn a_panic_is_a_failure() {
     let output = fails("panic", Outcome::Panic);
     assert!(output.contains("PANIC on CPU 1: on request"), "{output}");

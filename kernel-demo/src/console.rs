@@ -5,6 +5,7 @@
 //! does not let go (it may be the very CPU that now panics) is ignored after a while.
 
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering};
 use spin::Mutex;
 use uart_16550::backend::PioBackend;
 use uart_16550::{Config, Uart16550};
@@ -17,6 +18,9 @@ const SEND_ATTEMPTS: usize = 10_000;
 const LOCK_ATTEMPTS: usize = 20_000_000;
 
 static CONSOLE: Mutex<Console> = Mutex::new(Console::Absent);
+
+/// Whether text is thrown away.
+static QUIET: AtomicBool = AtomicBool::new(false);
 
 enum Console {
     Absent,
@@ -48,6 +52,10 @@ impl Write for Console {
 
 /// Writes formatted text; what [`print!`](crate::print) and [`println!`](crate::println) call.
 pub fn write(text: fmt::Arguments) {
+    // ORDERING: Relaxed; a wish.
+    if QUIET.load(Ordering::Relaxed) {
+        return;
+    }
     without_interrupts(|| {
         let guard = (0..LOCK_ATTEMPTS).find_map(|_| {
             core::hint::spin_loop();
@@ -61,6 +69,12 @@ pub fn write(text: fmt::Arguments) {
         });
         let _ = guard.write_fmt(text);
     });
+}
+
+/// From here on text is thrown away; or not.
+pub fn be_quiet(quiet: bool) {
+    // ORDERING: Relaxed; see `write`.
+    QUIET.store(quiet, Ordering::Relaxed);
 }
 
 /// Writes to the console.

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use qemu_exit::{QEMUExit, X86};
 use x86_64::instructions::{hlt, interrupts};
 
-use crate::{cpu, println};
+use crate::{console, cpu, println};
 
 const DEBUG_EXIT_PORT: u16 = 0xf4;
 
@@ -38,7 +38,7 @@ pub fn claim_failure(outcome: Outcome) {
     let this = cpu::current().get();
     // ORDERING: Relaxed; the word picks one CPU and hands nothing over.
     match REPORTER.compare_exchange(NOBODY, this, Ordering::Relaxed, Ordering::Relaxed) {
-        Ok(_) => {}
+        Ok(_) => console::be_quiet(false),
         Err(reporter) if reporter == this => exit(outcome),
         Err(_) => loop {
             interrupts::disable();

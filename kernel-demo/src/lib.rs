@@ -69,7 +69,7 @@ pub fn bring_up(handoff: &Handoff) {
     start_cpus(&firmware);
 }
 
-/// The demo: all exercises, and the end of the machine.
+/// The demo: all exercises, or some of them for long, and the end of the machine.
 pub fn demo(handoff: &Handoff) -> ! {
     bring_up(handoff);
     let last = CpuId::new(smp::online() - 1);
@@ -78,7 +78,10 @@ pub fn demo(handoff: &Handoff) -> ! {
             fault::commit()
         }
     });
-    exercise(handoff);
+    match exercises::soak::requested(handoff.command_line()) {
+        Some(time) => exercises::soak::run(time),
+        None => exercise(handoff),
+    }
     exit::exit(Outcome::Success)
 }
 

@@ -83,6 +83,7 @@ fn under_fire(cpu: CpuId) {
             core::mem::replace(&mut *handler.worker.lock(), worker)
         })
     };
+    handler.ticks.store(0, Ordering::Relaxed);
     set(Some(Worker::new(cpu)));
     apic::set_timer_after(PAUSE as u32);
     let mut worker = Worker::new(cpu);

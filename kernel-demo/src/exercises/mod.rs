@@ -11,11 +11,12 @@ pub mod pages;
 mod pattern;
 pub mod remove;
 pub mod shapes;
+pub mod soak;
 pub mod stamp;
 mod worker;
 pub mod zero;
 
-pub use worker::totals;
+pub use worker::{stamps, totals};
 
 use crate::memory::{self, POOL};
 use crate::smp;

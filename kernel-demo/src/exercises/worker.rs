@@ -14,11 +14,18 @@ const HAND: usize = 32;
 
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 static GIVEN_BACK: AtomicU64 = AtomicU64::new(0);
+static STAMPS: AtomicU64 = AtomicU64::new(0);
 
 /// Frames that all workers have taken and given back so far.
 pub fn totals() -> (u64, u64) {
     // ORDERING: Relaxed; statistics, read when the workers are done.
     (TAKEN.load(Ordering::Relaxed), GIVEN_BACK.load(Ordering::Relaxed))
+}
+
+/// Stamps that all workers have written so far, each of them checked by its worker.
+pub fn stamps() -> u64 {
+    // ORDERING: Relaxed; as above.
+    STAMPS.load(Ordering::Relaxed)
 }
 
 /// A frame with a stamp on it.
@@ -268,5 +275,6 @@ impl Drop for Worker {
         // ORDERING: Relaxed; statistics.
         TAKEN.fetch_add(self.taken, Ordering::Relaxed);
         GIVEN_BACK.fetch_add(self.given_back, Ordering::Relaxed);
+        STAMPS.fetch_add(self.stamps, Ordering::Relaxed);
     }
 }
