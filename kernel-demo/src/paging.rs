@@ -108,7 +108,7 @@ pub fn has_giant_pages() -> bool {
 
 /// Where a frame is mapped for a while, by the CPU that runs the exercises: so far up as it is
 /// large, since the tables for small pages stay where a large one would be.
-const WINDOW: u64 = 0xffff_d000_0000_0000;
+const WINDOW: u64 = 0xffff_e000_0000_0000;
 
 /// Maps a frame at an address of its own for the time of `work`.
 ///
