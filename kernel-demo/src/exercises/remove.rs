@@ -108,6 +108,8 @@ fn remove(worker: &mut Worker, range: NumberRange, is_isolated: &AtomicBool) {
     unsafe { scribble(range) };
     let refused = POOL.alloc_run(&Request::new(1).at(range.start()));
     assert!(refused.is_err(), "{refused:?}, which is gone");
+    // ORDERING: Release; see `stay_out`.
+    is_isolated.store(false, Ordering::Release);
     // SAFETY: Nobody uses it any more.
     let back = unsafe { POOL.bring_back(range) };
     assert!(back == range.len(), "{back} of {} frames are back", range.len());
@@ -144,13 +146,14 @@ fn stay_out(
     let mut count = 0;
     // ORDERING: Relaxed: a wish.
     while !over.load(Ordering::Relaxed) {
-        // ORDERING: Acquire, as said above. Looked at before the frames are asked for.
-        let is_isolated = isolated.load(Ordering::Acquire);
         for _ in 0..BURST {
+            // It is isolated if it is so before and after: the range comes back only once.
+            // ORDERING: Acquire, as said above.
+            let was_isolated = isolated.load(Ordering::Acquire);
             let Some(frame) = worker.take() else { break };
-            let is_inside = range.contains(frame.number());
+            let is_isolated = was_isolated && isolated.load(Ordering::Acquire);
             assert!(
-                !(is_isolated && is_inside && !over.load(Ordering::Relaxed)),
+                !(is_isolated && range.contains(frame.number())),
                 "CPU {} was given {:?}, which is isolated",
                 worker.cpu().get(),
                 frame.number()
