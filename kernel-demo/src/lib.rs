@@ -34,6 +34,7 @@ pub mod smp;
 mod text;
 mod waiting;
 
+use exercises::late::BootMemory;
 use exit::Outcome;
 use firmware::Firmware;
 use frametree::{CpuId, MapEntry, MemoryMap};
@@ -55,7 +56,8 @@ pub unsafe fn start() {
 }
 
 /// Brings up all memory and all CPUs: [`memory::POOL`] has the one, [`smp::run`] the other.
-pub fn bring_up(handoff: &Handoff) {
+/// Returns the memory that only this has needed.
+pub fn bring_up(handoff: &Handoff) -> BootMemory {
     println!("frametree's demo kernel, booted through {}\n", handoff.protocol());
     fault::request(handoff.command_line());
 
@@ -65,13 +67,14 @@ pub fn bring_up(handoff: &Handoff) {
     if firmware.pm_timer_port().and_then(clock::calibrate).is_none() {
         println!("no power management timer: times are guesses\n");
     }
-    start_memory(handoff, smp::present(&firmware));
+    let boot_memory = start_memory(handoff, smp::present(&firmware));
     start_cpus(&firmware);
+    boot_memory
 }
 
 /// The demo: all exercises, or some of them for long, and the end of the machine.
 pub fn demo(handoff: &Handoff) -> ! {
-    bring_up(handoff);
+    let boot_memory = bring_up(handoff);
     let last = CpuId::new(smp::online() - 1);
     smp::run(|cpu| {
         if cpu == last {
@@ -80,13 +83,13 @@ pub fn demo(handoff: &Handoff) -> ! {
     });
     match exercises::soak::requested(handoff.command_line()) {
         Some(time) => exercises::soak::run(time),
-        None => exercise(handoff),
+        None => exercise(&boot_memory),
     }
     exit::exit(Outcome::Success)
 }
 
 /// From the loader's map to a pool that has all memory that is free, and a direct map of it.
-fn start_memory(handoff: &Handoff, cpus: usize) {
+fn start_memory(handoff: &Handoff, cpus: usize) -> BootMemory {
     static BUFFER: spin::Mutex<[MapEntry; MemoryMap::entries_needed(MAP_ENTRIES)]> =
         spin::Mutex::new([MapEntry::EMPTY; MemoryMap::entries_needed(MAP_ENTRIES)]);
     let mut buffer = BUFFER.lock();
@@ -97,7 +100,7 @@ fn start_memory(handoff: &Handoff, cpus: usize) {
         Err(error) => panic!("the memory map: {error}"),
     };
     report::normalised(&map);
-    reserve(handoff, &mut map);
+    let boot_memory = reserve(handoff, &mut map);
 
     let usable = map.usable_frames();
     // SAFETY: Everything that somebody uses was just reserved.
@@ -106,15 +109,24 @@ fn start_memory(handoff: &Handoff, cpus: usize) {
         Err(error) => panic!("the pool: {error}"),
     }
     report::direct_map(&paging::map_usable_memory(map.usable()));
+    boot_memory
 }
 
-/// Takes out of the map what lies in usable memory and is in use.
-fn reserve(handoff: &Handoff, map: &mut MemoryMap) {
+/// Takes out of the map what lies in usable memory and is in use. Returns what of it is so only
+/// during the boot.
+fn reserve(handoff: &Handoff, map: &mut MemoryMap) -> BootMemory {
     println!("\nReserved");
-    handoff.reservations(|what, start, length| match map.reserve(start, length) {
-        Ok(frames) => report::reservation(what, start, length, frames),
-        Err(error) => panic!("cannot reserve the {what}: {error}"),
+    let mut boot_memory = BootMemory::reclaimable(map);
+    handoff.reservations(|what, start, length| {
+        if (start, length) != boot::kernel_image() {
+            boot_memory.add_usable(map, start, length);
+        }
+        match map.reserve(start, length) {
+            Ok(frames) => report::reservation(what, start, length, frames),
+            Err(error) => panic!("cannot reserve the {what}: {error}"),
+        }
     });
+    boot_memory
 }
 
 fn start_cpus(firmware: &Firmware) {
@@ -128,10 +140,11 @@ fn start_cpus(firmware: &Firmware) {
     x86_64::instructions::interrupts::enable();
 }
 
-fn exercise(handoff: &Handoff) {
+fn exercise(boot_memory: &BootMemory) {
     let watch = clock::Stopwatch::start();
     report::picture_legend();
-    let joined = exercises::late::run(handoff);
+    // SAFETY: All CPUs are up, and from here on nobody reads what the loader left or the tables.
+    let joined = unsafe { exercises::late::run(boot_memory) };
     exercises::stamp::run();
     exercises::exhaust::run();
     exercises::interrupt::run();

@@ -163,7 +163,7 @@ fn summary_of_the_rest(done: &Done) {
     println!("  NMIs        {:>12}    {} hit inside the allocator", nmi.met, nmi.inside);
     println!("  zeroed      {:>12}    {} were known to be zero", zero.checked, zero.known);
     println!("  large pages {:>12}    of 2 MiB, and {} of 1 GiB", pages.large, pages.giant);
-    println!("  joined late {joined:>12}    frames of the first MiB");
+    println!("  joined late {joined:>12}    frames that the boot had needed");
     let remove::Counts { removed, retired, meanwhile } = remove;
     println!("  removed     {removed:>12}    and back, while others were given {meanwhile}");
     println!("  retired     {retired:>12}    for good");

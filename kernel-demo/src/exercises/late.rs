@@ -1,57 +1,76 @@
-//! late: boot memory joins the pool when it is needed no more.
+//! late: memory that was needed to boot joins the pool in use.
 //!
-//! The first MiB was kept out: the loader's information lies there, and the page in which CPUs
-//! start. Both have been used by now. What the map calls usable of it, above the BIOS' data, is
-//! added to the pool in use; then all of it is asked for by its address, stamped and given back.
+//! What the loader left (its information, the command line), the page in which the other CPUs
+//! started and all else of the first MiB, and what becomes usable once the ACPI tables are read:
+//! nobody needs any of it when all CPUs are up. It is what was reserved at the start, without
+//! frame 0 and the kernel itself. Each piece joins the pool, and the number of managed frames goes
+//! up by just that; then all of it is asked for by its address, stamped and given back.
 
-use frametree::{FRAME_SIZE, NumberRange, RegionKind, Request};
+use frametree::{FRAME_SIZE, FrameNumber, GrowError, MemoryMap, NumberRange, Request};
 
 use super::worker::Worker;
-use crate::cpu;
-use crate::handoff::Handoff;
 use crate::memory::POOL;
-use crate::{paging, println};
+use crate::{cpu, paging, println};
 
-/// Where frame 0, the BIOS' data and the loader's information end, and where the firmware's own
-/// part of the first MiB may begin.
-const START: u64 = 64 << 10;
-const END: u64 = 512 << 10;
+/// Pieces that there is room for; more are left alone.
+const PIECES: usize = 64;
 
-/// Runs the exercise; returns how many frames joined.
-pub fn run(handoff: &Handoff) -> u64 {
-    let before = POOL.stats().managed_frames;
-    let mut joined = 0;
-    for entry in handoff.memory_map().map(|entry| entry.region()) {
-        let start = entry.start.max(START).div_ceil(FRAME_SIZE);
-        let end = entry.start.saturating_add(entry.length).min(END) / FRAME_SIZE;
-        if entry.kind != RegionKind::Usable || start >= end {
-            continue;
-        }
-        let range = NumberRange::from_numbers(start, end);
-        if is_in_use(handoff, range) {
-            continue;
-        }
-        // SAFETY: The map calls it usable, what the loader put there was looked for, and all CPUs
-        // are up; the direct map reaches it.
-        let added = unsafe { POOL.grow(range, paging::direct_map) };
-        let added = added.unwrap_or_else(|error| panic!("{range:?} can't join: {error}"));
-        joined += added.len();
-        stamp_all(added);
-    }
-    let after = POOL.stats().managed_frames;
-    assert!(after == before + joined, "{before} frames and {joined} are {after}");
-    println!("late: {joined} frames of the first MiB joined the pool, stamped and checked");
-    joined
+/// Memory that is needed during the boot, and no longer.
+pub struct BootMemory {
+    pieces: [NumberRange; PIECES],
+    count: usize,
 }
 
-/// Whether something lies there that the loader left and the kernel may still read.
-fn is_in_use(handoff: &Handoff, range: NumberRange) -> bool {
-    let (start, end) = (range.start().start_address(), range.end().start_address());
-    let mut is_in_use = false;
-    handoff.reservations(|what, at, length| {
-        is_in_use |= what != "first MiB" && at < end && at.saturating_add(length) > start;
-    });
-    is_in_use
+impl BootMemory {
+    /// What is usable of this map only once the ACPI tables are read.
+    pub fn reclaimable(map: &MemoryMap) -> Self {
+        let mut this = Self { pieces: [NumberRange::from_numbers(0, 0); PIECES], count: 0 };
+        map.reclaimable().for_each(|piece| this.add(piece));
+        this
+    }
+
+    /// Adds what is usable of these bytes now, and is about to be reserved. Not frame 0, which has
+    /// data of the firmware.
+    pub fn add_usable(&mut self, map: &MemoryMap, start: u64, length: u64) {
+        let end = start.saturating_add(length).div_ceil(FRAME_SIZE);
+        let range = NumberRange::from_numbers((start / FRAME_SIZE).max(1), end.max(1));
+        map.usable().filter_map(|usable| usable.overlap(range)).for_each(|piece| self.add(piece));
+    }
+
+    fn add(&mut self, piece: NumberRange) {
+        // The metadata of a piece may come to lie in it.
+        let is_mapped = piece.end() <= FrameNumber::new(paging::EARLY_MAP_END / FRAME_SIZE);
+        if let Some(place) = self.pieces.get_mut(self.count).filter(|_| is_mapped) {
+            *place = piece;
+            self.count += 1;
+        }
+    }
+}
+
+/// Runs the exercise; returns how many frames joined.
+///
+/// # Safety
+/// Nobody uses this memory any more.
+pub unsafe fn run(memory: &BootMemory) -> u64 {
+    let managed = || POOL.stats().managed_frames;
+    let (before, mut joined, mut pieces) = (managed(), 0, 0);
+    for &piece in &memory.pieces[..memory.count] {
+        // SAFETY: By contract it is nobody's, and the early map reaches it.
+        match unsafe { POOL.grow(piece, paging::direct_map) } {
+            Ok(added) => {
+                joined += added.len();
+                pieces += 1;
+                stamp_all(added);
+            }
+            // Far from all other memory it would need more metadata than there is of it.
+            Err(GrowError::TooSmall { .. }) => {}
+            Err(error) => panic!("{piece:?} can't join: {error}"),
+        }
+    }
+    let after = managed();
+    assert!(after == before + joined, "{before} frames and {joined} are {after}");
+    println!("late: boot memory joined the pool, {joined} frames in {pieces} places");
+    joined
 }
 
 /// Takes all of it by its address, stamps it, checks it and gives it back.
