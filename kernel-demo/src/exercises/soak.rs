@@ -27,6 +27,7 @@ pub fn requested(command_line: &str) -> Option<Duration> {
 /// Runs rounds until the time is over.
 pub fn run(time: Duration) {
     println!("soak: {} minutes of stamp, interrupt and nmi", time.as_secs() / 60);
+    println!("  operations are allocations and frees; patterns were written and checked");
     let watch = Stopwatch::start();
     let (mut rounds, mut told) = (0, Duration::ZERO);
     loop {
@@ -68,8 +69,7 @@ fn tell(rounds: u64, elapsed: Duration, faults: u64) {
     let (taken, given_back) = totals();
     let (minutes, seconds) = (elapsed.as_secs() / 60, elapsed.as_secs() % 60);
     println!(
-        "  {minutes:>3}:{seconds:02}  {rounds} rounds, {} operations, {} patterns checked, \
-         {faults} faults",
+        "  {minutes:>3}:{seconds:02}  {rounds} rounds, {} operations, {} patterns, {faults} faults",
         taken + given_back,
         stamps(),
     );
