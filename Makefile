@@ -33,7 +33,7 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 .NOTPARALLEL:
 .PHONY: help run soak test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
 .PHONY: lint-features lint-other lint-doc bench bench-quick bench-charts instructions clean
-.PHONY: fuzz miri tsan mutants coverage deny powerset minimal
+.PHONY: simulate fuzz miri tsan mutants coverage deny powerset minimal
 .PHONY: need-host need-boot need-test need-lint need-count
 
 help: ## List the targets
@@ -108,6 +108,12 @@ bench-quick: need-host ## The same on the main workloads: two minutes
 
 bench-charts: need-host ## Draw the README's charts from the last `make bench`
 	@$(BENCH) --bin frametree-bench -- --draw $(FIGURES) docs
+
+# The same program twice: once to measure this machine, once on words that are watched.
+simulate: need-host ## Simulate up to 512 CPUs, and check the simulator on this machine's two
+	@$(BENCH) --bin simulator -- --measure $(TARGETS)/measured.json
+	@CARGO_TARGET_DIR=$(TARGETS)/observed RUSTFLAGS="--cfg observed" \
+	    $(BENCH) --bin simulator -- --against $(TARGETS)/measured.json
 
 # In two steps: a count that fails leaves the table as it is.
 instructions: need-count ## Count the instructions of the hot paths, rewrite their table

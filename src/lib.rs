@@ -51,6 +51,14 @@ pub use request::{Request, RequestError};
 pub use stats::Stats;
 pub use tree::{BlockUse, Broken, FrameTree, FreeCount, GrowError, InUse, IsolateError, Isolation};
 
+/// What a simulator needs: a look at all accesses, and words for what it compares with.
+#[cfg(observed)]
+#[doc(hidden)]
+pub mod observed {
+    pub use crate::sync::watching::{Access, watch};
+    pub use crate::sync::{Ordering, Word, pause};
+}
+
 /// The programs of the porting guide.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/porting.md")]

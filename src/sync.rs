@@ -16,6 +16,15 @@ use core::marker::PhantomData;
 
 pub use imp::Ordering;
 
+/// Tells of an access, under `cfg(observed)`: what a simulator of many CPUs sees of the crate
+/// (`benches/src/bin/simulator/`). Nothing otherwise.
+macro_rules! watch {
+    ($word:expr, $access:ident) => {
+        #[cfg(observed)]
+        watching::access(core::ptr::from_ref($word).addr(), watching::Access::$access);
+    };
+}
+
 /// One shared 64-bit word. Whether it holds truth or a hint is said where it stands.
 #[derive(Debug)]
 #[repr(transparent)]
@@ -29,47 +38,61 @@ impl Word {
 
     /// Reads it.
     #[inline]
+    #[cfg_attr(observed, track_caller)]
     pub fn load(&self, ordering: Ordering) -> u64 {
+        watch!(&self.0, Load);
         self.0.load(ordering)
     }
 
     /// Writes it; no read-modify-write.
     #[inline]
+    #[cfg_attr(observed, track_caller)]
     pub fn store(&self, value: u64, ordering: Ordering) {
+        watch!(&self.0, Store);
         self.0.store(value, ordering);
     }
 
     /// Sets the bits of `mask` and says what was there before.
     #[inline]
+    #[cfg_attr(observed, track_caller)]
     pub fn fetch_or(&self, mask: u64, ordering: Ordering) -> u64 {
+        watch!(&self.0, ReadModifyWrite);
         counting::one();
         self.0.fetch_or(mask, ordering)
     }
 
     /// Keeps only the bits of `mask` and says what was there before.
     #[inline]
+    #[cfg_attr(observed, track_caller)]
     pub fn fetch_and(&self, mask: u64, ordering: Ordering) -> u64 {
+        watch!(&self.0, ReadModifyWrite);
         counting::one();
         self.0.fetch_and(mask, ordering)
     }
 
     /// Adds and says what was there before.
     #[inline]
+    #[cfg_attr(observed, track_caller)]
     pub fn fetch_add(&self, by: u64, ordering: Ordering) -> u64 {
+        watch!(&self.0, ReadModifyWrite);
         counting::one();
         self.0.fetch_add(by, ordering)
     }
 
     /// Subtracts and says what was there before.
     #[inline]
+    #[cfg_attr(observed, track_caller)]
     pub fn fetch_sub(&self, by: u64, ordering: Ordering) -> u64 {
+        watch!(&self.0, ReadModifyWrite);
         counting::one();
         self.0.fetch_sub(by, ordering)
     }
 
     /// Puts `new` in if it finds `current`; a failure reads Relaxed.
     #[inline]
+    #[cfg_attr(observed, track_caller)]
     pub fn compare_exchange(&self, current: u64, new: u64, success: Ordering) -> Result<u64, u64> {
+        watch!(&self.0, ReadModifyWrite);
         counting::one();
         if faults::strike() {
             // As if another CPU had changed the word and changed it back.
@@ -111,6 +134,7 @@ impl<'m, T> Link<'m, T> {
     /// What it leads to; a plain load on x86.
     #[inline]
     pub fn load(&self) -> Option<&'m T> {
+        watch!(&self.at, Load);
         // ORDERING: Acquire pairs with the Release in `publish`: who finds a part finds it whole.
         let at = self.at.load(Ordering::Acquire);
         // SAFETY: null, or a `&'m T` that `to` or `publish` was given: valid for all of `'m`.
@@ -120,6 +144,7 @@ impl<'m, T> Link<'m, T> {
     /// Makes it lead to `part` from now on: one plain store.
     #[inline]
     pub fn publish(&self, part: &'m T) {
+        watch!(&self.at, Store);
         // ORDERING: Release, as said in `load`.
         self.at.store(core::ptr::from_ref(part).cast_mut(), Ordering::Release);
     }
@@ -134,6 +159,7 @@ impl<'m, T> Link<'m, T> {
     /// Makes it lead to `part` if it leads to `found` (or nowhere, if that is `None`): one
     /// read-modify-write. Else says where it leads.
     pub fn replace(&self, found: Option<&'m T>, part: &'m T) -> Result<(), Option<&'m T>> {
+        watch!(&self.at, ReadModifyWrite);
         counting::one();
         let found =
             found.map_or(core::ptr::null_mut(), |part| core::ptr::from_ref(part).cast_mut());
@@ -248,6 +274,7 @@ impl<T> Row<T> {
     /// Part `index`, if it is there: one load and compare, and a load.
     #[inline(always)]
     pub fn get(&self, index: usize) -> Option<&'static T> {
+        watch!(&self.count, Load);
         // ORDERING: Acquire pairs with the Release in `publish`: who sees the count finds the rest.
         if index >= self.count.load(Ordering::Acquire) {
             return None;
@@ -296,10 +323,58 @@ pub fn interrupt_fence() {
 /// What a loop does between two looks at what another CPU is about to change.
 #[inline]
 pub fn pause() {
+    #[cfg(observed)]
+    watching::pause();
     #[cfg(loom)]
     loom::thread::yield_now();
     #[cfg(not(loom))]
     core::hint::spin_loop();
+}
+
+/// Who watches all accesses of this thread, under `cfg(observed)` only.
+#[cfg(observed)]
+pub mod watching {
+    extern crate std;
+
+    use core::cell::Cell;
+    use core::panic::Location;
+
+    /// What is done to a word.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub enum Access {
+        /// It is read.
+        Load,
+        /// It is written.
+        Store,
+        /// Both, in one step.
+        ReadModifyWrite,
+        /// No word: a loop waits for another CPU.
+        Pause,
+    }
+
+    /// Called before each access, with the word's address and where the source makes it.
+    pub type Watcher = fn(usize, Access, &'static Location<'static>);
+
+    std::thread_local! {
+        static WATCHER: Cell<Option<Watcher>> = const { Cell::new(None) };
+    }
+
+    /// From now on this thread is watched by `watcher`.
+    pub fn watch(watcher: Option<Watcher>) {
+        WATCHER.set(watcher);
+    }
+
+    #[track_caller]
+    pub(super) fn access(address: usize, access: Access) {
+        if let Some(watcher) = WATCHER.get() {
+            watcher(address, access, Location::caller());
+        }
+    }
+
+    #[track_caller]
+    pub(super) fn pause() {
+        access(0, Access::Pause);
+    }
 }
 
 /// Counts this thread's read-modify-writes, in the crate's own unit tests only.
