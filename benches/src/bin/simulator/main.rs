@@ -3,9 +3,9 @@
 //! Two CPUs say little about two hundred. This runs the real allocator on up to 512 virtual CPUs:
 //! each is a coroutine that stops at every access to a shared word, as the one door to atomics
 //! (`src/sync.rs`, under `cfg(observed)`) tells of it, until its turn has come. What an access costs
-//! is decided by a model of cache coherence ([`coherence`]); in which order the CPUs run follows
-//! from that ([`cpus`]), and from the chance in their work. The same workloads ([`workloads`]) run
-//! on what kernels have without us: a stack and a bitmap behind a lock ([`contestants`]).
+//! is decided by a model of cache coherence (`coherence.rs`); in which order the CPUs run follows
+//! from that (`cpus.rs`), and from the chance in their work. The same workloads (`workloads.rs`) run
+//! on what kernels have without us: a stack and a bitmap behind a lock (`contestants.rs`).
 //!
 //! Without `cfg(observed)` the same program measures this machine: the workloads on one and on two
 //! threads, and what the model needs to know. Its predictions for these stand beside that.
