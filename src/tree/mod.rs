@@ -30,6 +30,7 @@
 mod claim;
 mod free;
 mod grow;
+mod home;
 mod init;
 mod isolate;
 mod levels;
@@ -43,9 +44,10 @@ pub use isolate::{InUse, IsolateError, Isolation};
 pub use verify::Broken;
 
 pub(crate) use free::{Opening, check_above, give_frames, refuse};
+pub(crate) use home::HomeCell;
 pub(crate) use init::Plan;
 pub(crate) use runs::Wanted;
-pub(crate) use search::{HomeCell, Refill};
+pub(crate) use search::Refill;
 
 use crate::cache::{PageCache, fill_holes};
 use crate::directory::{Block, Directory, Group};
