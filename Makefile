@@ -33,7 +33,7 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 .NOTPARALLEL:
 .PHONY: help run soak test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
 .PHONY: lint-features lint-other lint-doc bench bench-quick bench-charts instructions clean
-.PHONY: simulate fuzz miri tsan mutants coverage deny powerset minimal
+.PHONY: simulate worst fuzz miri tsan mutants coverage deny powerset minimal
 .PHONY: need-host need-boot need-test need-lint need-count
 
 help: ## List the targets
@@ -110,10 +110,14 @@ bench-charts: need-host ## Draw the README's charts from the last `make bench`
 	@$(BENCH) --bin frametree-bench -- --draw $(FIGURES) docs
 
 # The same program twice: once to measure this machine, once on words that are watched.
+OBSERVED := CARGO_TARGET_DIR=$(TARGETS)/observed RUSTFLAGS="--cfg observed" $(BENCH)
+
 simulate: need-host ## Simulate up to 512 CPUs, and check the simulator on this machine's two
 	@$(BENCH) --bin simulator -- --measure $(TARGETS)/measured.json
-	@CARGO_TARGET_DIR=$(TARGETS)/observed RUSTFLAGS="--cfg observed" \
-	    $(BENCH) --bin simulator -- --against $(TARGETS)/measured.json
+	@$(OBSERVED) --bin simulator -- --against $(TARGETS)/measured.json
+
+worst: need-host ## Count the accesses to shared words of the worst single operations
+	@$(OBSERVED) --bin simulator -- --worst
 
 # In two steps: a count that fails leaves the table as it is.
 instructions: need-count ## Count the instructions of the hot paths, rewrite their table
