@@ -721,7 +721,8 @@ impl<C: Cpus> FramePool<C> {
     /// already. Blocks are not cached.
     ///
     /// # Errors
-    /// As [`FramePool::alloc`]; frames in caches can keep a block from being whole.
+    /// As [`FramePool::alloc`], after this CPU's cache was given back as well; frames in other
+    /// CPUs' caches can keep a block from being whole.
     #[inline]
     pub fn alloc_block(&self) -> Result<Frame, AllocError> {
         self.take(Shared::alloc_block)
@@ -926,8 +927,9 @@ impl<C: Cpus> FramePool<C> {
         }
     }
 
-    /// After nothing was found: asks all CPUs that have frames at hand to give them back, and
-    /// looks again, for as long as one of them is about to.
+    /// After nothing was found: gives this CPU's cache back, since its frames can keep a block from
+    /// being whole, asks all other CPUs that have frames at hand to do the same, and looks again,
+    /// for as long as one of them is about to.
     #[cold]
     #[inline(never)]
     fn ask_others<T, E>(
@@ -947,7 +949,11 @@ impl<C: Cpus> FramePool<C> {
         let mut looks = LOOKS;
         loop {
             let wait = others.clone().any(|(_, slot)| slot.is_about_to_drain());
-            let taken = self.cpus.with_current(|cpu| attempt(shared, cpu));
+            let taken = self.cpus.with_current(|cpu| {
+                // A double free that only this flush could see is counted in the journal.
+                let _ = shared.drain(cpu);
+                attempt(shared, cpu)
+            });
             looks -= 1;
             if taken.is_ok() || !wait || looks == 0 {
                 return taken;

@@ -10,9 +10,9 @@
 //! lowest giant; whoever does not set its mark first goes on to the next that is unmarked, and from
 //! then on in an order of its own, so that losers do not meet again and again.
 //!
-//! **Who had to join another CPU** because nothing else was left does not stay: a block that is
-//! somebody else's is not taken from twice in a row, and when the next block is needed, giants
-//! that nobody has adopted come first.
+//! **Who had to go elsewhere** because nothing else was left does not stay. A block that is
+//! somebody else's is not taken from twice in a row, and when the next block is needed, giants that
+//! nobody has adopted come first. A home in low memory is used when nothing is left above.
 
 use bit_field::BitField;
 
@@ -64,7 +64,8 @@ impl<'m> FrameTree<'m> {
         writer: Writer<'_>,
         home: &mut Home<'m>,
     ) -> Result<Refill<'m>, OutOfMemory> {
-        let refill = match self.refill_at(writer, home).or_else(|| self.refill_beside(writer)) {
+        let nearby = self.refill_at(writer, home).or_else(|| self.refill_beside(writer, home));
+        let refill = match nearby {
             Some(refill) => refill,
             None => {
                 self.prove(writer, || self.search_admitted(writer, Amount::Word, Join::Anybody))?
@@ -77,19 +78,23 @@ impl<'m> FrameTree<'m> {
 
     /// From where nobody else works: the home's block, the home's giant, another giant.
     fn refill_at(&self, writer: Writer<'_>, home: &mut Home<'m>) -> Option<Refill<'m>> {
-        home.harvest(writer)
-            .or_else(|| self.search_home(writer, home, Mark::Own))
+        let own = if self.is_low(home) { None } else { home.harvest(writer) };
+        own.or_else(|| self.search_home(writer, home, Mark::Own))
             .and_then(|refill| self.admit(refill))
             .or_else(|| self.adopt(writer, home))
-            .or_else(|| {
-                let refill = self.search_home(writer, home, Mark::Foreign)?;
-                self.admit(refill)
-            })
+            .or_else(|| self.admit(self.search_home(writer, home, Mark::Foreign)?))
     }
 
-    /// From where others work, but not in low memory.
-    fn refill_beside(&self, writer: Writer<'_>) -> Option<Refill<'m>> {
-        self.above_low(|_| self.search_admitted(writer, Amount::Word, Join::AnybodyAbove))
+    /// From where others work, but not in low memory; then from a home there.
+    fn refill_beside(&self, writer: Writer<'_>, home: &Home<'m>) -> Option<Refill<'m>> {
+        let above = |_| self.search_admitted(writer, Amount::Word, Join::AnybodyAbove);
+        let above = self.above_low(above);
+        if above.is_none() && self.is_low(home) { self.admit(home.harvest(writer)?) } else { above }
+    }
+
+    /// Whether a home's block is in low memory.
+    fn is_low(&self, home: &Home<'m>) -> bool {
+        self.low_end != 0 && home.at.is_some_and(|at| at.block.first_frame().get() < self.low_end)
     }
 
     /// The lowest frames of a home's giant that are in nobody's block, if it was adopted so.
