@@ -20,6 +20,7 @@ TARGETS := $(or $(CARGO_TARGET_DIR),target)
 CLIPPY := cargo clippy --quiet $(LOCKED)
 DENY := -- -D warnings
 KERNEL_TARGET := x86_64-unknown-none
+UEFI_TARGET := x86_64-unknown-uefi
 # As in tools/setup.sh.
 export NIGHTLY ?= nightly
 FEATURES := bootloader_api e820 limine log multiboot2 pvh uefi x86_64
@@ -79,6 +80,7 @@ lint-kernel: need-lint
 	$(CLIPPY) --target $(KERNEL_TARGET) -p frametree $(DENY)
 	$(CLIPPY) --target $(KERNEL_TARGET) -p frametree --all-features $(DENY)
 	$(CLIPPY) --target $(KERNEL_TARGET) -p kernel-demo --lib --bins --examples --features small $(DENY)
+	$(CLIPPY) --target $(UEFI_TARGET) -p kernel-demo --example uefi --features uefi $(DENY)
 
 # Each feature by itself: none may need another that it does not name.
 lint-features: $(addprefix lint-feature-,$(FEATURES))
@@ -178,7 +180,7 @@ need-host:
 need-boot:
 	@tools/setup.sh host kernel qemu
 need-test:
-	@tools/setup.sh host kernel qemu count
+	@tools/setup.sh host kernel qemu uefi count
 need-count:
 	@tools/setup.sh host count
 need-lint:
