@@ -23,7 +23,7 @@ KERNEL_TARGET := x86_64-unknown-none
 UEFI_TARGET := x86_64-unknown-uefi
 # As in tools/setup.sh.
 export NIGHTLY ?= nightly
-FEATURES := bootloader_api e820 limine log multiboot2 pvh uefi x86_64
+FEATURES := bootloader_api e820 heap limine log multiboot2 pvh uefi x86_64
 OTHER_TARGETS := aarch64-unknown-none riscv64gc-unknown-none-elf
 # Everything under loom has flags of its own, so a directory of its own, or each build would
 # throw away the other's.

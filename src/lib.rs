@@ -18,6 +18,8 @@ mod error;
 mod faults;
 mod frame;
 mod geometry;
+#[cfg(feature = "heap")]
+pub mod heap;
 mod isolation;
 mod journal;
 mod layout;
