@@ -180,7 +180,7 @@ need-host:
 need-boot:
 	@tools/setup.sh host kernel qemu
 need-test:
-	@tools/setup.sh host kernel qemu uefi count
+	@tools/setup.sh host kernel qemu uefi gdb count
 need-count:
 	@tools/setup.sh host count
 need-lint:

@@ -7,6 +7,7 @@
 #   kernel   the library of x86_64-unknown-none, for the demo kernel
 #   qemu     QEMU, to boot it
 #   uefi     the library of x86_64-unknown-uefi, and the firmware OVMF, for a UEFI application
+#   gdb      gdb, which looks into a stopped kernel
 #   count    valgrind, to count the instructions of the hot paths
 #   lint     rustfmt, clippy, and the library of every bare-metal target
 #   miri     a nightly Rust with Miri
@@ -122,6 +123,11 @@ need_ovmf() {
     want_package ovmf "OVMF is missing: QEMU boots a UEFI application by it"
 }
 
+need_gdb() {
+    have gdb && return
+    want_package gdb "gdb is missing: a test looks into a stopped kernel with it"
+}
+
 need_valgrind() {
     have valgrind && return
     want_package valgrind "valgrind is missing: it counts the instructions of the hot paths"
@@ -136,6 +142,7 @@ need() {
         need_target "$UEFI_TARGET" "a small kernel is a UEFI application"
         need_ovmf
         ;;
+    gdb) need_gdb ;;
     count) need_valgrind ;;
     lint)
         need_component rustfmt fmt
