@@ -17,10 +17,10 @@ const FLOORS: &[&[&str]] = &[
     &["stock"],
     &["directory", "error"],
     &["tree", "budget"],
-    &["slot", "stats"],
+    &["slot", "stats", "hardened"],
     &["layout", "observe"],
     &["pool"],
-    &["x86", "boot", "cpus"],
+    &["x86", "boot", "cpus", "owners"],
     &["lib"],
 ];
 
@@ -32,6 +32,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("cpus/mod.rs", "promises about CPUs, kept or passed on"),
     ("cpus/x86.rs", "the same, by instructions of x86-64"),
     ("frame.rs", "a constructor that invents ownership"),
+    ("hardened.rs", "looks at frames through the kernel's mapping"),
     ("pool.rs", "initialisation, and a slot whose CPU is gone"),
     ("root.rs", "parts of which any bytes are a value"),
     ("tree/mod.rs", "a free whose caller vouches for the contents"),

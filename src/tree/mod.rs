@@ -35,6 +35,8 @@ mod isolate;
 mod levels;
 mod longest;
 mod runs;
+#[cfg(feature = "hardened")]
+mod seal;
 mod search;
 mod verify;
 
@@ -45,6 +47,8 @@ pub use verify::Broken;
 pub(crate) use free::{Opening, check_above, give_frames, refuse};
 pub(crate) use init::Plan;
 pub(crate) use runs::Wanted;
+#[cfg(feature = "hardened")]
+pub(crate) use seal::mix;
 pub(crate) use search::{HomeCell, Refill};
 
 use crate::cache::{PageCache, fill_holes};
