@@ -225,6 +225,13 @@ impl<'m> Slot<'m> {
         })
     }
 
+    /// Whether a frame is here.
+    #[cfg(feature = "hardened")]
+    pub fn holds(&self, frame: FrameNumber) -> bool {
+        let mut sides = self.sides().filter_map(Side::held);
+        sides.any(|(group, frames)| group == Group::of(frame) && frames & bit_of(frame) != 0)
+    }
+
     fn sides(&self) -> impl Iterator<Item = &Side<'m>> + Clone {
         [&self.alloc_side, &self.free_side].into_iter()
     }
