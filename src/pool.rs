@@ -15,7 +15,7 @@ use crate::cache::{Contents, Known, PageCache, empty_out, fill_holes};
 use crate::cpu::Cpus;
 use crate::error::{AllocError, Found, FreeError, NoRun, OutOfMemory};
 use crate::frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
-use crate::geometry::{BLOCK_FRAMES, FRAME_LIMIT, FRAME_SIZE, GIANT_FRAMES, WORD_BITS};
+use crate::geometry::{BLOCK_FRAMES, FRAME_LIMIT, FRAME_SIZE, GIANT_FRAMES};
 #[cfg(feature = "hardened")]
 use crate::hardened::{Hardened, Hardening, Owner};
 use crate::journal::{Counter, Writer};
@@ -917,6 +917,17 @@ impl<C: Cpus> FramePool<C> {
 
     #[inline(always)]
     fn alloc_run_plain(&self, request: &Request) -> Result<FrameRange, AllocError> {
+        if let Some(count) = request.plain_within_a_word() {
+            let at_once = |cpu: CpuId| self.slots.get(cpu.get())?.alloc_run_at_once(count);
+            if let Some(start) = self.cpus.with_current(at_once) {
+                return Ok(range(start, count));
+            }
+        }
+        self.alloc_run_slowly(request)
+    }
+
+    #[inline(never)]
+    fn alloc_run_slowly(&self, request: &Request) -> Result<FrameRange, AllocError> {
         let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
         match self.cpus.with_current(|cpu| shared.alloc_run(cpu, request)) {
             Ok(run) => Ok(run),
@@ -935,11 +946,25 @@ impl<C: Cpus> FramePool<C> {
     #[inline]
     pub fn free_run(&self, run: FrameRange) -> Result<(), FreeError> {
         let run = run.into_numbers();
+        self.giving(|| run, Contents::Unknown, || self.free_run_plain(run))
+    }
+
+    #[inline(always)]
+    fn free_run_plain(&self, run: NumberRange) -> Result<(), FreeError> {
+        self.cpus.with_current(|cpu| {
+            match self.slots.get(cpu.get()).is_some_and(|slot| slot.free_run_at_once(run)) {
+                true => Ok(()),
+                false => self.free_run_slowly(cpu, run),
+            }
+        })
+    }
+
+    #[inline(never)]
+    fn free_run_slowly(&self, cpu: CpuId, run: NumberRange) -> Result<(), FreeError> {
         let Some(shared) = self.shared.get() else {
             return Err(FreeError { frame: run.start(), found: Found::NotInitialised });
         };
-        let free = || self.cpus.with_current(|cpu| shared.free_run(cpu, run));
-        self.giving(|| run, Contents::Unknown, free)
+        shared.free_run(cpu, run)
     }
 
     #[cold]
@@ -1151,6 +1176,13 @@ unsafe fn arena_in(
     Ok(unsafe { Arena::new(start, FRAME_SIZE as usize) })
 }
 
+/// So many frames, which the caller has taken.
+#[inline]
+fn range(start: FrameNumber, count: u32) -> FrameRange {
+    let end = FrameNumber::trusted(start.get() + u64::from(count));
+    FrameRange::owned(NumberRange::trusted(start, end))
+}
+
 /// The frames of something that is named by its first one.
 #[inline(always)]
 fn whole<const FRAMES: u64>(first: &Frame) -> NumberRange {
@@ -1247,9 +1279,8 @@ impl Shared {
 
     fn alloc_run(&self, cpu: CpuId, request: &Request) -> Result<FrameRange, AllocError> {
         let cached = |turn: Turn<'_, 'static>| {
-            let count = request.count();
-            let is_small = (1..=WORD_BITS).contains(&count) && request.is_plain();
-            match is_small.then(|| turn.alloc_run(&self.tree, count as u32)).flatten() {
+            let from_cache = |count| Some(range(turn.alloc_run(&self.tree, count)?, count));
+            match request.plain_within_a_word().and_then(from_cache) {
                 Some(run) => Ok(run),
                 None => self.alloc_run_in(&turn, request),
             }
@@ -1295,16 +1326,13 @@ impl Shared {
 
     fn free_run(&self, cpu: CpuId, run: NumberRange) -> Result<(), FreeError> {
         let tree = &self.tree;
-        let cached = |turn: Turn<'_, 'static>| match turn.free_run(run) {
-            Some(()) => Ok(()),
-            None => match turn.first_held(run) {
-                None => turn.unasked(|writer| tree.free_run_with(writer, run)),
-                Some(frame) => {
-                    // Only what lies below can be the lowest mistake.
-                    let below = NumberRange::trusted(run.start(), frame);
-                    tree.check_run(below).and(Err(FreeError { frame, found: Found::Cached }))
-                }
-            },
+        let cached = |turn: Turn<'_, 'static>| match turn.first_held(run) {
+            None => turn.unasked(|writer| tree.free_run_with(writer, run)),
+            Some(frame) => {
+                // Only what lies below can be the lowest mistake.
+                let below = NumberRange::trusted(run.start(), frame);
+                tree.check_run(below).and(Err(FreeError { frame, found: Found::Cached }))
+            }
         };
         self.take_turn_or(cpu, cached, |writer| tree.free_run_with(writer, run))
     }
