@@ -213,6 +213,15 @@ impl Setup {
         let marks = Some(Marks { low, high, tell });
         Self { rules: Rules { marks, ..self.rules }, ..self }
     }
+
+    /// Whether the reserve leaves something of so many frames.
+    fn check_reserve(&self, managed: u64) -> Result<(), InitError> {
+        let Rules { reserve, .. } = self.rules;
+        if reserve < managed || reserve == 0 {
+            return Ok(());
+        }
+        Err(InitError::ReserveTooLarge { reserve, managed })
+    }
 }
 
 /// So many CPUs, and all else as by [`Setup::new`].
@@ -326,27 +335,32 @@ impl<C> FramePool<C> {
         setup: Setup,
         to_virtual: impl FnOnce(u64) -> *mut u8,
     ) -> Result<Metadata, InitError> {
-        self.check_new()?;
-        let layout = setup.layout(map)?;
-        // Carving may cut a range in two: less than one more part, and one for a ledger. Of
-        // clusters, giants and sections it leaves as many or fewer: fewer frames can't touch more
-        // of them.
-        let bytes = layout.bytes() + PART_ALIGN + setup.slack();
-        let count = (bytes as u64).div_ceil(FRAME_SIZE);
-        let frames = map.carve(count, setup.metadata_below).map_err(InitError::Map)?;
-        let start = to_virtual(frames.start().start_address());
-        if !start.addr().is_multiple_of(PART_ALIGN) {
-            return Err(InitError::Misaligned { address: start.addr() });
-        }
-        let rest = setup.layout(map)?;
-        let (needed, given) = (rest.bytes(), (frames.len() * FRAME_SIZE) as usize);
-        if needed > given {
-            return Err(InitError::StorageTooSmall { needed, given });
-        }
-        // SAFETY: the caller vouches for the pointer; the frames were just carved out, so they
-        // are nobody else's.
-        let arena = unsafe { Arena::new(start, needed) };
-        self.build(arena, map, rest, (frames, setup))
+        let metadata = self.once(|| {
+            let layout = setup.layout(map)?;
+            // Carving may cut a range in two: less than one more part, and one for a ledger. Of
+            // clusters, giants and sections it leaves as many or fewer: fewer frames can't touch
+            // more of them.
+            let bytes = layout.bytes() + PART_ALIGN + setup.slack();
+            let count = (bytes as u64).div_ceil(FRAME_SIZE);
+            setup.check_reserve(layout.managed_frames().saturating_sub(count))?;
+            let frames = map.carve(count, setup.metadata_below).map_err(InitError::Map)?;
+            let start = to_virtual(frames.start().start_address());
+            if !start.addr().is_multiple_of(PART_ALIGN) {
+                return Err(InitError::Misaligned { address: start.addr() });
+            }
+            let rest = setup.layout(map)?;
+            let (needed, given) = (rest.bytes(), (frames.len() * FRAME_SIZE) as usize);
+            if needed > given {
+                return Err(InitError::StorageTooSmall { needed, given });
+            }
+            // SAFETY: the caller vouches for the pointer; the frames were just carved out, so
+            // they are nobody else's.
+            let arena = unsafe { Arena::new(start, needed) };
+            Ok(self.build(arena, map, rest, (frames, setup)))
+        })?;
+        #[cfg(feature = "log")]
+        crate::observe::log_start(map, metadata.bytes, setup.cpus);
+        Ok(metadata)
     }
 
     /// As [`FramePool::init`], with the metadata in memory that the caller gives, of
@@ -363,23 +377,39 @@ impl<C> FramePool<C> {
         setup: impl Into<Setup>,
         storage: &'static mut [u64],
     ) -> Result<Metadata, InitError> {
-        self.check_new()?;
         let setup = setup.into();
-        let layout = setup.layout(map)?;
-        let given = size_of_val(storage);
-        let start = storage.as_mut_ptr().cast::<u8>();
-        let skip = start.align_offset(PART_ALIGN);
-        let needed = layout.bytes().saturating_add(skip);
-        if needed > given {
-            return Err(InitError::StorageTooSmall { needed, given });
-        }
-        // SAFETY: `skip + bytes` lies within `storage`, which is ours alone for ever.
-        let arena = unsafe { Arena::new(start.add(skip), layout.bytes()) };
-        self.build(arena, map, layout, (NumberRange::from_numbers(0, 0), setup))
+        let metadata = self.once(|| {
+            let layout = setup.layout(map)?;
+            setup.check_reserve(layout.managed_frames())?;
+            let given = size_of_val(storage);
+            let start = storage.as_mut_ptr().cast::<u8>();
+            let skip = start.align_offset(PART_ALIGN);
+            let needed = layout.bytes().saturating_add(skip);
+            if needed > given {
+                return Err(InitError::StorageTooSmall { needed, given });
+            }
+            // SAFETY: `skip + bytes` lies within `storage`, which is ours alone for ever.
+            let arena = unsafe { Arena::new(start.add(skip), layout.bytes()) };
+            Ok(self.build(arena, map, layout, (NumberRange::from_numbers(0, 0), setup)))
+        })?;
+        #[cfg(feature = "log")]
+        crate::observe::log_start(map, metadata.bytes, setup.cpus);
+        Ok(metadata)
     }
 
-    fn check_new(&self) -> Result<(), InitError> {
-        if self.shared.is_completed() { Err(InitError::AlreadyInitialised) } else { Ok(()) }
+    /// Initialises the pool with what `build` makes. Who is not the first, also by a moment, does
+    /// not get as far as touching the map.
+    fn once(
+        &self,
+        build: impl FnOnce() -> Result<(Shared, Metadata), InitError>,
+    ) -> Result<Metadata, InitError> {
+        let mut built = None;
+        self.shared.try_call_once(|| {
+            let (shared, metadata) = build()?;
+            built = Some(metadata);
+            Ok(shared)
+        })?;
+        built.ok_or(InitError::AlreadyInitialised)
     }
 
     fn build(
@@ -388,45 +418,32 @@ impl<C> FramePool<C> {
         map: &MemoryMap<'_>,
         layout: Layout,
         (frames, setup): (NumberRange, Setup),
-    ) -> Result<Metadata, InitError> {
-        let (rules, managed) = (setup.rules, layout.managed_frames());
-        if rules.reserve >= managed {
-            return Err(InitError::ReserveTooLarge { reserve: rules.reserve, managed });
-        }
-        let mut is_first = false;
-        self.shared.call_once(|| {
-            is_first = true;
-            let tree = FrameTree::new(&mut arena, &layout.plan, map.usable());
-            let tree = tree.with_low_end(setup.low_end);
-            let cpus = layout.plan.cpus;
-            let budget = Budget::new(rules, managed, cpus, tree.shared_journal());
-            let budget = arena.deal_part(1).put(budget);
-            let slots = arena.deal(cpus, |cpu| Slot::new(tree.journal_of(cpu), budget));
-            // SAFETY: this is done once.
-            unsafe { self.slots.publish(slots) };
-            #[cfg(feature = "hardened")]
-            let hardened = setup.hardening.map(|how| {
-                let low_end = setup.low_end.next_multiple_of(BLOCK_FRAMES);
-                let sizes = (managed, layout.plan.ranges, cpus);
-                let hardened = Hardened::new(&mut arena, (how, low_end), sizes, map.usable());
-                hardened.seal(&tree);
-                hardened
-            });
-            Shared {
-                tree,
-                slots,
-                budget,
-                #[cfg(feature = "hardened")]
-                hardened,
-            }
+    ) -> (Shared, Metadata) {
+        let (cpus, managed) = (layout.plan.cpus, layout.managed_frames());
+        let tree = FrameTree::new(&mut arena, &layout.plan, map.usable());
+        let tree = tree.with_low_end(setup.low_end);
+        let budget = Budget::new(setup.rules, managed, cpus, tree.shared_journal());
+        let budget = arena.deal_part(1).put(budget);
+        let slots = arena.deal(cpus, |cpu| Slot::new(tree.journal_of(cpu), budget));
+        // SAFETY: `once` calls this once with success, and what follows here can't fail.
+        unsafe { self.slots.publish(slots) };
+        #[cfg(feature = "hardened")]
+        let hardened = setup.hardening.map(|how| {
+            let low_end = setup.low_end.next_multiple_of(BLOCK_FRAMES);
+            let sizes = (managed, layout.plan.ranges, cpus);
+            let hardened = Hardened::new(&mut arena, (how, low_end), sizes, map.usable());
+            hardened.seal(&tree);
+            hardened
         });
         let metadata = Metadata { frames, bytes: layout.bytes(), managed_frames: managed };
-        if !is_first {
-            return Err(InitError::AlreadyInitialised);
-        }
-        #[cfg(feature = "log")]
-        crate::observe::log_start(map, metadata.bytes, layout.plan.cpus);
-        Ok(metadata)
+        let shared = Shared {
+            tree,
+            slots,
+            budget,
+            #[cfg(feature = "hardened")]
+            hardened,
+        };
+        (shared, metadata)
     }
 
     /// Adds memory, now or at any time: late-reclaimed boot memory, hot-added memory. Its metadata

@@ -470,8 +470,9 @@ impl<'m> Slot<'m> {
             return Err(OutOfMemory);
         }
         let cache = tree.alloc_some_with(self.writer(), most as u32)?;
-        let opening = tree.open(Group::of(cache.base())).map_err(|_| OutOfMemory)?;
-        self.alloc_side.open(opening);
+        let group = Group::of(cache.base());
+        let block = tree.open(group).map_err(|_| OutOfMemory)?.place.block();
+        self.alloc_side.open(tree.open_in(block, group));
         self.alloc_side.put(&cache);
         Ok(())
     }
