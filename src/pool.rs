@@ -756,9 +756,18 @@ impl<C: Cpus> FramePool<C> {
         self.cpus.with_current(|cpu| {
             match self.slots.get(cpu.get()).is_some_and(|slot| slot.free_at_once(number)) {
                 true => Ok(()),
-                false => self.free_slowly(cpu, number),
+                false => self.free_past(cpu, number),
             }
         })
+    }
+
+    #[inline(never)]
+    fn free_past(&self, cpu: CpuId, frame: FrameNumber) -> Result<(), FreeError> {
+        let slowly = || self.free_slowly(cpu, frame);
+        match (self.slots.get(cpu.get()), self.shared.get()) {
+            (Some(slot), Some(shared)) => slot.free_past(&shared.tree, frame, slowly),
+            _ => slowly(),
+        }
     }
 
     #[inline(never)]
