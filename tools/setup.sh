@@ -13,7 +13,7 @@
 #   miri     a nightly Rust with Miri
 #   tsan     a nightly Rust with the source of its library, to build it under ThreadSanitizer
 #   fuzz     a nightly Rust, a C++ compiler and cargo-fuzz
-#   mutants, coverage, deny, powerset, minimal, semver
+#   mutants, coverage, deny, powerset, minimal, semver, book
 #            the cargo subcommand that the make target of this name runs, built from crates.io
 #
 # It first looks, then acts. As root on a machine with apt-get (Debian, Ubuntu) it runs the
@@ -174,6 +174,7 @@ need() {
         need_tool cargo-hack 0.6.46 "cargo-minimal-versions runs it"
         need_tool cargo-minimal-versions 0.1.38 "it builds with the oldest dependencies"
         ;;
+    book) need_tool mdbook 0.5.4 "it makes the book of docs/" ;;
     semver) need_tool cargo-semver-checks 0.51.0 "it compares the public API" ;;
     *) fail "\`$1\` is no need that I know; the head of this script lists them" ;;
     esac
