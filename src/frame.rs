@@ -177,6 +177,21 @@ fn lose(frames: NumberRange) {
 ///
 /// Dropping it loses the frame until the next boot, since no destructor can know which allocator
 /// it came from; but not silently: [`lost_frames`] counts it.
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let frame = pool.alloc()?;
+/// let number = frame.into_number(); // for a page table, which keeps numbers
+/// assert_eq!(lost_frames(), 0);
+/// // SAFETY: the page table has let go of it.
+/// pool.free(unsafe { Frame::from_number(number) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a frame that is not given back is lost"]
 #[derive(PartialEq, Eq)]
 #[repr(transparent)]
@@ -242,6 +257,20 @@ impl fmt::Debug for Frame {
 ///
 /// Dropping it loses the frames until the next boot, which [`lost_frames`] counts, as with
 /// [`Frame`].
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let (head, tail) = pool.alloc_run(&Request::new(10))?.split_at(4);
+/// assert_eq!((head.len(), tail.len()), (4, 6));
+/// pool.free_run(tail)?; // in parts, or joined again
+/// pool.free_run(head)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "frames that are not given back are lost"]
 #[derive(PartialEq, Eq)]
 #[repr(transparent)]
