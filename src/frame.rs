@@ -10,6 +10,16 @@ use crate::geometry::{FRAME_LIMIT, FRAME_SIZE};
 use crate::sync::Tally;
 
 /// The number of a physical frame: its physical address divided by 4 KiB.
+///
+/// # Examples
+/// ```
+/// use frametree::{FrameNumber, NumberRange};
+///
+/// let frame = FrameNumber::containing(0x12_3456).expect("an address below 2^52");
+/// assert_eq!((frame.get(), frame.start_address()), (0x123, 0x12_3000));
+/// let first_mib = NumberRange::from_numbers(0, 256);
+/// assert!(!first_mib.contains(frame) && first_mib.len() == 256);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct FrameNumber(u64);
@@ -158,6 +168,18 @@ impl fmt::Debug for NumberRange {
 ///
 /// Not 0 means that somebody forgot a `free`, or an `into_number`. With the feature `log` each
 /// loss is a line at level `warn` that names the frames.
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// drop(pool.alloc()?); // not `pool.free`: nobody will ever get it again
+/// assert_eq!(lost_frames(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn lost_frames() -> u64 {
     LOST.get()
