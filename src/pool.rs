@@ -66,6 +66,28 @@ use crate::tree::{Broken, FrameTree, GrowError, InUse, IsolateError, Isolation, 
 /// If that other CPU still holds it when it flushes, the flush reports it
 /// ([`Found::FreeAtFlush`]); if it has handed it out again, the frame has two owners.
 /// All of these are detected by a hardened pool (feature `hardened`, `Setup::hardened`).
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1)); // 8 MiB; the crate's page has a real start
+/// let frame = pool.alloc()?;
+/// let run = pool.alloc_run(&Request::new(17))?; // exactly 17, next to each other
+/// let block = pool.alloc_block()?; // 2 MiB
+/// let number = frame.number();
+/// pool.free(frame)?;
+/// pool.free_run(run)?;
+/// pool.free_block(block)?;
+///
+/// // SAFETY: nobody uses the frame. That it is free already is what the pool finds out.
+/// let again = unsafe { Frame::from_number(number) };
+/// assert_eq!(pool.free(again).unwrap_err().frame, number);
+/// assert_eq!(pool.stats().free_frames, 2048);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct FramePool<C> {
     cpus: C,
@@ -91,6 +113,32 @@ const AT_ONCE: usize = 64;
 const LOOKS: usize = 1000;
 
 /// How a pool is to be initialised.
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// static LOW: AtomicU64 = AtomicU64::new(0);
+///
+/// let setup = Setup::new(1).reserve(64).watermarks(512, 1024, |crossing| {
+///     if crossing.level == Level::Low {
+///         LOW.fetch_add(1, Ordering::Relaxed); // a kernel would wake a thread that frees some
+///     }
+/// });
+/// let pool = example::pool(setup);
+/// let mut taken = 0;
+/// while let Ok(frame) = pool.alloc() {
+///     let _ = frame.into_number(); // kept
+///     taken += 1;
+/// }
+/// assert_eq!((taken, LOW.load(Ordering::Relaxed)), (2048 - 64, 1));
+/// let urgent = pool.alloc_urgent()?; // of the reserve
+/// pool.free(urgent)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     cpus: usize,
@@ -461,6 +509,20 @@ impl<C> FramePool<C> {
     /// The frames are memory that nobody else uses or will use. The pointer that `to_virtual`
     /// returns for a physical address is valid for reads and writes from there to the end of the
     /// range, for ever, with provenance over all of it.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let late = NumberRange::from_numbers(2048, 4096); // the 8 MiB behind
+    /// // SAFETY: not real, so nobody uses it; metadata has memory of its own.
+    /// let added = unsafe { pool.grow(late, example::mapped) }?;
+    /// assert_eq!(pool.stats().managed_frames, 2048 + added.len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub unsafe fn grow(
         &self,
         range: NumberRange,
@@ -871,6 +933,20 @@ impl<C: Cpus> FramePool<C> {
     /// error. Takes all that it needs of a group of 64 at once, from this CPU's cache, or with
     /// one read-modify-write for a refill. An interrupt may come in between; drain requests are
     /// served after each group.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let mut frames = [const { None }; 100];
+    /// assert_eq!(pool.alloc_bulk(&mut frames), 100);
+    /// assert!(frames.iter().all(Option::is_some));
+    /// pool.free_bulk(&mut frames)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn alloc_bulk(&self, frames: &mut [Option<Frame>]) -> usize {
         #[cfg(feature = "hardened")]
         if self.hardened().is_some() {
@@ -1067,6 +1143,24 @@ impl<C: Cpus> FramePool<C> {
     /// # Safety
     /// The pointer that `to_virtual` returns for a physical address is valid for reads and writes
     /// of the frame there, for ever, with provenance over all of it.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let frame = pool.alloc_run(&Request::new(1).at(FrameNumber::new(600)))?;
+    /// let range = NumberRange::from_numbers(512, 1024); // the second 2 MiB
+    /// // SAFETY: metadata has memory of its own.
+    /// let isolation = unsafe { pool.isolate(range, example::mapped) }?;
+    /// let isolation = pool.offline(isolation).unwrap_err(); // not yet: a frame is in use
+    /// pool.free_run(frame)?;
+    /// let gone = pool.offline(isolation).expect("nothing of it is in use");
+    /// assert_eq!((gone, pool.stats().managed_frames), (range, 1536));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub unsafe fn isolate(
         &self,
         range: NumberRange,
