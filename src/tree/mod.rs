@@ -45,7 +45,7 @@ pub use grow::GrowError;
 pub use isolate::{InUse, IsolateError, Isolation};
 pub use verify::Broken;
 
-pub(crate) use free::{Opening, check_above, give_frames, refuse};
+pub(crate) use free::{Gift, Opening, check_above, give_frames, refuse};
 pub(crate) use home::HomeCell;
 pub(crate) use init::Plan;
 pub(crate) use runs::Wanted;
