@@ -37,6 +37,7 @@ use crate::tree::{Broken, FrameTree, GrowError, InUse, IsolateError, Isolation, 
 /// | the same from another GiB, which is free as a whole | up to 10, for up to 2^18 frames |
 /// | the same after fewer than 8 frees to one group | 1 or 2 more, for what was freed |
 /// | a free that flushes | 1, for up to 64 frames; 2 if the group had no free frame |
+/// | a free far from the last ones | the same for the one frame |
 /// | a flush that completes a 2 MiB block | 10 more, for 512 frames |
 /// | a flush that completes a GiB | 10 more, for 2^18 frames |
 /// | [`alloc_block`](Self::alloc_block), [`free_block`](Self::free_block) | 1 each |

@@ -1,10 +1,16 @@
 //! A CPU's slot: its page cache with an allocation side and a free side.
 //!
 //! Each side holds frames of one 64-frame group. Allocations take from the one, frees go to
-//! whichever side's group they fall into; a free elsewhere flushes the free side and opens it
-//! for its own group. When the allocation side runs dry it trades places with the free side, if
-//! that holds many; else what it holds goes to the tree, and a refill comes from there. So bursts
-//! and sequential frees cost one atomic read-modify-write for up to 64 frames, a random free one.
+//! whichever side's group they fall into; a free into the group beside that of the free side
+//! flushes this and opens it for its own group. When the allocation side runs dry it trades places
+//! with the free side, if that holds many; else what it holds goes to the tree, and a refill comes
+//! from there. So bursts and sequential frees cost one atomic read-modify-write for up to 64
+//! frames, a random free one.
+//!
+//! **A free far from the last ones** goes to the tree alone, past the sides, while the free side
+//! holds something: at random the next one falls elsewhere again, and to flush one frame and to
+//! open the side for another costs more than the frame's own way to the tree. Only when two in
+//! turn fall into one group that is not open, the free side moves there.
 //!
 //! **Few freed frames** are not handed out again at once. A CPU that frees a frame and then
 //! allocates one, over and over, would get back what it just freed for ever, wherever that lies.

@@ -49,8 +49,8 @@ pub fn widen(block: Block<'_>) {
     }
 }
 
-/// After frames were given to a block as for [`widen`]: whether that has surely nothing to do,
-/// since nothing was said of any block in the row.
+/// After frames were given to a block, before [`widen`]: whether that has surely nothing to do, as
+/// nothing was said of any block in the row.
 #[inline(always)]
 pub fn is_wide(block: Block<'_>) -> bool {
     rmw_fence();
