@@ -724,6 +724,17 @@ impl<C: Cpus> FramePool<C> {
     /// As [`FramePool::alloc`]; frames in caches can keep a block from being whole.
     #[inline]
     pub fn alloc_block(&self) -> Result<Frame, AllocError> {
+        if let Some(shared) = self.shared.get() {
+            let at_once = |cpu: CpuId| self.slots.get(cpu.get())?.alloc_block_at_once(&shared.tree);
+            if let Some(first) = self.cpus.with_current(at_once) {
+                return Ok(Frame::owned(first));
+            }
+        }
+        self.alloc_block_slowly()
+    }
+
+    #[inline(never)]
+    fn alloc_block_slowly(&self) -> Result<Frame, AllocError> {
         self.take(Shared::alloc_block)
     }
 
@@ -738,7 +749,13 @@ impl<C: Cpus> FramePool<C> {
         let Some(shared) = self.shared.get() else {
             return Err(FreeError { frame: number, found: Found::NotInitialised });
         };
-        self.cpus.with_current(|cpu| shared.free_block(cpu, number))
+        self.cpus.with_current(|cpu| {
+            let tree = &shared.tree;
+            match self.slots.get(cpu.get()).is_some_and(|s| s.free_block_at_once(tree, number)) {
+                true => Ok(()),
+                false => shared.free_block(cpu, number),
+            }
+        })
     }
 
     /// Takes contiguous frames: exactly as many as the request asks for. Up to 64 without further
@@ -1044,8 +1061,7 @@ impl Shared {
 
     #[inline(never)]
     fn alloc_block(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
-        let from_tree = |writer: Writer<'_>| self.tree.alloc_block_with(writer);
-        match self.take_turn(cpu, |turn| turn.asking(BLOCK_FRAMES, from_tree)) {
+        match self.take_turn(cpu, |turn| turn.alloc_block(&self.tree)) {
             Some(taken) => taken,
             None => self.alloc_block_nested(cpu),
         }

@@ -11,6 +11,7 @@
 //! `cargo test --lib` with `RUSTFLAGS="--cfg loom"`; `tests/planted.rs` plants bugs into the steps
 //! of the protocols and shows that these models find them.
 
+mod blocks;
 mod budget;
 mod evidence;
 mod grow;

@@ -10,6 +10,7 @@
 //! Since all claims go upward, of several that overlap the one that has come furthest meets no
 //! other: somebody always gets through.
 
+use super::blocks::is_held_whole;
 use super::free::{check_above, put_frames, refuse};
 use super::levels::{
     give_block, make_all_ready, make_ready, merge_giant, split_block, split_giant, take_zeroes,
@@ -146,7 +147,7 @@ impl<'m> FrameTree<'m> {
             let group = Group::of(FrameNumber::trusted(at));
             let behind = match self.piece(at, end) {
                 Some((Piece::Giant(giant), behind)) if is_held(giant) => behind,
-                Some((Piece::Block(block), behind)) if is_block_held(block) => behind,
+                Some((Piece::Block(block), behind)) if is_held_whole(block) => behind,
                 _ => {
                     let (frames, behind) = frames_of(group, at, end);
                     self.check_frames(group, frames)?;
@@ -275,10 +276,4 @@ const fn frames_of(group: Group, at: u64, end: u64) -> (u64, u64) {
 /// Whether all of a giant that is managed in full is held by somebody.
 fn is_held<'m>(giant: &'m Giant<'m>) -> bool {
     giant.in_use().is_some() && giant.blocks().all(|block| free_in(block) == 0)
-}
-
-/// Whether all of a block that is managed in full is held by somebody.
-fn is_block_held(block: Block<'_>) -> bool {
-    // ORDERING: a look for bugs of the caller; exact at rest.
-    check_above(block).is_ok() && block.leaf().is_empty(Ordering::Relaxed)
 }
