@@ -171,6 +171,12 @@ impl<'j> Writer<'j> {
         self.bump(&self.journal.counters[counter as usize], by, Ordering::Relaxed);
     }
 
+    /// A counter's value.
+    #[inline]
+    pub fn count(self, counter: Counter) -> u64 {
+        self.journal.count(counter)
+    }
+
     /// See [`Journal::credit`].
     #[inline]
     pub fn credit(self) -> i64 {

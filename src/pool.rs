@@ -718,7 +718,8 @@ impl<C: Cpus> FramePool<C> {
     }
 
     /// Takes a 2 MiB block and returns its first frame: one read-modify-write if its GiB is split
-    /// already. Blocks are not cached.
+    /// already. Blocks are not cached; it is the lowest of the 128 MiB that this CPU took one of
+    /// last, while there is one.
     ///
     /// # Errors
     /// As [`FramePool::alloc`]; frames in caches can keep a block from being whole.
@@ -761,8 +762,10 @@ impl<C: Cpus> FramePool<C> {
     /// Takes contiguous frames: exactly as many as the request asks for. Up to 64 without further
     /// conditions come from this CPU's cache if it has them in a row, without an atomic
     /// read-modify-write (a dry cache is refilled first, as for a single frame); else from the
-    /// tree, the lowest that fit, at one read-modify-write for each word of 64 frames that the run
-    /// touches, and for each block and GiB that it contains.
+    /// tree, the lowest that fit (without conditions the lowest as far as this CPU knows, which
+    /// notices what others have freed below after 64 runs at the latest), at one
+    /// read-modify-write for each word of 64 frames that the run touches, and for each block and
+    /// GiB that it contains.
     ///
     /// # Errors
     /// As [`FrameTree::alloc_run`], after this CPU's cache and those of the others were given back
@@ -775,7 +778,22 @@ impl<C: Cpus> FramePool<C> {
                 return Ok(range(start, count));
             }
         }
+        if request.is_plain()
+            && let Some(run) = self.alloc_run_near(request.count())
+        {
+            return Ok(FrameRange::owned(run));
+        }
         self.alloc_run_slowly(request)
+    }
+
+    #[inline(never)]
+    fn alloc_run_near(&self, count: u64) -> Option<NumberRange> {
+        let shared = self.shared.get()?;
+        let near = |cpu: CpuId| {
+            let slot = shared.slots.get(cpu.get())?;
+            slot.take_turn(|turn| turn.alloc_run_near(&shared.tree, count))?
+        };
+        self.cpus.with_current(near)
     }
 
     #[inline(never)]
@@ -1147,7 +1165,7 @@ impl Shared {
     fn free_run(&self, cpu: CpuId, run: NumberRange) -> Result<(), FreeError> {
         let tree = &self.tree;
         let cached = |turn: Turn<'_, 'static>| match turn.first_held(run) {
-            None => turn.unasked(|writer| tree.free_run_with(writer, run)),
+            None => turn.free_run(tree, run),
             Some(frame) => {
                 // Only what lies below can be the lowest mistake.
                 let below = NumberRange::trusted(run.start(), frame);

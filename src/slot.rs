@@ -33,13 +33,13 @@ use crate::cache::{Contents, Known, PageCache};
 use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber, NumberRange};
-use crate::geometry::{BLOCK_FRAMES, NODE_WORDS, WORD_BITS};
+use crate::geometry::{BLOCK_FRAMES, FRAME_LIMIT, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Journal, Step, Writer};
 use crate::node::{Given, mask_between};
 use crate::root::Giant;
 use crate::sync::{Link, Ordering, Way, Word, interrupt_fence};
 use crate::tree::{
-    BlockHome, FrameTree, HomeCell, Opening, Refill, check_above, finish, give_at_once,
+    BlockHome, FrameTree, HomeCell, Opening, Refill, RunHints, check_above, finish, give_at_once,
     give_frames, refuse,
 };
 
@@ -64,6 +64,7 @@ struct Requests<'m> {
     budget: &'m Budget<'m>,
     /// Empty if there is a budget to ask.
     block_home: BlockHome<'m>,
+    run_hints: RunHints,
 }
 
 /// How many freed frames are handed out again rather than given to the tree.
@@ -107,7 +108,12 @@ impl<'m> Slot<'m> {
             home: HomeCell::new(),
             alloc_side: Side::new(journal.any_word()),
             free_side: Side::new(journal.any_word()),
-            requests: Requests { asked: Word::new(0), budget, block_home: BlockHome::new() },
+            requests: Requests {
+                asked: Word::new(0),
+                budget,
+                block_home: BlockHome::new(),
+                run_hints: RunHints::new(),
+            },
         }
     }
 
@@ -337,6 +343,29 @@ impl<'m> Turn<'_, 'm> {
             self.slot.fill(tree).ok()?;
         }
         alloc_side.alloc_run(count).or_else(|| free_side.alloc_run(count))
+    }
+
+    /// Takes so many contiguous frames, from the cache or from the tree near the last ones, if
+    /// there is no budget to ask. A dry cache is filled first.
+    pub fn alloc_run_near(&self, tree: &FrameTree<'m>, count: u64) -> Option<NumberRange> {
+        let Requests { budget, run_hints, .. } = &self.slot.requests;
+        if count.wrapping_sub(1) >= FRAME_LIMIT || !budget.is_off() {
+            return None;
+        }
+        let cached = if count <= WORD_BITS { self.alloc_run(tree, count as u32) } else { None };
+        match cached {
+            Some(start) => {
+                let end = FrameNumber::trusted(start.get() + count);
+                Some(NumberRange::trusted(start, end))
+            }
+            None => tree.alloc_run_near(self.writer(), run_hints, count),
+        }
+    }
+
+    /// Gives contiguous frames to the tree.
+    pub fn free_run(&self, tree: &FrameTree<'m>, run: NumberRange) -> Result<(), FreeError> {
+        self.slot.requests.run_hints.widen(run);
+        self.unasked(|writer| tree.free_run_with(writer, run))
     }
 
     /// Takes a frame, and says what is known of its contents: one of zeros, if the allocation

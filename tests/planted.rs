@@ -299,6 +299,13 @@ const PLANTS: &[Plant] = &[
         models: "blocks",
     },
     Plant {
+        name: "a run near the last one, from a leaf before it is written",
+        file: "tree/near.rs",
+        right: "if !nodes.ready.is_set(block.index, Ordering::Acquire) {",
+        wrong: "if false {",
+        models: "a_run_near_the_last_one",
+    },
+    Plant {
         name: "a bound that is narrowed without a second look",
         file: "tree/longest.rs",
         right: "if longest_from(block) > found {",

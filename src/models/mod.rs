@@ -135,7 +135,7 @@ impl World {
     }
 
     /// The same for contiguous frames.
-    fn touch_run(&self, run: NumberRange) {
+    pub fn touch_run(&self, run: NumberRange) {
         self.touch(run.start(), (1 << run.len()) - 1);
     }
 

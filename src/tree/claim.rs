@@ -11,7 +11,7 @@
 //! other: somebody always gets through.
 
 use super::blocks::is_held_whole;
-use super::free::{check_above, put_frames, refuse};
+use super::free::{Opening, check_above, give_frames, put_frames, refuse};
 use super::levels::{
     give_block, make_all_ready, make_ready, merge_giant, split_block, split_giant, take_zeroes,
 };
@@ -130,11 +130,26 @@ impl<'m> FrameTree<'m> {
         writer: Writer<'_>,
         run: NumberRange,
     ) -> Result<(), FreeError> {
+        if !run.is_empty() && Group::of(run.start()).number() == (run.end().get() - 1) / WORD_BITS {
+            return self.free_within_a_word(writer, run);
+        }
         self.check_run(run)?;
         let step = writer.begin();
         let (overlap, first) = self.put_run(&step, run);
         writer.add(Counter::Returned, run.len() - overlap);
         first
+    }
+
+    /// The same for frames of one word, of which there is one at least.
+    fn free_within_a_word(&self, writer: Writer<'_>, run: NumberRange) -> Result<(), FreeError> {
+        let group = Group::of(run.start());
+        let (frames, _) = frames_of(group, run.start().get(), run.end().get());
+        let opening = self.check_frames(group, frames)?;
+        let step = writer.begin();
+        match give_frames(&step, opening.place, frames, 0) {
+            0 => Ok(()),
+            overlap => Err(refuse(group, overlap, Found::Free)),
+        }
     }
 
     /// Looks whether all of these frames may be freed, as far as the tree knows.
@@ -159,7 +174,7 @@ impl<'m> FrameTree<'m> {
         Ok(())
     }
 
-    fn check_frames(&self, group: Group, frames: u64) -> Result<(), FreeError> {
+    fn check_frames(&self, group: Group, frames: u64) -> Result<Opening<'m>, FreeError> {
         let opening = self.open(group).map_err(|found| refuse(group, frames, found))?;
         let managed = frames & opening.managed;
         let (free, found) = match check_above(opening.place.block()) {
@@ -169,7 +184,7 @@ impl<'m> FrameTree<'m> {
         };
         let foreign = frames & !managed;
         match free | foreign {
-            0 => Ok(()),
+            0 => Ok(opening),
             wrong if foreign >> wrong.trailing_zeros() & 1 != 0 => {
                 Err(refuse(group, wrong, Found::Unmanaged))
             }
