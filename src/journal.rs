@@ -177,6 +177,13 @@ impl<'j> Writer<'j> {
         self.journal.count(counter)
     }
 
+    /// Which of these journals it writes.
+    pub fn number(self, journals: &[Journal]) -> usize {
+        let offset =
+            core::ptr::from_ref(self.journal).addr().wrapping_sub(journals.as_ptr().addr());
+        offset / size_of::<Journal>()
+    }
+
     /// See [`Journal::credit`].
     #[inline]
     pub fn credit(self) -> i64 {

@@ -311,6 +311,13 @@ impl<'m> Slot<'m> {
         })
     }
 
+    /// Whether a frame is here.
+    #[cfg(feature = "hardened")]
+    pub fn holds(&self, frame: FrameNumber) -> bool {
+        let mut sides = self.sides().filter_map(Side::held);
+        sides.any(|(group, frames)| group == Group::of(frame) && frames & bit_of(frame) != 0)
+    }
+
     fn sides(&self) -> impl Iterator<Item = &Side<'m>> + Clone {
         [&self.alloc_side, &self.free_side].into_iter()
     }
@@ -428,7 +435,7 @@ impl<'m> Turn<'_, 'm> {
     pub fn alloc_block(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
         let block = self.asking(BLOCK_FRAMES, |writer| tree.take_block(writer))?;
         let Requests { budget, block_home, .. } = &self.slot.requests;
-        if budget.is_off() && !tree.is_low(block) {
+        if budget.is_off() && !tree.is_low_block(block) {
             block_home.put(block);
         }
         Ok(Frame::owned(block.first_frame()))

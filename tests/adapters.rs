@@ -226,14 +226,13 @@ fn uefi_of_a_grub_that_has_left_it() {
 
     let saved = Saved::folder("multiboot2-uefi");
     let information = load(saved.one());
-    let tag = information.efi_memory_map_tag().expect("UEFI's map");
-    let descriptors: Vec<_> = tag.memory_areas().collect();
+    let descriptors: Vec<_> = multiboot2::descriptors(&information).collect();
     let pages = |ty| {
         let of_type = descriptors.iter().filter(|descriptor| descriptor.ty == ty);
         of_type.map(|descriptor| descriptor.page_count).sum::<u64>()
     };
     let bytes = |wanted| {
-        let regions = uefi::regions(descriptors.iter().copied());
+        let regions = uefi::regions(&descriptors);
         regions.filter(|region| region.kind == wanted).map(|region| region.length).sum::<u64>()
     };
     assert_eq!(bytes(Usable), pages(MemoryType::CONVENTIONAL) * 4096);

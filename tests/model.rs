@@ -213,7 +213,8 @@ impl Model {
         self.ask_others(cpu, |model| model.alloc_whole_once(size))
     }
 
-    /// An attempt, and if it finds nothing, another one after the others were asked to drain.
+    /// An attempt, and if it finds nothing, another one after this CPU has drained, and the others were
+    /// asked to.
     fn ask_others<T>(
         &mut self,
         cpu: usize,
@@ -232,6 +233,7 @@ impl Model {
                 }
             }
         }
+        self.drain(cpu);
         let second = attempt(self);
         self.leave(cpu);
         second.ok_or(AllocError::OutOfMemory { cached_elsewhere: self.cached_elsewhere(cpu) })

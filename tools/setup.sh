@@ -6,6 +6,8 @@
 #   host     Rust, and a linker for programs of this machine
 #   kernel   the library of x86_64-unknown-none, for the demo kernel
 #   qemu     QEMU, to boot it
+#   uefi     the library of x86_64-unknown-uefi, and the firmware OVMF, for a UEFI application
+#   gdb      gdb, which looks into a stopped kernel
 #   count    valgrind, to count the instructions of the hot paths
 #   lint     rustfmt, clippy, and the library of every bare-metal target
 #   miri     a nightly Rust with Miri
@@ -21,6 +23,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 KERNEL_TARGET=x86_64-unknown-none
+UEFI_TARGET=x86_64-unknown-uefi
 OTHER_TARGETS=(aarch64-unknown-none riscv64gc-unknown-none-elf)
 # The nightly Rust for what the stable one can't do; rustup's name of it.
 NIGHTLY=${NIGHTLY:-nightly}
@@ -114,6 +117,17 @@ need_qemu() {
     want_package qemu-system-x86 "qemu-system-x86_64 is missing: the demo kernel boots in it"
 }
 
+need_ovmf() {
+    [[ -e /usr/share/OVMF/OVMF_CODE_4M.fd || -e /usr/share/OVMF/OVMF_CODE.fd ||
+        -e /usr/share/edk2/x64/OVMF_CODE.4m.fd ]] && return
+    want_package ovmf "OVMF is missing: QEMU boots a UEFI application by it"
+}
+
+need_gdb() {
+    have gdb && return
+    want_package gdb "gdb is missing: a test looks into a stopped kernel with it"
+}
+
 need_valgrind() {
     have valgrind && return
     want_package valgrind "valgrind is missing: it counts the instructions of the hot paths"
@@ -124,12 +138,17 @@ need() {
     host) need_rust && need_linker && need_certificates ;;
     kernel) need_target "$KERNEL_TARGET" "the demo kernel is built for it" ;;
     qemu) need_qemu ;;
+    uefi)
+        need_target "$UEFI_TARGET" "a small kernel is a UEFI application"
+        need_ovmf
+        ;;
+    gdb) need_gdb ;;
     count) need_valgrind ;;
     lint)
         need_component rustfmt fmt
         need_component clippy clippy
         local target
-        for target in "$KERNEL_TARGET" "${OTHER_TARGETS[@]}"; do
+        for target in "$KERNEL_TARGET" "$UEFI_TARGET" "${OTHER_TARGETS[@]}"; do
             need_target "$target" "the lints build for it"
         done
         ;;

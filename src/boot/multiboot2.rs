@@ -5,7 +5,8 @@
 //! standard, and calls boot services memory usable, rightly: the firmware is gone when the kernel
 //! starts. A loader may give UEFI's map alone.
 
-use multiboot2::{BootInformation, MemoryArea, ModuleTag};
+use multiboot2::{BootInformation, EFIMemoryDesc, MemoryArea, ModuleTag};
+use uefi_raw::table::boot::{MemoryAttribute, MemoryDescriptor, MemoryType};
 
 use super::e820::Entry;
 use super::{Placed, uefi};
@@ -27,6 +28,22 @@ pub fn entries<'a>(
         .memory_map_tag()
         .into_iter()
         .flat_map(move |tag| tag.memory_areas().iter().map(entry))
+}
+
+/// UEFI's own map, if the loader has handed it on, in the types of the newer `uefi-raw` that the
+/// `uefi` crate and [`uefi`] have.
+pub fn descriptors<'a>(
+    information: &'a BootInformation<'_>,
+) -> impl Iterator<Item = MemoryDescriptor> + Clone + 'a {
+    let newer = |older: &EFIMemoryDesc| MemoryDescriptor {
+        ty: MemoryType(older.ty.0),
+        phys_start: older.phys_start,
+        virt_start: older.virt_start,
+        page_count: older.page_count,
+        att: MemoryAttribute::from_bits_retain(older.att.bits()),
+        ..Default::default()
+    };
+    information.efi_memory_map_tag().into_iter().flat_map(move |tag| tag.memory_areas().map(newer))
 }
 
 /// What the loader has put into usable memory. `address` is the physical address of the boot
@@ -68,8 +85,8 @@ pub fn regions<'a>(
     address: u32,
 ) -> impl Iterator<Item = MemoryRegion> + 'a {
     let has_own = information.memory_map_tag().is_some();
-    let firmware = information.efi_memory_map_tag().filter(|_| !has_own);
-    let firmware = firmware.into_iter().flat_map(|tag| uefi::regions(tag.memory_areas()));
+    let firmware = descriptors(information).filter(move |_| !has_own);
+    let firmware = firmware.map(|descriptor| uefi::region(&descriptor));
     let own = entries(information).map(Entry::region);
     own.chain(firmware).chain(placed(information, address).map(|placed| placed.region))
 }

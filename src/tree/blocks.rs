@@ -113,7 +113,7 @@ impl<'m> FrameTree<'m> {
     }
 
     /// Whether a block lies in low memory, which is to be used last.
-    pub(crate) fn is_low(&self, block: Block<'_>) -> bool {
+    pub(crate) fn is_low_block(&self, block: Block<'_>) -> bool {
         block.first_frame().get() < self.low_end
     }
 

@@ -31,12 +31,15 @@ mod blocks;
 mod claim;
 mod free;
 mod grow;
+mod home;
 mod init;
 mod isolate;
 mod levels;
 mod longest;
 mod near;
 mod runs;
+#[cfg(feature = "hardened")]
+mod seal;
 mod search;
 mod verify;
 
@@ -46,10 +49,13 @@ pub use verify::Broken;
 
 pub(crate) use blocks::{BlockHome, finish, give_at_once};
 pub(crate) use free::{Opening, check_above, give_frames, refuse};
+pub(crate) use home::HomeCell;
 pub(crate) use init::Plan;
 pub(crate) use near::RunHints;
 pub(crate) use runs::Wanted;
-pub(crate) use search::{HomeCell, Refill};
+#[cfg(feature = "hardened")]
+pub(crate) use seal::mix;
+pub(crate) use search::Refill;
 
 use crate::cache::{PageCache, fill_holes};
 use crate::directory::{Block, Directory, Group};
