@@ -165,7 +165,7 @@ mutants: need-mutants ## Change the library in all small ways, and see which tes
 
 coverage: need-coverage ## Which lines and branches of src/ the host tests reach
 	cargo +$(NIGHTLY) llvm-cov --branch --package frametree --all-features \
-	    --ignore-filename-regex '(tests|qemu|models|counts|faults)' test -- --skip every_planted
+	    --ignore-filename-regex '(tests|qemu|models|counts|deaths|faults)' test -- --skip every_planted
 
 deny: need-deny ## Licences, sources and duplicates of what the library depends on
 	cargo deny --offline check licenses bans sources

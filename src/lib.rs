@@ -12,6 +12,8 @@ mod cache;
 mod counts;
 mod cpu;
 pub mod cpus;
+#[cfg(all(test, not(loom)))]
+mod deaths;
 mod directory;
 mod error;
 #[cfg(all(test, not(loom)))]

@@ -113,6 +113,9 @@ const AT_ONCE: usize = 64;
 /// How often an allocation looks again while other CPUs are about to give frames back.
 const LOOKS: usize = 1000;
 
+/// For how long, in pauses, it waits between two looks: together a fraction of a millisecond.
+const PAUSES: usize = 16;
+
 /// How a pool is to be initialised.
 ///
 /// # Examples
@@ -1264,19 +1267,24 @@ impl<C: Cpus> FramePool<C> {
                 self.cpus.request_drain(CpuId::new(index));
             }
         }
-        let mut looks = LOOKS;
+        let mut looks = 1usize;
         loop {
-            let wait = others.clone().any(|(_, slot)| slot.is_about_to_drain());
-            let taken = self.cpus.with_current(|cpu| {
-                // A double free that only this flush could see is counted in the journal.
-                let _ = shared.drain(cpu);
-                attempt(shared, cpu)
-            });
-            looks -= 1;
-            if taken.is_ok() || !wait || looks == 0 {
-                return taken;
+            let is_last =
+                looks == LOOKS || !others.clone().any(|(_, slot)| slot.is_about_to_drain());
+            // Rarer and rarer: if one of them has stopped inside a step, each attempt is a thousand
+            // looks at the tree by itself.
+            if is_last || looks.is_power_of_two() {
+                let taken = self.cpus.with_current(|cpu| {
+                    // A double free that only this flush could see is counted in the journal.
+                    let _ = shared.drain(cpu);
+                    attempt(shared, cpu)
+                });
+                if taken.is_ok() || is_last {
+                    return taken;
+                }
             }
-            pause();
+            looks += 1;
+            (0..PAUSES).for_each(|_| pause());
         }
     }
 }
