@@ -34,7 +34,7 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 .NOTPARALLEL:
 .PHONY: help run soak test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
 .PHONY: lint-features lint-other lint-doc bench bench-quick bench-charts instructions clean
-.PHONY: book msrv hardened-cost simulate worst fuzz miri tsan mutants coverage deny powerset minimal
+.PHONY: book msrv hardened-cost simulate worst fuzz miri tsan mutants coverage deny powerset minimal semver
 .PHONY: need-host need-boot need-test need-lint need-count
 
 help: ## List the targets
@@ -184,6 +184,13 @@ minimal: need-minimal ## Build the library with the oldest dependencies that it 
 
 book: need-book ## Make the book of docs/, in target/book
 	mdbook build docs
+# First the tag: the tool takes long to build.
+semver: ## Compare the public API with that of the last tag, for breaks
+	@git describe --tags --abbrev=0 >/dev/null 2>&1 || \
+	    { echo "There is no tag yet, so nothing to compare the public API with." >&2; exit 1; }
+	@tools/setup.sh host semver
+	cargo semver-checks -p frametree --all-features \
+	    --baseline-rev "$$(git describe --tags --abbrev=0)"
 
 clean: ## Remove everything that was built
 	cargo clean

@@ -141,7 +141,7 @@ fn memory_that_cannot_be_is_not_taken_or_let_go() {
     let nowhere = |_| -> *mut u8 { panic!("no metadata is needed") };
     for at in numbers() {
         let end = (at + 1).min(LIMIT);
-        if at >= BLOCK * 3 + 64 || at < 64 {
+        if !(64..64 + 3 * BLOCK).contains(&at) {
             // SAFETY: it fails.
             let said = unsafe { pool.retire(frame(at), nowhere) };
             let (frame, error) = said.expect_err("no memory");

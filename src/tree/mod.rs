@@ -171,6 +171,7 @@ impl<'m> FrameTree<'m> {
     /// # Safety
     /// Every byte of the frame is 0, and nobody will write to it before it is handed out again:
     /// its next owner gets it as zeroed.
+    #[allow(unsafe_code, reason = "the caller vouches for the contents")]
     pub unsafe fn free_zeroed(&self, frame: Frame) -> Result<(), FreeError> {
         self.free_zeroed_with(self.shared_writer(), frame.into_number())
     }
