@@ -184,6 +184,7 @@ minimal: need-minimal ## Build the library with the oldest dependencies that it 
 
 book: need-book ## Make the book of docs/, in target/book
 	mdbook build docs
+
 # First the tag: the tool takes long to build.
 semver: ## Compare the public API with that of the last tag, for breaks
 	@git describe --tags --abbrev=0 >/dev/null 2>&1 || \
