@@ -7,6 +7,8 @@
 #   kernel   the library of x86_64-unknown-none, for the demo kernel
 #   qemu     QEMU, to boot it
 #   count    valgrind, to count the instructions of the hot paths
+#   solver   z3, to prove the functions on words
+#   spin     Spin, to explore the protocol's model
 #   lint     rustfmt, clippy, and the library of every bare-metal target
 #   miri     a nightly Rust with Miri
 #   tsan     a nightly Rust with the source of its library, to build it under ThreadSanitizer
@@ -119,12 +121,24 @@ need_valgrind() {
     want_package valgrind "valgrind is missing: it counts the instructions of the hot paths"
 }
 
+need_z3() {
+    have z3 && return
+    want_package z3 "z3 is missing: it proves the functions on words"
+}
+
+need_spin() {
+    have spin && return
+    want_package spin "spin is missing: it explores the protocol's model"
+}
+
 need() {
     case $1 in
     host) need_rust && need_linker && need_certificates ;;
     kernel) need_target "$KERNEL_TARGET" "the demo kernel is built for it" ;;
     qemu) need_qemu ;;
     count) need_valgrind ;;
+    solver) need_z3 ;;
+    spin) need_spin ;;
     lint)
         need_component rustfmt fmt
         need_component clippy clippy
