@@ -34,8 +34,9 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 .NOTPARALLEL:
 .PHONY: help run soak test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
 .PHONY: lint-features lint-other lint-doc bench bench-quick bench-charts instructions clean
-.PHONY: book msrv hardened-cost simulate worst fuzz miri tsan mutants coverage deny powerset minimal semver
-.PHONY: need-host need-boot need-test need-lint need-count
+.PHONY: book msrv hardened-cost simulate worst proofs spin fuzz miri tsan mutants coverage deny
+.PHONY: powerset minimal semver
+.PHONY: need-proofs need-spin need-host need-boot need-test need-lint need-count
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -160,6 +161,13 @@ tsan: need-tsan ## Run the tests with threads under ThreadSanitizer
 	    -Zbuild-std --target x86_64-unknown-linux-gnu -p frametree \
 	    --test threads --test grow --test isolate --test reserve --test watermarks
 
+# `make test` proves most of it; these are all cases.
+proofs: need-proofs ## Prove the functions on words for all words and arguments, by z3
+	PROVE_ALL=1 cargo test $(LOCKED) -p frametree --test proofs -- --nocapture
+
+spin: need-spin ## Explore the protocol's model in Spin, and the bugs planted in it
+	cargo test $(LOCKED) -p frametree --test spin -- --nocapture
+
 mutants: need-mutants ## Change the library in all small ways, and see which tests notice: hours
 	cargo mutants --no-shuffle $(ARGS)
 
@@ -208,7 +216,11 @@ need-host:
 need-boot:
 	@tools/setup.sh host kernel qemu
 need-test:
-	@tools/setup.sh host kernel qemu uefi gdb count
+	@tools/setup.sh host kernel qemu uefi gdb count solver spin
+need-proofs:
+	@tools/setup.sh host solver
+need-spin:
+	@tools/setup.sh host spin
 need-count:
 	@tools/setup.sh host count
 need-lint:

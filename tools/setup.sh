@@ -9,6 +9,8 @@
 #   uefi     the library of x86_64-unknown-uefi, and the firmware OVMF, for a UEFI application
 #   gdb      gdb, which looks into a stopped kernel
 #   count    valgrind, to count the instructions of the hot paths
+#   solver   z3, to prove the functions on words
+#   spin     Spin, to explore the protocol's model
 #   lint     rustfmt, clippy, and the library of every bare-metal target
 #   miri     a nightly Rust with Miri
 #   tsan     a nightly Rust with the source of its library, to build it under ThreadSanitizer
@@ -143,6 +145,16 @@ need_valgrind() {
     want_package valgrind "valgrind is missing: it counts the instructions of the hot paths"
 }
 
+need_z3() {
+    have z3 && return
+    want_package z3 "z3 is missing: it proves the functions on words"
+}
+
+need_spin() {
+    have spin && return
+    want_package spin "spin is missing: it explores the protocol's model"
+}
+
 need() {
     case $1 in
     host) need_rust && need_linker && need_certificates ;;
@@ -154,6 +166,8 @@ need() {
         ;;
     gdb) need_gdb ;;
     count) need_valgrind ;;
+    solver) need_z3 ;;
+    spin) need_spin ;;
     lint)
         need_component rustfmt fmt
         need_component clippy clippy
