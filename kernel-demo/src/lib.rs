@@ -81,9 +81,13 @@ pub fn demo(handoff: &Handoff) -> ! {
             fault::commit()
         }
     });
-    match exercises::soak::requested(handoff.command_line()) {
-        Some(time) => exercises::soak::run(time),
-        None => exercise(&boot_memory),
+    let command_line = handoff.command_line();
+    if let Some(time) = exercises::soak::requested(command_line) {
+        exercises::soak::run(time);
+    } else if let Some(names) = exercises::some::requested(command_line) {
+        exercises::some::run(names);
+    } else {
+        exercise(&boot_memory);
     }
     exit::exit(Outcome::Success)
 }

@@ -12,6 +12,7 @@ mod pattern;
 pub mod remove;
 pub mod shapes;
 pub mod soak;
+pub mod some;
 pub mod stamp;
 mod worker;
 pub mod zero;
