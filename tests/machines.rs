@@ -1,16 +1,18 @@
 //! The demo kernel where real machines differ from `qemu -kernel`: started by GRUB from the disk
 //! image, by BIOS and UEFI, as CD and as USB stick; without COM1, without pages of 1 GiB, on 128
-//! CPUs. And the script that writes the image to a stick.
+//! CPUs; and its screen. And the script that writes the image to a stick.
 #![cfg(not(loom))]
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{BufReader, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::thread;
 use std::time::Duration;
 
-use frametree_qemu::{Boot, Firmware, Medium, Memory, Outcome, Report};
+use frametree_qemu::{Boot, Control, Firmware, Medium, Memory, Outcome, Report, Screen};
 
 /// A fast exercise that takes all memory there is.
 const SHORT: &str = "only=exhaust";
@@ -100,6 +102,146 @@ fn without_pages_of_1_gib() {
 fn on_128_cpus() {
     let output = succeeds(machine(128, Memory::mebibytes(256)).run(kernel(), |_| ()));
     assert!(output.contains(" 126 127 up, 128 in all"), "{output}");
+}
+
+/// A picture of the screen, as QEMU took it.
+struct Picture {
+    width: usize,
+    pixels: Vec<[u8; 3]>,
+}
+
+impl Picture {
+    fn take(machine: &mut Control, name: &str) -> Self {
+        let file = place(name);
+        machine.screenshot(&file).expect("a picture");
+        let decoder = png::Decoder::new(BufReader::new(File::open(&file).expect("a file")));
+        let mut reader = decoder.read_info().expect("a PNG");
+        let mut bytes = vec![0; reader.output_buffer_size().expect("a size")];
+        let info = reader.next_frame(&mut bytes).expect("a picture");
+        assert_eq!((info.width, info.height), (1024, 768));
+        assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
+        let pixels = bytes.chunks_exact(3).map(|part| part.try_into().expect("three"));
+        Self { width: info.width as usize, pixels: pixels.collect() }
+    }
+
+    fn at(&self, x: usize, y: usize) -> [u8; 3] {
+        self.pixels[y * self.width + x]
+    }
+
+    /// A part of it, line by line.
+    fn part(&self, columns: Range<usize>, rows: Range<usize>) -> Vec<[u8; 3]> {
+        rows.flat_map(|y| columns.clone().map(move |x| (x, y)))
+            .map(|(x, y)| self.at(x, y))
+            .collect()
+    }
+
+    /// The cells of the map.
+    fn map(&self) -> Vec<[u8; 3]> {
+        self.part(100..676, 100..372)
+    }
+}
+
+/// Colours of `kernel-demo/src/screen/palette.rs`, and how much of a cell is in use at least.
+const GROUND: [u8; 3] = [0x0e, 0x14, 0x1b];
+const PANEL: [u8; 3] = [0x17, 0x20, 0x2a];
+const YELLOW: [u8; 3] = [0xff, 0xd7, 0x4a];
+const CELLS: [([u8; 3], f64); 7] = [
+    ([0x22, 0x2e, 0x3a], 0.0),
+    ([0x2f, 0x55, 0x8c], 0.1),
+    ([0x4f, 0x72, 0x96], 0.3),
+    ([0x7f, 0x8c, 0x8a], 0.5),
+    ([0xae, 0xa4, 0x70], 0.7),
+    ([0xd8, 0xbd, 0x5c], 0.9),
+    (YELLOW, 1.0),
+];
+
+/// Looks at a picture of 1 GiB with some 60 % in use, the lowest memory first.
+fn looks_right(picture: &Picture) {
+    assert_eq!(picture.at(4, 4), GROUND, "around the parts");
+    assert_eq!(picture.at(20, 50), PANEL, "the upper left part");
+    assert_eq!(picture.at(720, 560), PANEL, "the lower right part");
+    let title = picture.part(12..102, 12..32);
+    assert!(title.iter().any(|&pixel| pixel == [0xf2, 0xf5, 0xf7]), "no title");
+
+    // The map has cells and what is between them, and nothing else.
+    let fullness = |pixel: &[u8; 3]| {
+        let known = CELLS.iter().find(|(color, _)| color == pixel);
+        assert!(known.is_some() || *pixel == PANEL, "{pixel:x?} in the map");
+        known.map(|(_, fullness)| *fullness)
+    };
+    let share = |pixels: &[[u8; 3]]| {
+        let cells: Vec<f64> = pixels.iter().filter_map(fullness).collect();
+        assert!(cells.len() * 3 > pixels.len() * 2, "more gaps than cells");
+        cells.iter().sum::<f64>() / cells.len() as f64
+    };
+    let map = picture.map();
+    let (low, high) = map.split_at(map.len() / 2);
+    assert!(share(low) > share(high) + 0.1, "{} below, {} above", share(low), share(high));
+    assert!(CELLS[1..6].iter().any(|(color, _)| map.contains(color)), "no cell in part");
+    // And as much of it is yellow as the bar beside it says.
+    let bar = picture.part(724..1000, 96..97);
+    let used = bar.iter().filter(|&&pixel| pixel == YELLOW).count() as f64 / bar.len() as f64;
+    assert!((0.2..0.95).contains(&used), "{used} in use");
+    assert!((share(&map) - used).abs() < 0.1, "{} on the map, {used} at the bar", share(&map));
+}
+
+#[test]
+fn the_screen_shows_memory_and_obeys_keys() {
+    let (file, socket) = (place("screen.iso"), place("screen.socket"));
+    let _ = fs::remove_file(&socket);
+    let made = frametree_qemu::image(kernel(), &file, 0, &[("Screen", "screen")]);
+    made.unwrap_or_else(|error| panic!("{error}"));
+    let screen = Screen::Hidden;
+    let boot = Boot { screen, control: Some(socket.clone()), ..machine(3, Memory::gibibytes(1)) };
+
+    // What is waited for in what the kernel says, and what is done then.
+    type Step = (&'static str, fn(&mut Control));
+    let steps: [Step; 6] = [
+        ("screen: 5 s", |machine| machine.press("spc").unwrap()),
+        ("screen: paused", |machine| {
+            let mut after = || {
+                // Pictures are drawn on.
+                thread::sleep(Duration::from_millis(1200));
+                Picture::take(machine, "screen.png")
+            };
+            let (one, other) = (after(), after());
+            looks_right(&one);
+            assert!(one.map() == other.map(), "memory moves while all pause");
+            machine.press("spc").unwrap();
+        }),
+        ("screen: goes on", |machine| machine.press("equal").unwrap()),
+        ("screen: load 70 %", |machine| machine.press("9").unwrap()),
+        ("screen: key 9, heap", |_| ()),
+        ("heap: ", |machine| machine.press("q").unwrap()),
+    ];
+    let (mut said, mut steps, mut control) = (String::new(), steps.into_iter().peekable(), None);
+    let report = boot.run_image(&file, Firmware::Bios, Medium::Cd, |bytes| {
+        said += &String::from_utf8_lossy(bytes);
+        while let Some((_, act)) = steps.next_if(|(sign, _)| said.contains(sign)) {
+            let connect = || Control::connect(&socket).expect("a socket");
+            act(control.get_or_insert_with(connect));
+        }
+    });
+    let output = succeeds(report);
+    assert!(steps.next().is_none(), "not all was said:\n{output}");
+    assert!(output.contains("screen: over; every frame accounted for"), "{output}");
+}
+
+#[test]
+fn the_screen_with_one_cpu_that_works_and_draws() {
+    let file = place("alone.iso");
+    let made = frametree_qemu::image(kernel(), &file, 0, &[("Screen", "screen=3")]);
+    made.unwrap_or_else(|error| panic!("{error}"));
+    let boot = Boot { screen: Screen::Hidden, ..machine(1, Memory::mebibytes(256)) };
+    let output = succeeds(boot.run_image(&file, Firmware::Bios, Medium::Cd, |_| ()));
+    assert!(output.contains("screen: over; every frame accounted for"), "{output}");
+}
+
+#[test]
+fn without_a_screen_there_is_none() {
+    let boot = Boot { command_line: "screen".into(), ..machine(1, Memory::mebibytes(64)) };
+    let output = succeeds(boot.run(kernel(), |_| ()));
+    assert!(output.contains("screen: the loader gave none"), "{output}");
 }
 
 /// Runs `make usb`'s script, with this answer to its question.

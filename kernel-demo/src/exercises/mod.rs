@@ -1,6 +1,7 @@
 //! The exercises: what a kernel does with frames, on all CPUs at once, each with a check that
 //! ends the boot if anything is off. Each prints what it measured.
 
+pub mod breathe;
 pub mod exhaust;
 pub mod heap;
 pub mod interrupt;
