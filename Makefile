@@ -23,7 +23,7 @@ KERNEL_TARGET := x86_64-unknown-none
 UEFI_TARGET := x86_64-unknown-uefi
 # As in tools/setup.sh.
 export NIGHTLY ?= nightly
-FEATURES := bootloader_api e820 heap limine log multiboot2 pvh uefi x86_64
+FEATURES := bootloader_api e820 hardened heap limine log multiboot2 pvh uefi x86_64
 OTHER_TARGETS := aarch64-unknown-none riscv64gc-unknown-none-elf
 # Everything under loom has flags of its own, so a directory of its own, or each build would
 # throw away the other's.
@@ -34,12 +34,12 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 .NOTPARALLEL:
 .PHONY: help run soak test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
 .PHONY: lint-features lint-other lint-doc bench bench-quick bench-charts instructions clean
-.PHONY: simulate worst fuzz miri tsan mutants coverage deny powerset minimal
+.PHONY: hardened-cost simulate worst fuzz miri tsan mutants coverage deny powerset minimal
 .PHONY: iso usb screen screenshot need-image
 .PHONY: need-host need-boot need-test need-lint need-count
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: need-boot ## Boot the demo kernel in QEMU [CPUS=4 MEM=512M]
 	@test -d $(TARGETS)/kernel || echo "Building the kernel; the first time takes a minute."
@@ -144,6 +144,10 @@ worst: need-host ## Count the accesses to shared words of the worst single opera
 instructions: need-count ## Count the instructions of the hot paths, rewrite their table
 	@$(BENCH) --bin instructions -- --table > $(TARGETS)/instructions.txt
 	@cp $(TARGETS)/instructions.txt benches/instructions.txt && cat benches/instructions.txt
+
+hardened-cost: need-count ## Count the same of a hardened pool, rewrite its table
+	@$(BENCH) --features hardened --bin instructions -- --hardened > $(TARGETS)/hardened.txt
+	@cp $(TARGETS)/hardened.txt benches/hardened.txt && cat benches/hardened.txt
 
 # The checks that take long, or need tools of their own. docs/verification.md says what each finds.
 

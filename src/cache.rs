@@ -74,6 +74,15 @@ impl PageCache {
         Self { base, free, known_zero }
     }
 
+    /// A cache of one frame.
+    #[cfg(feature = "hardened")]
+    pub(crate) fn of(frame: Frame) -> Self {
+        let mut cache = Self::EMPTY;
+        // It was empty.
+        let _ = cache.put(frame);
+        cache
+    }
+
     /// What the allocator makes its answers with.
     #[inline]
     pub(crate) const fn owned(base: FrameNumber, free: u64, known_zero: u64) -> Self {

@@ -48,6 +48,10 @@ pub enum Found {
     },
     /// The pool has not been initialised.
     NotInitialised,
+    /// Nobody has the frame: it sits in a CPU's page cache, say. A double free, found by the ledger
+    /// of a hardened pool; or the frame was taken from the tree, past the pool.
+    #[cfg(feature = "hardened")]
+    NotHandedOut,
 }
 
 impl fmt::Display for FreeError {
@@ -78,6 +82,8 @@ impl fmt::Display for FreeError {
             Found::NotInitialised => {
                 write!(f, "{frame} freed before the pool was initialised; call `init` first")
             }
+            #[cfg(feature = "hardened")]
+            Found::NotHandedOut => write!(f, "double free: nobody has {frame}"),
         }
     }
 }

@@ -18,6 +18,8 @@ mod error;
 mod faults;
 mod frame;
 mod geometry;
+#[cfg(feature = "hardened")]
+mod hardened;
 #[cfg(feature = "heap")]
 pub mod heap;
 mod isolation;
@@ -28,6 +30,8 @@ mod map;
 mod models;
 mod node;
 mod observe;
+#[cfg(feature = "hardened")]
+mod owners;
 mod pool;
 mod ranges;
 mod request;
@@ -46,6 +50,8 @@ pub use cpu::Cpus;
 pub use error::{AllocError, Found, FreeError, InTheWay, NoRun, OutOfMemory};
 pub use frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange, lost_frames};
 pub use geometry::FRAME_SIZE;
+#[cfg(feature = "hardened")]
+pub use hardened::{Hardening, Owner, Violation};
 pub use layout::{Layout, LayoutError};
 pub use map::{MapEntry, MapError, MemoryMap, MemoryRegion, RegionKind};
 pub use pool::{Drained, FramePool, InitError, Metadata, Setup};

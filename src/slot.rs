@@ -27,12 +27,12 @@
 //!
 //! All words are atomic, written by the owner with plain stores, so that others can count.
 
-use crate::bits::{lowest_ones, lowest_run, mask};
+use crate::bits::{lowest_ones, lowest_run};
 use crate::budget::Budget;
 use crate::cache::{Contents, Known, PageCache};
 use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
-use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
+use crate::frame::{Frame, FrameNumber, NumberRange};
 use crate::geometry::WORD_BITS;
 use crate::journal::{Counter, Journal, Step, Writer};
 use crate::node::mask_between;
@@ -158,6 +158,39 @@ impl<'m> Slot<'m> {
         is_back && self.serve()
     }
 
+    /// Takes a run of so many frames from the allocation side, if it has them in a row: its first
+    /// frame.
+    #[inline(always)]
+    pub fn alloc_run_at_once(&self, count: u32) -> Option<FrameNumber> {
+        let turn = self.enter()?;
+        let first = self.alloc_side.alloc_run(count);
+        drop(turn);
+        let first = first?;
+        self.serve();
+        Some(first)
+    }
+
+    /// Takes frames of one group back to the cache, if a side is open for them and nothing is to
+    /// be said against any: whether it did.
+    #[inline(always)]
+    pub fn free_run_at_once(&self, run: NumberRange) -> bool {
+        let (group, at) = (Group::of(run.start()), run.start().get() % WORD_BITS);
+        let len = run.len();
+        if len == 0 || at + len > WORD_BITS {
+            return false;
+        }
+        let frames = (u64::MAX >> (u64::from(u64::BITS) - len)) << at;
+        let Some(turn) = self.enter() else { return false };
+        let Self { alloc_side, free_side, .. } = self;
+        let is_back = if alloc_side.is_open_for(group) {
+            alloc_side.take_back_all(frames)
+        } else {
+            free_side.is_open_for(group) && free_side.take_back_all(frames)
+        };
+        drop(turn);
+        is_back && self.serve()
+    }
+
     #[inline(always)]
     fn enter(&self) -> Option<Turn<'_, 'm>> {
         if self.is_busy() {
@@ -225,6 +258,13 @@ impl<'m> Slot<'m> {
         })
     }
 
+    /// Whether a frame is here.
+    #[cfg(feature = "hardened")]
+    pub fn holds(&self, frame: FrameNumber) -> bool {
+        let mut sides = self.sides().filter_map(Side::held);
+        sides.any(|(group, frames)| group == Group::of(frame) && frames & bit_of(frame) != 0)
+    }
+
     fn sides(&self) -> impl Iterator<Item = &Side<'m>> + Clone {
         [&self.alloc_side, &self.free_side].into_iter()
     }
@@ -249,29 +289,14 @@ impl<'m> Turn<'_, 'm> {
         }
     }
 
-    /// Takes a run of at most 64 frames, if one side has it: no atomic read-modify-write. A dry
-    /// allocation side is filled first.
-    #[inline]
-    pub fn alloc_run(&self, tree: &FrameTree<'m>, count: u32) -> Option<FrameRange> {
+    /// Takes a run of at most 64 frames, if one side has it; its first frame. A dry allocation side
+    /// is filled first.
+    pub fn alloc_run(&self, tree: &FrameTree<'m>, count: u32) -> Option<FrameNumber> {
         let Slot { alloc_side, free_side, .. } = self.slot;
         if get(&alloc_side.free) == 0 {
             self.slot.fill(tree).ok()?;
         }
         alloc_side.alloc_run(count).or_else(|| free_side.alloc_run(count))
-    }
-
-    /// Takes frames of one group back, if a side is open for it and nothing is to be said against
-    /// them.
-    #[inline]
-    pub fn free_run(&self, run: NumberRange) -> Option<()> {
-        let group = Group::of(run.start());
-        let side = self.slot.sides().find(|side| side.is_open_for(group))?;
-        let first = group.first_frame().get();
-        let (start, end) = (run.start().get(), run.end().get());
-        if start >= end || end > first + WORD_BITS {
-            return None;
-        }
-        side.take_back_all(mask_between(start as usize, end as usize, first as usize))
     }
 
     /// Takes a frame, and says what is known of its contents: one of zeros, if the allocation
@@ -649,15 +674,15 @@ impl<'m> Side<'m> {
         Some(Frame::owned(group.frame(free.trailing_zeros())))
     }
 
-    /// Takes the lowest run of so many frames.
-    #[inline]
-    fn alloc_run(&self, count: u32) -> Option<FrameRange> {
+    /// Takes the lowest run of so many frames; its first.
+    #[inline(always)]
+    fn alloc_run(&self, count: u32) -> Option<FrameNumber> {
         let free = get(&self.free);
         let at = lowest_run(free, count)?;
-        put(&self.free, free & !mask(at, count));
-        let first = Group::new(get(&self.group)).first_frame().get() + u64::from(at);
-        let [start, end] = [first, first + u64::from(count)].map(FrameNumber::trusted);
-        Some(FrameRange::owned(NumberRange::trusted(start, end)))
+        // The run ends within the word.
+        let run = (u64::MAX >> (u64::BITS - count)) << at;
+        put(&self.free, free & !run);
+        Some(Group::new(get(&self.group)).frame(at))
     }
 
     /// Takes the lowest frame that is known to be zero, or else the lowest.
@@ -723,15 +748,15 @@ impl<'m> Side<'m> {
         true
     }
 
-    /// Takes several frames of the side's group back, if that is as simple as above.
-    #[inline]
-    fn take_back_all(&self, frames: u64) -> Option<()> {
+    /// The same for several frames.
+    #[inline(always)]
+    fn take_back_all(&self, frames: u64) -> bool {
         let held = get(&self.free);
         if held == 0 || self.obstacles(held) & frames != 0 {
-            return None;
+            return false;
         }
         put(&self.free, held | frames);
-        Some(())
+        true
     }
 
     /// The same for the first frame of a dry side, for one that was known to be zero, and for

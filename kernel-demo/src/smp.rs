@@ -102,8 +102,7 @@ extern "C" fn next_cpu_main(index: usize) -> ! {
 /// two CPUs at least, and this is called once.
 pub fn detach_last(work: fn() -> !) {
     static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
-    // ORDERING: Relaxed; it has come up long ago.
-    let last = ONLINE.fetch_sub(1, Ordering::Relaxed) - 1;
+    let last = online() - 1;
     run(|cpu| {
         if cpu.get() == last {
             let begin = work;
@@ -113,6 +112,8 @@ pub fn detach_last(work: fn() -> !) {
         } else if cpu.get() == 0 {
             let begun = wait_for(JOB_LIMIT, || HAS_BEGUN.load(Ordering::Acquire));
             begun.expect("the last CPU does not take its job");
+            // `run` waits for all that are left. ORDERING: Relaxed; all of them are up.
+            ONLINE.fetch_sub(1, Ordering::Relaxed);
         }
     });
 }

@@ -2,7 +2,7 @@
 //!
 //! Words that one side writes and the other reads now and then; each stands for itself, and none of
 //! them means anything for the pool. Without a screen nobody writes a wish, and an operation costs
-//! its count.
+//! a look.
 
 // ORDERING: Relaxed in all of this file: wishes and statistics, which hand nothing over.
 use core::hint::spin_loop;
@@ -20,6 +20,7 @@ const LOAD_STEP: u64 = 10;
 
 const NOTHING: usize = usize::MAX;
 
+static IS_WATCHED: AtomicBool = AtomicBool::new(false);
 static OPERATIONS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 static PAUSED: AtomicBool = AtomicBool::new(false);
 static ENDED: AtomicBool = AtomicBool::new(false);
@@ -27,9 +28,17 @@ static TOUR: AtomicBool = AtomicBool::new(true);
 static CURRENT_LOAD: AtomicU64 = AtomicU64::new(LOAD);
 static WANTED: AtomicUsize = AtomicUsize::new(NOTHING);
 
+/// From here on somebody watches.
+pub fn watch() {
+    IS_WATCHED.store(true, Relaxed);
+}
+
 /// Counts an allocation or a free of this CPU. Outside of interrupt handlers it waits here while
 /// the person wants a pause.
 pub fn count_operation() {
+    if !IS_WATCHED.load(Relaxed) {
+        return;
+    }
     OPERATIONS[cpu::current().get()].fetch_add(1, Relaxed);
     if interrupts::are_enabled() && !cpu::is_in_nmi() {
         screen::glance();

@@ -277,7 +277,8 @@ impl Boot {
             .args(["-machine", "memory-backend=ram", "-nodefaults", "-no-reboot"])
             .args(["-serial", if self.has_com1 { "stdio" } else { "none" }])
             .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"])
-            .stdin(Stdio::null())
+            // Who sees the screen may also type here.
+            .stdin(if self.screen == Screen::Window { Stdio::inherit() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         match self.screen {

@@ -168,13 +168,13 @@ impl World {
             self.touch_run(range);
             Ok((Arena::empty(), range))
         };
-        self.tree.grow(range, place).map(|_| ())
+        self.tree.grow(range, place, || ()).map(|_| ())
     }
 
     /// The same without using them first: for frames that are not the caller's alone.
     pub fn grow_untouched(&self, start: u64, end: u64) -> Result<(), GrowError> {
         let range = NumberRange::from_numbers(start, end);
-        self.tree.grow(range, |_| Ok((Arena::empty(), range))).map(|_| ())
+        self.tree.grow(range, |_| Ok((Arena::empty(), range)), || ()).map(|_| ())
     }
 
     /// Isolates a range; one frame outside of it becomes metadata.

@@ -36,6 +36,8 @@ mod isolate;
 mod levels;
 mod longest;
 mod runs;
+#[cfg(feature = "hardened")]
+mod seal;
 mod search;
 mod verify;
 
@@ -47,6 +49,8 @@ pub(crate) use free::{Opening, check_above, give_frames, refuse};
 pub(crate) use home::HomeCell;
 pub(crate) use init::Plan;
 pub(crate) use runs::Wanted;
+#[cfg(feature = "hardened")]
+pub(crate) use seal::mix;
 pub(crate) use search::Refill;
 
 use crate::cache::{PageCache, fill_holes};

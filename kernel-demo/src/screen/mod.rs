@@ -82,6 +82,7 @@ pub fn run(handoff: &Handoff, wish: Wish) {
         Wish::Endless => None,
         Wish::For(time) => Some(time),
     });
+    steering::watch();
     *DASHBOARD.lock() = Some(Dashboard::new(framebuffer));
     memory::drain();
     if smp::online() > 1 {
