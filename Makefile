@@ -34,8 +34,8 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 .NOTPARALLEL:
 .PHONY: help run soak test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
 .PHONY: lint-features lint-other lint-doc bench bench-quick bench-charts instructions clean
-.PHONY: hardened-cost simulate worst fuzz miri tsan mutants coverage deny powerset minimal
 .PHONY: iso usb screen screenshot need-image
+.PHONY: book msrv hardened-cost simulate worst fuzz miri tsan mutants coverage deny powerset minimal
 .PHONY: need-host need-boot need-test need-lint need-count
 
 help: ## List the targets
@@ -189,11 +189,20 @@ coverage: need-coverage ## Which lines and branches of src/ the host tests reach
 deny: need-deny ## Licences, sources and duplicates of what the library depends on
 	cargo deny --offline check licenses bans sources
 
+# The rest of the project is built by the Rust that rust-toolchain.toml names.
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
+msrv: need-msrv ## Build the library with the oldest Rust that it promises
+	cargo +$(MSRV) check $(LOCKED) -p frametree --all-features
+	cargo +$(MSRV) check $(LOCKED) -p frametree --all-features --target $(KERNEL_TARGET)
+
 powerset: need-powerset ## Build the library with every set of features
 	cargo hack check --feature-powerset --depth 3 -p frametree --no-dev-deps
 
 minimal: need-minimal ## Build the library with the oldest dependencies that it allows
 	cargo +$(NIGHTLY) minimal-versions check --direct -p frametree --all-features
+
+book: need-book ## Make the book of docs/, in target/book
+	mdbook build docs
 
 clean: ## Remove everything that was built
 	cargo clean
@@ -210,5 +219,5 @@ need-count:
 	@tools/setup.sh host count
 need-lint:
 	@tools/setup.sh host lint
-need-fuzz need-miri need-tsan need-mutants need-coverage need-deny need-powerset need-minimal:
+need-fuzz need-miri need-tsan need-mutants need-coverage need-deny need-powerset need-minimal need-book need-msrv:
 	@tools/setup.sh host $(@:need-%=%)

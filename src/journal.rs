@@ -192,6 +192,12 @@ impl<'j> Writer<'j> {
         Step { writer: self }
     }
 
+    /// Goes on with a step of this writer that was left open by [`Step::suspend`].
+    #[inline]
+    pub fn resume(self) -> Step<'j> {
+        Step { writer: self }
+    }
+
     #[inline]
     fn bump(self, word: &Word, by: u64, ordering: Ordering) {
         match self.access {
@@ -209,6 +215,12 @@ impl<'j> Step<'j> {
     #[inline]
     pub fn writer(&self) -> Writer<'j> {
         self.writer
+    }
+
+    /// Leaves it open, for the same writer to go on with ([`Writer::resume`]).
+    #[inline]
+    pub fn suspend(self) {
+        core::mem::forget(self);
     }
 }
 

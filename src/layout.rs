@@ -38,6 +38,18 @@ use crate::tree::Plan;
 const MAX_CPUS: usize = 1 << 20;
 
 /// How much metadata a memory map needs, and of what.
+///
+/// # Examples
+/// ```
+/// use frametree::{Layout, MapEntry, MemoryMap, MemoryRegion, RegionKind};
+///
+/// let memory = [MemoryRegion { start: 0, length: 64 << 30, kind: RegionKind::Usable }];
+/// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
+/// let map = MemoryMap::normalise(memory, &mut cells)?;
+/// let layout = Layout::new(&map, 8)?;
+/// assert_eq!(layout.bytes() >> 20, 4); // MiB, for 64 GiB and 8 CPUs
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     pub(crate) plan: Plan,

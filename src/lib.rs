@@ -67,7 +67,13 @@ pub mod observed {
     pub use crate::sync::{Ordering, Word, pause};
 }
 
-/// The programs of the porting guide.
+/// The programs of the book.
 #[cfg(doctest)]
-#[doc = include_str!("../docs/porting.md")]
-mod porting {}
+mod book {
+    #[doc = include_str!("../docs/start.md")]
+    mod start {}
+    #[doc = include_str!("../docs/start-others.md")]
+    mod start_others {}
+    #[doc = include_str!("../docs/porting.md")]
+    mod porting {}
+}

@@ -37,6 +37,7 @@ use crate::tree::{Broken, FrameTree, GrowError, InUse, IsolateError, Isolation, 
 /// | the same from another GiB, which is free as a whole | up to 10, for up to 2^18 frames |
 /// | the same after fewer than 8 frees to one group | 1 or 2 more, for what was freed |
 /// | a free that flushes | 1, for up to 64 frames; 2 if the group had no free frame |
+/// | a free far from the last ones | the same for the one frame |
 /// | a flush that completes a 2 MiB block | 10 more, for 512 frames |
 /// | a flush that completes a GiB | 10 more, for 2^18 frames |
 /// | [`alloc_block`](Self::alloc_block), [`free_block`](Self::free_block) | 1 each |
@@ -66,6 +67,28 @@ use crate::tree::{Broken, FrameTree, GrowError, InUse, IsolateError, Isolation, 
 /// If that other CPU still holds it when it flushes, the flush reports it
 /// ([`Found::FreeAtFlush`]); if it has handed it out again, the frame has two owners.
 /// All of these are detected by a hardened pool (feature `hardened`, `Setup::hardened`).
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1)); // 8 MiB; the crate's page has a real start
+/// let frame = pool.alloc()?;
+/// let run = pool.alloc_run(&Request::new(17))?; // exactly 17, next to each other
+/// let block = pool.alloc_block()?; // 2 MiB
+/// let number = frame.number();
+/// pool.free(frame)?;
+/// pool.free_run(run)?;
+/// pool.free_block(block)?;
+///
+/// // SAFETY: nobody uses the frame. That it is free already is what the pool finds out.
+/// let again = unsafe { Frame::from_number(number) };
+/// assert_eq!(pool.free(again).unwrap_err().frame, number);
+/// assert_eq!(pool.stats().free_frames, 2048);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct FramePool<C> {
     cpus: C,
@@ -91,6 +114,32 @@ const AT_ONCE: usize = 64;
 const LOOKS: usize = 1000;
 
 /// How a pool is to be initialised.
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// static LOW: AtomicU64 = AtomicU64::new(0);
+///
+/// let setup = Setup::new(1).reserve(64).watermarks(512, 1024, |crossing| {
+///     if crossing.level == Level::Low {
+///         LOW.fetch_add(1, Ordering::Relaxed); // a kernel would wake a thread that frees some
+///     }
+/// });
+/// let pool = example::pool(setup);
+/// let mut taken = 0;
+/// while let Ok(frame) = pool.alloc() {
+///     let _ = frame.into_number(); // kept
+///     taken += 1;
+/// }
+/// assert_eq!((taken, LOW.load(Ordering::Relaxed)), (2048 - 64, 1));
+/// let urgent = pool.alloc_urgent()?; // of the reserve
+/// pool.free(urgent)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     cpus: usize,
@@ -213,6 +262,15 @@ impl Setup {
         let marks = Some(Marks { low, high, tell });
         Self { rules: Rules { marks, ..self.rules }, ..self }
     }
+
+    /// Whether the reserve leaves something of so many frames.
+    fn check_reserve(&self, managed: u64) -> Result<(), InitError> {
+        let Rules { reserve, .. } = self.rules;
+        if reserve < managed || reserve == 0 {
+            return Ok(());
+        }
+        Err(InitError::ReserveTooLarge { reserve, managed })
+    }
 }
 
 /// So many CPUs, and all else as by [`Setup::new`].
@@ -326,27 +384,32 @@ impl<C> FramePool<C> {
         setup: Setup,
         to_virtual: impl FnOnce(u64) -> *mut u8,
     ) -> Result<Metadata, InitError> {
-        self.check_new()?;
-        let layout = setup.layout(map)?;
-        // Carving may cut a range in two: less than one more part, and one for a ledger. Of
-        // clusters, giants and sections it leaves as many or fewer: fewer frames can't touch more
-        // of them.
-        let bytes = layout.bytes() + PART_ALIGN + setup.slack();
-        let count = (bytes as u64).div_ceil(FRAME_SIZE);
-        let frames = map.carve(count, setup.metadata_below).map_err(InitError::Map)?;
-        let start = to_virtual(frames.start().start_address());
-        if !start.addr().is_multiple_of(PART_ALIGN) {
-            return Err(InitError::Misaligned { address: start.addr() });
-        }
-        let rest = setup.layout(map)?;
-        let (needed, given) = (rest.bytes(), (frames.len() * FRAME_SIZE) as usize);
-        if needed > given {
-            return Err(InitError::StorageTooSmall { needed, given });
-        }
-        // SAFETY: the caller vouches for the pointer; the frames were just carved out, so they
-        // are nobody else's.
-        let arena = unsafe { Arena::new(start, needed) };
-        self.build(arena, map, rest, (frames, setup))
+        let metadata = self.once(|| {
+            let layout = setup.layout(map)?;
+            // Carving may cut a range in two: less than one more part, and one for a ledger. Of
+            // clusters, giants and sections it leaves as many or fewer: fewer frames can't touch
+            // more of them.
+            let bytes = layout.bytes() + PART_ALIGN + setup.slack();
+            let count = (bytes as u64).div_ceil(FRAME_SIZE);
+            setup.check_reserve(layout.managed_frames().saturating_sub(count))?;
+            let frames = map.carve(count, setup.metadata_below).map_err(InitError::Map)?;
+            let start = to_virtual(frames.start().start_address());
+            if !start.addr().is_multiple_of(PART_ALIGN) {
+                return Err(InitError::Misaligned { address: start.addr() });
+            }
+            let rest = setup.layout(map)?;
+            let (needed, given) = (rest.bytes(), (frames.len() * FRAME_SIZE) as usize);
+            if needed > given {
+                return Err(InitError::StorageTooSmall { needed, given });
+            }
+            // SAFETY: the caller vouches for the pointer; the frames were just carved out, so
+            // they are nobody else's.
+            let arena = unsafe { Arena::new(start, needed) };
+            Ok(self.build(arena, map, rest, (frames, setup)))
+        })?;
+        #[cfg(feature = "log")]
+        crate::observe::log_start(map, metadata.bytes, setup.cpus);
+        Ok(metadata)
     }
 
     /// As [`FramePool::init`], with the metadata in memory that the caller gives, of
@@ -363,23 +426,39 @@ impl<C> FramePool<C> {
         setup: impl Into<Setup>,
         storage: &'static mut [u64],
     ) -> Result<Metadata, InitError> {
-        self.check_new()?;
         let setup = setup.into();
-        let layout = setup.layout(map)?;
-        let given = size_of_val(storage);
-        let start = storage.as_mut_ptr().cast::<u8>();
-        let skip = start.align_offset(PART_ALIGN);
-        let needed = layout.bytes().saturating_add(skip);
-        if needed > given {
-            return Err(InitError::StorageTooSmall { needed, given });
-        }
-        // SAFETY: `skip + bytes` lies within `storage`, which is ours alone for ever.
-        let arena = unsafe { Arena::new(start.add(skip), layout.bytes()) };
-        self.build(arena, map, layout, (NumberRange::from_numbers(0, 0), setup))
+        let metadata = self.once(|| {
+            let layout = setup.layout(map)?;
+            setup.check_reserve(layout.managed_frames())?;
+            let given = size_of_val(storage);
+            let start = storage.as_mut_ptr().cast::<u8>();
+            let skip = start.align_offset(PART_ALIGN);
+            let needed = layout.bytes().saturating_add(skip);
+            if needed > given {
+                return Err(InitError::StorageTooSmall { needed, given });
+            }
+            // SAFETY: `skip + bytes` lies within `storage`, which is ours alone for ever.
+            let arena = unsafe { Arena::new(start.add(skip), layout.bytes()) };
+            Ok(self.build(arena, map, layout, (NumberRange::from_numbers(0, 0), setup)))
+        })?;
+        #[cfg(feature = "log")]
+        crate::observe::log_start(map, metadata.bytes, setup.cpus);
+        Ok(metadata)
     }
 
-    fn check_new(&self) -> Result<(), InitError> {
-        if self.shared.is_completed() { Err(InitError::AlreadyInitialised) } else { Ok(()) }
+    /// Initialises the pool with what `build` makes. Who is not the first, also by a moment, does
+    /// not get as far as touching the map.
+    fn once(
+        &self,
+        build: impl FnOnce() -> Result<(Shared, Metadata), InitError>,
+    ) -> Result<Metadata, InitError> {
+        let mut built = None;
+        self.shared.try_call_once(|| {
+            let (shared, metadata) = build()?;
+            built = Some(metadata);
+            Ok(shared)
+        })?;
+        built.ok_or(InitError::AlreadyInitialised)
     }
 
     fn build(
@@ -388,45 +467,32 @@ impl<C> FramePool<C> {
         map: &MemoryMap<'_>,
         layout: Layout,
         (frames, setup): (NumberRange, Setup),
-    ) -> Result<Metadata, InitError> {
-        let (rules, managed) = (setup.rules, layout.managed_frames());
-        if rules.reserve >= managed {
-            return Err(InitError::ReserveTooLarge { reserve: rules.reserve, managed });
-        }
-        let mut is_first = false;
-        self.shared.call_once(|| {
-            is_first = true;
-            let tree = FrameTree::new(&mut arena, &layout.plan, map.usable());
-            let tree = tree.with_low_end(setup.low_end);
-            let cpus = layout.plan.cpus;
-            let budget = Budget::new(rules, managed, cpus, tree.shared_journal());
-            let budget = arena.deal_part(1).put(budget);
-            let slots = arena.deal(cpus, |cpu| Slot::new(tree.journal_of(cpu), budget));
-            // SAFETY: this is done once.
-            unsafe { self.slots.publish(slots) };
-            #[cfg(feature = "hardened")]
-            let hardened = setup.hardening.map(|how| {
-                let low_end = setup.low_end.next_multiple_of(BLOCK_FRAMES);
-                let sizes = (managed, layout.plan.ranges, cpus);
-                let hardened = Hardened::new(&mut arena, (how, low_end), sizes, map.usable());
-                hardened.seal(&tree);
-                hardened
-            });
-            Shared {
-                tree,
-                slots,
-                budget,
-                #[cfg(feature = "hardened")]
-                hardened,
-            }
+    ) -> (Shared, Metadata) {
+        let (cpus, managed) = (layout.plan.cpus, layout.managed_frames());
+        let tree = FrameTree::new(&mut arena, &layout.plan, map.usable());
+        let tree = tree.with_low_end(setup.low_end);
+        let budget = Budget::new(setup.rules, managed, cpus, tree.shared_journal());
+        let budget = arena.deal_part(1).put(budget);
+        let slots = arena.deal(cpus, |cpu| Slot::new(tree.journal_of(cpu), budget));
+        // SAFETY: `once` calls this once with success, and what follows here can't fail.
+        unsafe { self.slots.publish(slots) };
+        #[cfg(feature = "hardened")]
+        let hardened = setup.hardening.map(|how| {
+            let low_end = setup.low_end.next_multiple_of(BLOCK_FRAMES);
+            let sizes = (managed, layout.plan.ranges, cpus);
+            let hardened = Hardened::new(&mut arena, (how, low_end), sizes, map.usable());
+            hardened.seal(&tree);
+            hardened
         });
         let metadata = Metadata { frames, bytes: layout.bytes(), managed_frames: managed };
-        if !is_first {
-            return Err(InitError::AlreadyInitialised);
-        }
-        #[cfg(feature = "log")]
-        crate::observe::log_start(map, metadata.bytes, layout.plan.cpus);
-        Ok(metadata)
+        let shared = Shared {
+            tree,
+            slots,
+            budget,
+            #[cfg(feature = "hardened")]
+            hardened,
+        };
+        (shared, metadata)
     }
 
     /// Adds memory, now or at any time: late-reclaimed boot memory, hot-added memory. Its metadata
@@ -444,6 +510,20 @@ impl<C> FramePool<C> {
     /// The frames are memory that nobody else uses or will use. The pointer that `to_virtual`
     /// returns for a physical address is valid for reads and writes from there to the end of the
     /// range, for ever, with provenance over all of it.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let late = NumberRange::from_numbers(2048, 4096); // the 8 MiB behind
+    /// // SAFETY: not real, so nobody uses it; metadata has memory of its own.
+    /// let added = unsafe { pool.grow(late, example::mapped) }?;
+    /// assert_eq!(pool.stats().managed_frames, 2048 + added.len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub unsafe fn grow(
         &self,
         range: NumberRange,
@@ -739,9 +819,18 @@ impl<C: Cpus> FramePool<C> {
         self.cpus.with_current(|cpu| {
             match self.slots.get(cpu.get()).is_some_and(|slot| slot.free_at_once(number)) {
                 true => Ok(()),
-                false => self.free_slowly(cpu, number),
+                false => self.free_past(cpu, number),
             }
         })
+    }
+
+    #[inline(never)]
+    fn free_past(&self, cpu: CpuId, frame: FrameNumber) -> Result<(), FreeError> {
+        let slowly = || self.free_slowly(cpu, frame);
+        match (self.slots.get(cpu.get()), self.shared.get()) {
+            (Some(slot), Some(shared)) => slot.free_past(&shared.tree, frame, slowly),
+            _ => slowly(),
+        }
     }
 
     #[inline(never)]
@@ -845,6 +934,20 @@ impl<C: Cpus> FramePool<C> {
     /// error. Takes all that it needs of a group of 64 at once, from this CPU's cache, or with
     /// one read-modify-write for a refill. An interrupt may come in between; drain requests are
     /// served after each group.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let mut frames = [const { None }; 100];
+    /// assert_eq!(pool.alloc_bulk(&mut frames), 100);
+    /// assert!(frames.iter().all(Option::is_some));
+    /// pool.free_bulk(&mut frames)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn alloc_bulk(&self, frames: &mut [Option<Frame>]) -> usize {
         #[cfg(feature = "hardened")]
         if self.hardened().is_some() {
@@ -1041,6 +1144,24 @@ impl<C: Cpus> FramePool<C> {
     /// # Safety
     /// The pointer that `to_virtual` returns for a physical address is valid for reads and writes
     /// of the frame there, for ever, with provenance over all of it.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let frame = pool.alloc_run(&Request::new(1).at(FrameNumber::new(600)))?;
+    /// let range = NumberRange::from_numbers(512, 1024); // the second 2 MiB
+    /// // SAFETY: metadata has memory of its own.
+    /// let isolation = unsafe { pool.isolate(range, example::mapped) }?;
+    /// let isolation = pool.offline(isolation).unwrap_err(); // not yet: a frame is in use
+    /// pool.free_run(frame)?;
+    /// let gone = pool.offline(isolation).expect("nothing of it is in use");
+    /// assert_eq!((gone, pool.stats().managed_frames), (range, 1536));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub unsafe fn isolate(
         &self,
         range: NumberRange,

@@ -1,10 +1,16 @@
 //! A CPU's slot: its page cache with an allocation side and a free side.
 //!
 //! Each side holds frames of one 64-frame group. Allocations take from the one, frees go to
-//! whichever side's group they fall into; a free elsewhere flushes the free side and opens it
-//! for its own group. When the allocation side runs dry it trades places with the free side, if
-//! that holds many; else what it holds goes to the tree, and a refill comes from there. So bursts
-//! and sequential frees cost one atomic read-modify-write for up to 64 frames, a random free one.
+//! whichever side's group they fall into; a free into the group beside that of the free side
+//! flushes this and opens it for its own group. When the allocation side runs dry it trades places
+//! with the free side, if that holds many; else what it holds goes to the tree, and a refill comes
+//! from there. So bursts and sequential frees cost one atomic read-modify-write for up to 64
+//! frames, a random free one.
+//!
+//! **A free far from the last ones** goes to the tree alone, past the sides, while the free side
+//! holds something: at random the next one falls elsewhere again, and to flush one frame and to
+//! open the side for another costs more than the frame's own way to the tree. Only when two in
+//! turn fall into one group that is not open, the free side moves there.
 //!
 //! **Few freed frames** are not handed out again at once. A CPU that frees a frame and then
 //! allocates one, over and over, would get back what it just freed for ever, wherever that lies.
@@ -38,7 +44,7 @@ use crate::journal::{Counter, Journal, Step, Writer};
 use crate::node::mask_between;
 use crate::root::Giant;
 use crate::sync::{Link, Ordering, Way, Word, interrupt_fence};
-use crate::tree::{FrameTree, HomeCell, Opening, Refill, check_above, give_frames, refuse};
+use crate::tree::{FrameTree, Gift, HomeCell, Opening, Refill, check_above, give_frames, refuse};
 
 /// One CPU's page cache. Two pairs of lines: the owner's, and one for requests to it.
 #[derive(Debug)]
@@ -58,7 +64,10 @@ pub struct Slot<'m> {
 struct Requests<'m> {
     /// What is to be done at the end of a turn: [`DRAIN`], [`TELL`].
     asked: Word,
-    budget: &'m Budget<'m>,
+    /// `None` if there is nothing to ask and nothing to tell.
+    budget: Option<&'m Budget<'m>>,
+    /// The group that the last frame went past the sides to.
+    passed: Word,
 }
 
 /// How many freed frames are handed out again rather than given to the tree.
@@ -102,7 +111,11 @@ impl<'m> Slot<'m> {
             home: HomeCell::new(),
             alloc_side: Side::new(journal.any_word()),
             free_side: Side::new(journal.any_word()),
-            requests: Requests { asked: Word::new(0), budget },
+            requests: Requests {
+                asked: Word::new(0),
+                budget: (!budget.is_off()).then_some(budget),
+                passed: Word::new(Side::CLOSED),
+            },
         }
     }
 
@@ -119,11 +132,16 @@ impl<'m> Slot<'m> {
     /// Serves what was asked for; true.
     #[inline(always)]
     fn serve(&self) -> bool {
-        // ORDERING: a request only; what it is about is not read through it.
-        if self.requests.asked.load(Ordering::Relaxed) != 0 {
+        if self.is_asked() {
             self.serve_requests();
         }
         true
+    }
+
+    #[inline(always)]
+    fn is_asked(&self) -> bool {
+        // ORDERING: a request only; what it is about is not read through it.
+        self.requests.asked.load(Ordering::Relaxed) != 0
     }
 
     /// Takes a frame from the cache, if it is there for the taking. Nothing of the slow paths is in
@@ -154,7 +172,8 @@ impl<'m> Slot<'m> {
             free_side.is_open_for(group) && free_side.take_back_at_once(frame)
         };
         drop(turn);
-        // Else it takes another turn, whose end serves the requests.
+        // Else it takes another turn, whose end serves the requests. (To go on with this one was
+        // tried: it makes the common way longer by as much as it saves on the other.)
         is_back && self.serve()
     }
 
@@ -189,6 +208,48 @@ impl<'m> Slot<'m> {
         };
         drop(turn);
         is_back && self.serve()
+    }
+
+    /// Gives a frame to the tree, past the sides. If it does not belong there, or that is not
+    /// simple, nothing has happened, and `slowly` takes a turn of its own. So short that no
+    /// register needs to be saved: what is called is called last.
+    #[inline(always)]
+    pub fn free_past(
+        &self,
+        tree: &FrameTree<'m>,
+        frame: FrameNumber,
+        slowly: impl FnOnce() -> Result<(), FreeError>,
+    ) -> Result<(), FreeError> {
+        let Some(turn) = self.enter() else { return slowly() };
+        let group = Group::of(frame);
+        if !self.passes(group) {
+            drop(turn);
+            return slowly();
+        }
+        let Some(gift) = tree.begin_to_give(self.writer(), frame) else {
+            drop(turn);
+            return slowly();
+        };
+        if !gift.is_plain(frame) || self.requests.budget.is_some() {
+            core::mem::forget(turn);
+            return self.finish_past(gift, frame);
+        }
+        gift.end_plainly(self.writer());
+        put(&self.requests.passed, group.number());
+        drop(turn);
+        if self.is_asked() { self.serve_and_be_done() } else { Ok(()) }
+    }
+
+    /// Whether a frame goes to the tree alone, past both sides, and the free side stays where it
+    /// is.
+    #[inline(always)]
+    fn passes(&self, group: Group) -> bool {
+        let Slot { alloc_side, free_side, requests, .. } = self;
+        let is_far = group.number().wrapping_sub(get(&free_side.group)).wrapping_add(1) > 2;
+        is_far
+            && !alloc_side.is_open_for(group)
+            && get(&free_side.free) != 0
+            && get(&requests.passed) != group.number()
     }
 
     #[inline(always)]
@@ -331,7 +392,7 @@ impl<'m> Turn<'_, 'm> {
             Some(side) => side.take_back(frame).map(|()| side.know_zero(frame)),
             None => self.slot.free_elsewhere(tree, frame, Contents::Zero),
         };
-        freed.or_else(|error| self.slot.free_past(tree, error))
+        freed.or_else(|error| self.slot.ask_tree(tree, error))
     }
 
     /// Takes a frame back, after looking whether it can be.
@@ -344,7 +405,7 @@ impl<'m> Turn<'_, 'm> {
         };
         match freed {
             Ok(()) => Ok(()),
-            Err(error) => self.slot.free_past(tree, error),
+            Err(error) => self.slot.ask_tree(tree, error),
         }
     }
 
@@ -470,8 +531,9 @@ impl<'m> Slot<'m> {
             return Err(OutOfMemory);
         }
         let cache = tree.alloc_some_with(self.writer(), most as u32)?;
-        let opening = tree.open(Group::of(cache.base())).map_err(|_| OutOfMemory)?;
-        self.alloc_side.open(opening);
+        let group = Group::of(cache.base());
+        let block = tree.open(group).map_err(|_| OutOfMemory)?.place.block();
+        self.alloc_side.open(tree.open_in(block, group));
         self.alloc_side.put(&cache);
         Ok(())
     }
@@ -479,19 +541,16 @@ impl<'m> Slot<'m> {
     /// How many of `least` to `most` frames an ordinary request may take from the tree.
     #[inline]
     fn allow(&self, least: u64, most: u64) -> u64 {
-        let Requests { budget, .. } = self.requests;
-        if budget.is_off() {
-            most
-        } else {
-            budget.allow(self.writer(), (least, most), || self.ring())
+        match self.requests.budget {
+            None => most,
+            Some(budget) => budget.allow(self.writer(), (least, most), || self.ring()),
         }
     }
 
     /// After frames went to the tree, or were taken without asking.
     #[inline]
     fn settle(&self) {
-        let Requests { budget, .. } = self.requests;
-        if !budget.is_off() {
+        if let Some(budget) = self.requests.budget {
             budget.settle(self.writer(), || self.ring());
         }
     }
@@ -507,6 +566,9 @@ impl<'m> Slot<'m> {
         let refused = |found| FreeError { frame, found };
         let opening = tree.open_to_cache(Group::of(frame)).map_err(refused)?;
         check(&opening, frame).map_err(refused)?;
+        if self.passes(Group::of(frame)) {
+            return self.give_past(opening.place, frame, contents);
+        }
         let side = &self.free_side;
         // Begun while the side still shows its frames, so that others always know of them.
         let step = self.writer().begin();
@@ -521,11 +583,52 @@ impl<'m> Slot<'m> {
         flushed
     }
 
+    /// Gives a frame that was looked at to the tree, past the sides.
+    fn give_past(
+        &self,
+        place: Place<'m>,
+        frame: FrameNumber,
+        contents: Contents,
+    ) -> Result<(), FreeError> {
+        let bit = bit_of(frame);
+        let known_zero = if contents == Contents::Zero { bit } else { 0 };
+        let step = self.writer().begin();
+        let overlap = give_frames(&step, place, bit, known_zero);
+        drop(step);
+        self.settle();
+        if overlap != 0 {
+            return Err(FreeError { frame, found: Found::Free });
+        }
+        put(&self.requests.passed, place.group.number());
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn serve_and_be_done(&self) -> Result<(), FreeError> {
+        self.serve_requests();
+        Ok(())
+    }
+
+    /// The rest of a turn that has begun to give a frame to the tree.
+    #[inline(never)]
+    fn finish_past(&self, gift: Gift<'m>, frame: FrameNumber) -> Result<(), FreeError> {
+        let turn = Turn { slot: self };
+        let given = gift.end(self.writer(), frame);
+        if given.is_ok() {
+            put(&self.requests.passed, Group::of(frame).number());
+        }
+        self.settle();
+        drop(turn);
+        self.serve();
+        given.map_err(|found| FreeError { frame, found })
+    }
+
     /// After this slot could not take a frame back: asks the tree, if it was that the frame is not
     /// managed. It may be isolated, or may have been added since a side was opened.
     #[cold]
     #[inline(never)]
-    fn free_past(&self, tree: &FrameTree<'m>, error: FreeError) -> Result<(), FreeError> {
+    fn ask_tree(&self, tree: &FrameTree<'m>, error: FreeError) -> Result<(), FreeError> {
         match error.found {
             Found::Unmanaged => tree.free_with(self.writer(), error.frame),
             _ => Err(error),
@@ -542,8 +645,7 @@ impl<'m> Slot<'m> {
         let mut at = home.get();
         at.leave();
         home.put(at);
-        let Requests { budget, .. } = self.requests;
-        if !budget.is_off() {
+        if let Some(budget) = self.requests.budget {
             budget.close(self.writer(), || self.ring());
         }
         let [first, second] = given;
@@ -566,8 +668,10 @@ impl<'m> Slot<'m> {
                 let _ = self.give_all();
             }
             drop(turn);
-            if asked & TELL != 0 {
-                self.requests.budget.tell();
+            if asked & TELL != 0
+                && let Some(budget) = self.requests.budget
+            {
+                budget.tell();
             }
         }
     }

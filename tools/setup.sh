@@ -13,8 +13,9 @@
 #   lint     rustfmt, clippy, and the library of every bare-metal target
 #   miri     a nightly Rust with Miri
 #   tsan     a nightly Rust with the source of its library, to build it under ThreadSanitizer
+#   msrv     the oldest Rust that Cargo.toml promises
 #   fuzz     a nightly Rust, a C++ compiler and cargo-fuzz
-#   mutants, coverage, deny, powerset, minimal, semver
+#   mutants, coverage, deny, powerset, minimal, semver, book
 #            the cargo subcommand that the make target of this name runs, built from crates.io
 #
 # It first looks, then acts. As root on a machine with apt-get (Debian, Ubuntu) it runs the
@@ -43,7 +44,7 @@ fail() {
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # What is missing: lists, and the reasons for what is in them.
-packages=() targets=() components=() nightly=() tools=() reasons=()
+packages=() targets=() components=() nightly=() oldest=() tools=() reasons=()
 
 # A Debian package, and why.
 want_package() { packages+=("$1") reasons+=("$2"); }
@@ -74,6 +75,15 @@ need_nightly() {
         return
     fi
     nightly+=("$1") reasons+=("$1 of $NIGHTLY is missing: $3")
+}
+
+# The oldest Rust that Cargo.toml promises, with the library for bare metal.
+need_oldest() {
+    local version
+    version=$(sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
+    RUSTUP_AUTO_INSTALL=0 rustc "+$version" --version >/dev/null 2>&1 &&
+        [[ -d $(rustc "+$version" --print target-libdir --target "$KERNEL_TARGET") ]] && return
+    oldest+=("$version") reasons+=("Rust $version is missing: the library is to build with it")
 }
 
 # A cargo subcommand, in exactly this version.
@@ -188,6 +198,8 @@ need() {
         need_tool cargo-hack 0.6.46 "cargo-minimal-versions runs it"
         need_tool cargo-minimal-versions 0.1.38 "it builds with the oldest dependencies"
         ;;
+    msrv) need_oldest ;;
+    book) need_tool mdbook 0.5.4 "it makes the book of docs/" ;;
     semver) need_tool cargo-semver-checks 0.51.0 "it compares the public API" ;;
     *) fail "\`$1\` is no need that I know; the head of this script lists them" ;;
     esac
@@ -211,6 +223,9 @@ rust_steps() {
         rustc) echo "rustup toolchain install $NIGHTLY --profile minimal" ;;
         *) echo "rustup component add --toolchain $NIGHTLY $part" ;;
         esac
+    done
+    for part in "${oldest[@]}"; do
+        echo "rustup toolchain install $part --profile minimal --target $KERNEL_TARGET"
     done
     for tool in "${tools[@]}"; do echo "cargo install --quiet --locked $tool"; done
 }
@@ -255,7 +270,7 @@ for what in "$@"; do need "$what"; done
 ((${#reasons[@]})) || exit 0
 for reason in "${reasons[@]}"; do say "$reason"; done
 
-((${#targets[@]} + ${#components[@]} + ${#nightly[@]} == 0)) || have rustup ||
+((${#targets[@]} + ${#components[@]} + ${#nightly[@]} + ${#oldest[@]} == 0)) || have rustup ||
     fail "this Rust did not come with rustup, which adds them. Install them the way Rust was" \
         "installed, or use rustup: https://rustup.rs"
 ((EUID == 0)) || advise "This is not root"

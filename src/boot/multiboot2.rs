@@ -3,9 +3,13 @@
 //! Its quirks: the boot information and the modules lie in memory that the map calls usable, the
 //! information at 0x1000c8, 0x9c000 or anywhere; GRUB on UEFI reports kind 20 beside those of the
 //! standard, and calls boot services memory usable, rightly: the firmware is gone when the kernel
-//! starts. A loader may give UEFI's map alone.
+//! starts. A loader may give UEFI's map alone. GRUB also loads those sections of the kernel's file
+//! that no program needs, symbols and debug information, and puts them into usable memory wherever
+//! there is room: reclaimable here, for kernels that print names in their backtraces.
 
-use multiboot2::{BootInformation, EFIMemoryDesc, MemoryArea, ModuleTag};
+use multiboot2::{
+    BootInformation, EFIMemoryDesc, ElfSectionExt, ElfSectionFlags, MemoryArea, ModuleTag,
+};
 use uefi_raw::table::boot::{MemoryAttribute, MemoryDescriptor, MemoryType};
 
 use super::e820::Entry;
@@ -48,6 +52,10 @@ pub fn descriptors<'a>(
 
 /// What the loader has put into usable memory. `address` is the physical address of the boot
 /// information, as the loader has left it in `ebx`: the kernel may read it elsewhere.
+///
+/// # Panics
+/// If the kernel's ELF sections are said to have headers of neither 40 nor 64 bytes, as
+/// `multiboot2` does.
 pub fn placed<'a>(
     information: &'a BootInformation<'_>,
     address: u32,
@@ -57,7 +65,20 @@ pub fn placed<'a>(
         Placed::module(module.start_address().into(), module.module_size().into())
     };
     let modules = information.module_tags().map(module);
-    core::iter::once(Placed::data("boot information", address.into(), length)).chain(modules)
+    core::iter::once(Placed::data("boot information", address.into(), length))
+        .chain(modules)
+        .chain(sections(information))
+}
+
+/// Sections of the kernel's file that are not part of the kernel.
+fn sections<'a>(information: &'a BootInformation<'_>) -> impl Iterator<Item = Placed> + Clone + 'a {
+    let tag = information.elf_sections_tag();
+    let count = tag.map_or(0, |tag| tag.number_of_sections() as usize);
+    let sections = (0..count).filter_map(move |index| tag?.sections().nth(index));
+    let apart = sections.filter(|section| !section.flags().contains(ElfSectionFlags::ALLOCATED));
+    // Address 0 is also what a section has that was not loaded; frame 0 is nobody's anyway.
+    let loaded = apart.filter(|section| section.sh_addr != 0 && section.sh_size != 0);
+    loaded.map(|section| Placed::data("ELF section", section.sh_addr, section.sh_size))
 }
 
 /// What the memory map needs to know: [`entries`], or what UEFI's map says if that is all there

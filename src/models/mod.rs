@@ -99,6 +99,18 @@ impl World {
         self.tree.free_with(self.tree.sole_writer(cpu), frame.into_number()).expect("own frame");
     }
 
+    /// The same as a CPU's slot does it for a frame that goes past the cache.
+    pub fn free_past(&self, cpu: usize, frame: Frame) {
+        self.touch(frame.number(), 1);
+        let (writer, number) = (self.tree.sole_writer(cpu), frame.into_number());
+        let gift = self.tree.begin_to_give(writer, number).expect("a place for it");
+        if gift.is_plain(number) {
+            gift.end_plainly(writer);
+        } else {
+            gift.end(writer, number).expect("own frame");
+        }
+    }
+
     /// Frees one frame that nobody has used.
     pub fn give(&self, cpu: usize, frame: u64) {
         let writer = self.tree.sole_writer(cpu);

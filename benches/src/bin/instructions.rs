@@ -5,11 +5,13 @@
 //! that grows is seen on any machine, however busy. The counts are committed
 //! (`benches/instructions.txt`), and `tests/instructions.rs` compares.
 //!
-//!     instructions            lists the paths
-//!     instructions PATH       runs one, for callgrind
-//!     instructions --table    runs callgrind for each, and prints the table
-//!     instructions --hardened the same for a hardened pool, in its ways (feature `hardened`)
-//!     instructions PATH HOW   runs one of a pool that is hardened in this way
+//! ```text
+//! instructions            lists the paths
+//! instructions PATH       runs one, for callgrind
+//! instructions --table    runs callgrind for each, and prints the table
+//! instructions --hardened the same for a hardened pool, in its ways (feature `hardened`)
+//! instructions PATH HOW   runs one of a pool that is hardened in this way
+//! ```
 
 #[path = "../../../tests/support/mod.rs"]
 mod support;
