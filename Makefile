@@ -37,6 +37,7 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 .PHONY: book msrv hardened-cost simulate worst proofs spin fuzz miri tsan mutants coverage deny
 .PHONY: powerset minimal semver
 .PHONY: need-proofs need-spin need-host need-boot need-test need-lint need-count
+.PHONY: iso usb screen screenshot need-image
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +52,24 @@ soak: CPUS = 8
 soak: need-boot ## Have a kernel stamp and check frames for long [MINUTES=30 CPUS=8 MEM=512M]
 	@cargo run -q $(LOCKED) -p frametree-qemu -- --cpus $(CPUS) --mem $(MEM) \
 		--timeout $$(($(MINUTES) * 60 + 300)) --append soak=$(MINUTES) $(ARGS)
+
+# For machines of metal. `make iso` and `dd`, or `make usb`, which looks and asks before it writes.
+ISO := $(TARGETS)/frametree.iso
+# The stick, as `lsblk` names it.
+DEV ?=
+
+iso: need-image ## Make the disk image: BIOS and UEFI, CD and USB stick
+	@mkdir -p $(TARGETS)
+	@cargo run -q $(LOCKED) -p frametree-qemu -- --iso $(ISO)
+
+usb: iso ## Write the disk image to a USB stick, after asking [DEV=/dev/sdX]
+	@tools/usb.sh $(ISO) "$(DEV)"
+
+screen: need-image ## Boot the disk image in QEMU, memory on its screen [CPUS=4 MEM=512M]
+	@cargo run -q $(LOCKED) -p frametree-qemu -- --screen --cpus $(CPUS) --mem $(MEM) $(ARGS)
+
+screenshot: need-image ## Take the README's picture of that screen
+	@cargo run -q $(LOCKED) -p frametree-qemu -- --screenshot docs/screen.png
 
 test: test-loom test-host ## Run every test: loom models, host tests, boots in QEMU, doc tests
 
@@ -215,8 +234,10 @@ need-host:
 	@tools/setup.sh host
 need-boot:
 	@tools/setup.sh host kernel qemu
+need-image:
+	@tools/setup.sh host kernel qemu image
 need-test:
-	@tools/setup.sh host kernel qemu uefi gdb count solver spin
+	@tools/setup.sh host kernel qemu uefi image gdb count solver spin
 need-proofs:
 	@tools/setup.sh host solver
 need-spin:

@@ -7,6 +7,7 @@
 #   kernel   the library of x86_64-unknown-none, for the demo kernel
 #   qemu     QEMU, to boot it
 #   uefi     the library of x86_64-unknown-uefi, and the firmware OVMF, for a UEFI application
+#   image    GRUB and what it makes a disk image with, for BIOS and UEFI
 #   gdb      gdb, which looks into a stopped kernel
 #   count    valgrind, to count the instructions of the hot paths
 #   solver   z3, to prove the functions on words
@@ -135,6 +136,18 @@ need_ovmf() {
     want_package ovmf "OVMF is missing: QEMU boots a UEFI application by it"
 }
 
+# One after the other: `grub-mkrescue` says what it lacks only when it runs.
+need_image() {
+    local why="it makes the disk image that boots real machines"
+    have grub-mkrescue || want_package grub-common "grub-mkrescue is missing: $why"
+    [[ -d /usr/lib/grub/i386-pc ]] ||
+        want_package grub-pc-bin "GRUB for BIOS is missing: the disk image has it"
+    [[ -d /usr/lib/grub/x86_64-efi ]] ||
+        want_package grub-efi-amd64-bin "GRUB for UEFI is missing: the disk image has it"
+    have xorriso || want_package xorriso "xorriso is missing: grub-mkrescue calls it"
+    have mformat || want_package mtools "mformat is missing: grub-mkrescue calls it"
+}
+
 need_gdb() {
     have gdb && return
     want_package gdb "gdb is missing: a test looks into a stopped kernel with it"
@@ -164,6 +177,7 @@ need() {
         need_target "$UEFI_TARGET" "a small kernel is a UEFI application"
         need_ovmf
         ;;
+    image) need_image ;;
     gdb) need_gdb ;;
     count) need_valgrind ;;
     solver) need_z3 ;;

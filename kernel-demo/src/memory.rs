@@ -80,11 +80,13 @@ pub enum Purpose {
     Table,
     /// A CPU's stack.
     Stack,
+    /// The picture on the screen.
+    Screen,
     /// The pool's own metadata, for what was isolated and retired.
     Pool,
 }
 
-static KEPT: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+static KEPT: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
 /// How many frames the kernel keeps for this purpose.
 pub fn kept(purpose: Purpose) -> u64 {
@@ -94,7 +96,8 @@ pub fn kept(purpose: Purpose) -> u64 {
 
 /// How many frames the kernel keeps in all, its heap among them.
 pub fn kept_in_all() -> u64 {
-    [Purpose::Table, Purpose::Stack, Purpose::Pool].map(kept).iter().sum::<u64>() + heap::frames()
+    [Purpose::Table, Purpose::Stack, Purpose::Screen, Purpose::Pool].map(kept).iter().sum::<u64>()
+        + heap::frames()
 }
 
 /// Puts frames on the account that the kernel keeps from now on.
