@@ -69,6 +69,12 @@ fn boots(cpus: u32, memory: Memory) -> String {
     assert_eq!(figure(&output, "  removed "), 1024, "{output}");
     assert!(figure(&output, "  NMIs ") >= 250 * u64::from(cpus), "{output}");
     assert!(output.contains(" hit inside the allocator\n"), "{output}");
+    let urgent = figure(&output, "  reserve ");
+    assert_eq!(urgent, 24 * u64::from(cpus), "{output}");
+    assert!(figure(&output, "had in interrupts, ") > 0, "{output}");
+    assert!(figure(&output, "  low last ") >= 512, "{output}");
+    let crossings = figure(&output, "  crossings ");
+    assert!(crossings >= 2 && crossings.is_multiple_of(2), "{output}");
     assert!(figure(&output, "  zeroed ") > 1000, "{output}");
     assert!(figure(&output, "  large pages ") > 0, "{output}");
     assert!(output.contains(&format!("frames accounted for: {managed} of {managed}, all\n")));

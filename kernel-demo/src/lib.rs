@@ -157,9 +157,11 @@ fn exercise(boot_memory: &BootMemory) {
     let joined = unsafe { exercises::late::run(boot_memory) };
     exercises::stamp::run();
     exercises::exhaust::run();
+    let reserve = exercises::reserve::run();
     exercises::interrupt::run();
     let done = report::Done {
         joined,
+        reserve,
         nmi: exercises::nmi::run(),
         shapes: exercises::shapes::run(),
         zero: exercises::zero::run(),

@@ -11,6 +11,7 @@ pub mod nmi;
 pub mod pages;
 mod pattern;
 pub mod remove;
+pub mod reserve;
 pub mod shapes;
 pub mod soak;
 pub mod some;

@@ -100,6 +100,13 @@ impl Worker {
         Some(frame)
     }
 
+    /// The same of the reserve too.
+    pub fn take_urgent(&mut self) -> Option<Frame> {
+        let frame = POOL.alloc_urgent().ok()?;
+        self.taken += 1;
+        Some(frame)
+    }
+
     /// Gives a frame back.
     pub fn give_back(&mut self, frame: Frame) {
         if let Err(error) = POOL.free(frame) {
