@@ -219,14 +219,6 @@ semver: ## Compare the public API with that of the last tag, for breaks
 	cargo semver-checks -p frametree --all-features \
 	    --baseline-rev "$$(git describe --tags --abbrev=0)"
 
-# First the tag: the tool takes long to build.
-semver: ## Compare the public API with that of the last tag, for breaks
-	@git describe --tags --abbrev=0 >/dev/null 2>&1 || \
-	    { echo "There is no tag yet, so nothing to compare the public API with." >&2; exit 1; }
-	@tools/setup.sh host semver
-	cargo semver-checks -p frametree --all-features \
-	    --baseline-rev "$$(git describe --tags --abbrev=0)"
-
 clean: ## Remove everything that was built
 	cargo clean
 
