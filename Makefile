@@ -20,9 +20,10 @@ TARGETS := $(or $(CARGO_TARGET_DIR),target)
 CLIPPY := cargo clippy --quiet $(LOCKED)
 DENY := -- -D warnings
 KERNEL_TARGET := x86_64-unknown-none
+UEFI_TARGET := x86_64-unknown-uefi
 # As in tools/setup.sh.
 export NIGHTLY ?= nightly
-FEATURES := bootloader_api e820 limine log multiboot2 pvh uefi x86_64
+FEATURES := bootloader_api e820 hardened heap limine log multiboot2 pvh uefi x86_64
 OTHER_TARGETS := aarch64-unknown-none riscv64gc-unknown-none-elf
 # Everything under loom has flags of its own, so a directory of its own, or each build would
 # throw away the other's.
@@ -33,11 +34,11 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 .NOTPARALLEL:
 .PHONY: help run soak test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
 .PHONY: lint-features lint-other lint-doc bench bench-quick bench-charts instructions clean
-.PHONY: simulate proofs spin fuzz miri tsan mutants coverage deny powerset minimal
-.PHONY: need-proofs need-spin need-host need-boot need-test need-lint need-count
+.PHONY: book msrv hardened-cost simulate worst proofs spin fuzz miri tsan mutants coverage deny
+.PHONY: powerset minimal need-proofs need-spin need-host need-boot need-test need-lint need-count
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: need-boot ## Boot the demo kernel in QEMU [CPUS=4 MEM=512M]
 	@test -d $(TARGETS)/kernel || echo "Building the kernel; the first time takes a minute."
@@ -79,6 +80,7 @@ lint-kernel: need-lint
 	$(CLIPPY) --target $(KERNEL_TARGET) -p frametree $(DENY)
 	$(CLIPPY) --target $(KERNEL_TARGET) -p frametree --all-features $(DENY)
 	$(CLIPPY) --target $(KERNEL_TARGET) -p kernel-demo --lib --bins --examples --features small $(DENY)
+	$(CLIPPY) --target $(UEFI_TARGET) -p kernel-demo --example uefi --features uefi $(DENY)
 
 # Each feature by itself: none may need another that it does not name.
 lint-features: $(addprefix lint-feature-,$(FEATURES))
@@ -110,15 +112,23 @@ bench-charts: need-host ## Draw the README's charts from the last `make bench`
 	@$(BENCH) --bin frametree-bench -- --draw $(FIGURES) docs
 
 # The same program twice: once to measure this machine, once on words that are watched.
+OBSERVED := CARGO_TARGET_DIR=$(TARGETS)/observed RUSTFLAGS="--cfg observed" $(BENCH)
+
 simulate: need-host ## Simulate up to 512 CPUs, and check the simulator on this machine's two
 	@$(BENCH) --bin simulator -- --measure $(TARGETS)/measured.json
-	@CARGO_TARGET_DIR=$(TARGETS)/observed RUSTFLAGS="--cfg observed" \
-	    $(BENCH) --bin simulator -- --against $(TARGETS)/measured.json
+	@$(OBSERVED) --bin simulator -- --against $(TARGETS)/measured.json
+
+worst: need-host ## Count the accesses to shared words of the worst single operations
+	@$(OBSERVED) --bin simulator -- --worst
 
 # In two steps: a count that fails leaves the table as it is.
 instructions: need-count ## Count the instructions of the hot paths, rewrite their table
 	@$(BENCH) --bin instructions -- --table > $(TARGETS)/instructions.txt
 	@cp $(TARGETS)/instructions.txt benches/instructions.txt && cat benches/instructions.txt
+
+hardened-cost: need-count ## Count the same of a hardened pool, rewrite its table
+	@$(BENCH) --features hardened --bin instructions -- --hardened > $(TARGETS)/hardened.txt
+	@cp $(TARGETS)/hardened.txt benches/hardened.txt && cat benches/hardened.txt
 
 # The checks that take long, or need tools of their own. docs/verification.md says what each finds.
 
@@ -167,11 +177,20 @@ coverage: need-coverage ## Which lines and branches of src/ the host tests reach
 deny: need-deny ## Licences, sources and duplicates of what the library depends on
 	cargo deny --offline check licenses bans sources
 
+# The rest of the project is built by the Rust that rust-toolchain.toml names.
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
+msrv: need-msrv ## Build the library with the oldest Rust that it promises
+	cargo +$(MSRV) check $(LOCKED) -p frametree --all-features
+	cargo +$(MSRV) check $(LOCKED) -p frametree --all-features --target $(KERNEL_TARGET)
+
 powerset: need-powerset ## Build the library with every set of features
 	cargo hack check --feature-powerset --depth 3 -p frametree --no-dev-deps
 
 minimal: need-minimal ## Build the library with the oldest dependencies that it allows
 	cargo +$(NIGHTLY) minimal-versions check --direct -p frametree --all-features
+
+book: need-book ## Make the book of docs/, in target/book
+	mdbook build docs
 
 clean: ## Remove everything that was built
 	cargo clean
@@ -181,7 +200,7 @@ need-host:
 need-boot:
 	@tools/setup.sh host kernel qemu
 need-test:
-	@tools/setup.sh host kernel qemu count solver spin
+	@tools/setup.sh host kernel qemu uefi gdb count solver spin
 need-proofs:
 	@tools/setup.sh host solver
 need-spin:
@@ -190,5 +209,5 @@ need-count:
 	@tools/setup.sh host count
 need-lint:
 	@tools/setup.sh host lint
-need-fuzz need-miri need-tsan need-mutants need-coverage need-deny need-powerset need-minimal:
+need-fuzz need-miri need-tsan need-mutants need-coverage need-deny need-powerset need-minimal need-book need-msrv:
 	@tools/setup.sh host $(@:need-%=%)

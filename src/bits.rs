@@ -8,27 +8,36 @@
 use bit_field::BitField;
 
 /// The lowest bit at which `n` set bits in a row begin; `None` if there is no such run, and for
-/// an `n` of 0 or above 64.
-///
-/// Takes at most six steps, whatever the word. Each step thins every run of the word by cutting
-/// bits off its upper end; what is left after `n - 1` cuts are exactly the bits at which a run
-/// of `n` begins. The cuts double from step to step: after a cut of `k` in all, each bit left
-/// vouches for the `k` bits above it too, so that one shift can cut up to `k + 1` more.
+/// an `n` of 0 or above 64. At most six steps, whatever the word.
 #[inline]
 #[must_use]
 pub const fn lowest_run(word: u64, n: u32) -> Option<u32> {
-    if n == 0 || n > u64::BITS {
-        return None;
+    match starts_of_runs(word, n) {
+        0 => None,
+        starts => Some(starts.trailing_zeros()),
     }
-    let mut starts = word;
-    let mut vouched = 1;
-    while vouched < n && starts != 0 {
-        let rest = n - vouched;
-        let step = if rest < vouched { rest } else { vouched };
+}
+
+/// The bits at which `n` set bits in a row begin; none for an `n` of 0 or above 64.
+///
+/// Each step thins every run of the word by cutting bits off its upper end; what is left after
+/// `n - 1` cuts are exactly the bits at which a run of `n` begins. The cuts double from step to
+/// step: after a cut of `k` in all, each bit left vouches for the `k` bits above it too, so that
+/// one shift can cut up to `k + 1` more.
+#[inline]
+#[must_use]
+pub const fn starts_of_runs(word: u64, n: u32) -> u64 {
+    let mut left = n.wrapping_sub(1);
+    if left >= u64::BITS {
+        return 0;
+    }
+    let (mut starts, mut step) = (word, 1);
+    while left > step {
         starts &= starts >> step;
-        vouched += step;
+        left -= step;
+        step *= 2;
     }
-    if starts == 0 { None } else { Some(starts.trailing_zeros()) }
+    starts & (starts >> left)
 }
 
 /// The length of the longest run. As many steps as that.

@@ -10,6 +10,24 @@ use crate::frame::{Frame, FrameNumber, NumberRange};
 use crate::geometry::{FRAME_LIMIT, WORD_BITS};
 
 /// Up to 64 free frames of one aligned group; their owner.
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let tree = pool.tree().expect("a pool in use"); // without a CPU's identity
+/// let mut cache = tree.refill()?;
+/// assert_eq!(cache.free().count_ones(), 64);
+/// let run = cache.alloc_n(3).expect("three in a row").frames;
+/// assert_eq!((run.len(), cache.free().count_ones()), (3, 61));
+/// tree.flush(&mut cache)?;
+/// // SAFETY: the cache has given these to us.
+/// pool.free_run(unsafe { FrameRange::from_numbers(run) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "frames in a cache that is dropped are lost; flush it"]
 #[derive(PartialEq, Eq, Debug)]
 pub struct PageCache {
@@ -72,6 +90,15 @@ impl PageCache {
         assert!(base.get() < FRAME_LIMIT, "a page cache above the last frame");
         assert!(known_zero & !free == 0, "a frame is known to be zero but not free");
         Self { base, free, known_zero }
+    }
+
+    /// A cache of one frame.
+    #[cfg(feature = "hardened")]
+    pub(crate) fn of(frame: Frame) -> Self {
+        let mut cache = Self::EMPTY;
+        // It was empty.
+        let _ = cache.put(frame);
+        cache
     }
 
     /// What the allocator makes its answers with.

@@ -133,6 +133,23 @@ fn a_free_that_flushes() {
 }
 
 #[test]
+fn a_free_far_from_the_last() {
+    let pool = pool(GIANT_FRAMES);
+    let mut groups = [(); 8].map(|()| take(pool, WORD_BITS));
+    let mut to = |group: usize| free(pool, groups[group].pop().expect("a frame"));
+    assert_eq!(to(0), 0, "the free side was closed");
+    assert_eq!(to(3), 2, "past it, to a group without free frames");
+    assert_eq!(to(5), 2, "the same");
+    assert_eq!(to(3), 1, "past it, to a group with free frames");
+    assert_eq!(to(3), 2, "twice in turn: a flush, to a group without free frames");
+    assert_eq!(to(3), 0, "to the free side");
+    assert_eq!(to(5), 1, "past it");
+    assert_eq!(to(3), 0, "which has stayed");
+    assert_eq!(to(4), 1, "beside it: a flush");
+    assert_eq!(to(4), 0, "to the free side");
+}
+
+#[test]
 fn a_free_that_flushes_when_nothing_was_left() {
     let pool = pool(GIANT_FRAMES);
     let mut frames = take(pool, GIANT_FRAMES).into_iter();
@@ -162,7 +179,7 @@ fn a_flush_that_completes_a_block_or_a_gib() {
     }
     let (count, drained) = during(|| pool.drain());
     drained.expect("a drain");
-    assert_eq!(count, 2 + (2 + 10 + 10) + 2, "two groups, block and GiB, the home's two marks");
+    assert_eq!(count, 2 + 10 + 10, "a group, block and GiB; the home went when nothing was left");
     assert_eq!(pool.tree().map(|tree| tree.count_free().giants), Some(1));
 }
 
@@ -227,10 +244,14 @@ fn zeroed_frames_cost_nothing_in_the_cache() {
     assert_eq!(free_zeroed(pool, first.next().expect("a frame")), 0, "the other side");
     let mut third = third.into_iter();
     let count = free_zeroed(pool, third.next().expect("a frame"));
-    assert_eq!(count, 2 + 2, "a flush to a group without free frames, of zeroed ones");
+    assert_eq!(count, 2 + 2, "past the sides, to a group without free frames, a zeroed one");
+    let count = free_zeroed(pool, third.next().expect("a frame"));
+    assert_eq!(count, 2 + 2, "a flush to a group without free frames, of a zeroed one");
     assert_eq!(free_zeroed(pool, third.next().expect("a frame")), 0);
-    assert_eq!(free_zeroed(pool, first.next().expect("a frame")), 1 + 2 + 1, "and again");
-    assert_eq!(free_zeroed(pool, third.next().expect("a frame")), 1 + 2, "with free frames");
+    let count = free_zeroed(pool, first.next().expect("a frame"));
+    assert_eq!(count, 1 + 2, "past the sides, to a group with free frames");
+    let count = free_zeroed(pool, first.next().expect("a frame"));
+    assert_eq!(count, 1 + 2, "a flush to a group with free frames");
     pool.drain().expect("a drain");
     let (count, frame) = during(|| pool.alloc_zeroed(|_| panic!("is known to be zero")));
     let _ = frame.expect("a frame");

@@ -17,6 +17,32 @@ use crate::frame::CpuId;
 ///
 /// An id that is not below the number of CPUs given at initialisation is allowed: such a CPU
 /// has no cache and works on the shared tree.
+///
+/// # Examples
+/// ```
+/// use frametree::{CpuId, Cpus};
+///
+/// struct Kernel;
+///
+/// // SAFETY: threads stay on their CPU while preemption is off.
+/// unsafe impl Cpus for Kernel {
+///     fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R {
+///         preemption::off();
+///         let result = work(CpuId::new(this_cpu()));
+///         preemption::on();
+///         result
+///     }
+///
+///     fn request_drain(&self, cpu: CpuId) {
+///         send_ipi(cpu.get(), DRAIN); // whose handler calls the pool's `drain`
+///     }
+/// }
+/// # mod preemption { pub fn off() {} pub fn on() {} }
+/// # fn this_cpu() -> usize { 0 }
+/// # fn send_ipi(_: usize, _: u8) {}
+/// # const DRAIN: u8 = 0x40;
+/// # Kernel.request_drain(Kernel.with_current(|cpu| cpu));
+/// ```
 pub unsafe trait Cpus {
     /// Runs `work` on the current CPU, pinned to it, and tells it which one that is.
     fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R;

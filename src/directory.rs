@@ -332,6 +332,13 @@ impl<'m> Directory<'m> {
         Place::of(group, self.giant(group.giant())?)
     }
 
+    /// The same for low memory only, where that is short.
+    #[inline(always)]
+    pub fn locate_low(&self, group: Group) -> Option<Place<'m>> {
+        let cluster = self.top.low_cluster(group.giant() / CLUSTER_GIANTS as u64)?;
+        Place::of(group, cluster.giant(group.giant()).load()?)
+    }
+
     /// The managed frames of a group of this block, one bit each.
     #[inline]
     pub fn managed(&self, group: Group, block: Block<'_>) -> u64 {

@@ -10,6 +10,21 @@ use crate::request::{Request, RequestError};
 ///
 /// Nothing was changed for that frame: it is recorded as often as before, so it can't be handed
 /// out twice because of this call.
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// // SAFETY: 8 MiB is not memory of the pool, so nobody is harmed; the pool refuses it.
+/// let foreign = unsafe { Frame::from_number(FrameNumber::new(2048)) };
+/// let error = pool.free(foreign).unwrap_err();
+/// assert_eq!(error.found, Found::Unmanaged);
+/// assert!(error.to_string().contains("0x800"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FreeError {
     /// The frame.
@@ -48,6 +63,10 @@ pub enum Found {
     },
     /// The pool has not been initialised.
     NotInitialised,
+    /// Nobody has the frame: it sits in a CPU's page cache, say. A double free, found by the ledger
+    /// of a hardened pool; or the frame was taken from the tree, past the pool.
+    #[cfg(feature = "hardened")]
+    NotHandedOut,
 }
 
 impl fmt::Display for FreeError {
@@ -78,6 +97,8 @@ impl fmt::Display for FreeError {
             Found::NotInitialised => {
                 write!(f, "{frame} freed before the pool was initialised; call `init` first")
             }
+            #[cfg(feature = "hardened")]
+            Found::NotHandedOut => write!(f, "double free: nobody has {frame}"),
         }
     }
 }

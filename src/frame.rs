@@ -10,6 +10,16 @@ use crate::geometry::{FRAME_LIMIT, FRAME_SIZE};
 use crate::sync::Tally;
 
 /// The number of a physical frame: its physical address divided by 4 KiB.
+///
+/// # Examples
+/// ```
+/// use frametree::{FrameNumber, NumberRange};
+///
+/// let frame = FrameNumber::containing(0x12_3456).expect("an address below 2^52");
+/// assert_eq!((frame.get(), frame.start_address()), (0x123, 0x12_3000));
+/// let first_mib = NumberRange::from_numbers(0, 256);
+/// assert!(!first_mib.contains(frame) && first_mib.len() == 256);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct FrameNumber(u64);
@@ -158,6 +168,18 @@ impl fmt::Debug for NumberRange {
 ///
 /// Not 0 means that somebody forgot a `free`, or an `into_number`. With the feature `log` each
 /// loss is a line at level `warn` that names the frames.
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// drop(pool.alloc()?); // not `pool.free`: nobody will ever get it again
+/// assert_eq!(lost_frames(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn lost_frames() -> u64 {
     LOST.get()
@@ -177,6 +199,21 @@ fn lose(frames: NumberRange) {
 ///
 /// Dropping it loses the frame until the next boot, since no destructor can know which allocator
 /// it came from; but not silently: [`lost_frames`] counts it.
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let frame = pool.alloc()?;
+/// let number = frame.into_number(); // for a page table, which keeps numbers
+/// assert_eq!(lost_frames(), 0);
+/// // SAFETY: the page table has let go of it.
+/// pool.free(unsafe { Frame::from_number(number) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a frame that is not given back is lost"]
 #[derive(PartialEq, Eq)]
 #[repr(transparent)]
@@ -242,6 +279,20 @@ impl fmt::Debug for Frame {
 ///
 /// Dropping it loses the frames until the next boot, which [`lost_frames`] counts, as with
 /// [`Frame`].
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let (head, tail) = pool.alloc_run(&Request::new(10))?.split_at(4);
+/// assert_eq!((head.len(), tail.len()), (4, 6));
+/// pool.free_run(tail)?; // in parts, or joined again
+/// pool.free_run(head)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "frames that are not given back are lost"]
 #[derive(PartialEq, Eq)]
 #[repr(transparent)]

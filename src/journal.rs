@@ -171,6 +171,13 @@ impl<'j> Writer<'j> {
         self.bump(&self.journal.counters[counter as usize], by, Ordering::Relaxed);
     }
 
+    /// Which of these journals it writes.
+    pub fn number(self, journals: &[Journal]) -> usize {
+        let offset =
+            core::ptr::from_ref(self.journal).addr().wrapping_sub(journals.as_ptr().addr());
+        offset / size_of::<Journal>()
+    }
+
     /// See [`Journal::credit`].
     #[inline]
     pub fn credit(self) -> i64 {
@@ -182,6 +189,12 @@ impl<'j> Writer<'j> {
     pub fn begin(self) -> Step<'j> {
         // ORDERING: carried to readers by the Release of the step's own read-modify-writes.
         self.bump(&self.journal.begun, 1, Ordering::Relaxed);
+        Step { writer: self }
+    }
+
+    /// Goes on with a step of this writer that was left open by [`Step::suspend`].
+    #[inline]
+    pub fn resume(self) -> Step<'j> {
         Step { writer: self }
     }
 
@@ -202,6 +215,12 @@ impl<'j> Step<'j> {
     #[inline]
     pub fn writer(&self) -> Writer<'j> {
         self.writer
+    }
+
+    /// Leaves it open, for the same writer to go on with ([`Writer::resume`]).
+    #[inline]
+    pub fn suspend(self) {
+        core::mem::forget(self);
     }
 }
 

@@ -13,6 +13,7 @@
 //! journals   two lines for each CPU, and two for all
 //! budget     four lines: what ordinary requests may take
 //! slots      a few lines for each CPU: its page cache
+//! ledger     only of a hardened pool, 32 bits a frame: who has it
 //! ```
 //!
 //! Everything is in proportion to the memory that exists: an aligned 128 MiB without managed
@@ -27,6 +28,8 @@ use core::fmt;
 use crate::arena::part;
 use crate::budget::Budget;
 use crate::geometry::FRAME_SIZE;
+#[cfg(feature = "hardened")]
+use crate::hardened::Hardened;
 use crate::map::MemoryMap;
 use crate::slot::Slot;
 use crate::tree::Plan;
@@ -35,9 +38,23 @@ use crate::tree::Plan;
 const MAX_CPUS: usize = 1 << 20;
 
 /// How much metadata a memory map needs, and of what.
+///
+/// # Examples
+/// ```
+/// use frametree::{Layout, MapEntry, MemoryMap, MemoryRegion, RegionKind};
+///
+/// let memory = [MemoryRegion { start: 0, length: 64 << 30, kind: RegionKind::Usable }];
+/// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
+/// let map = MemoryMap::normalise(memory, &mut cells)?;
+/// let layout = Layout::new(&map, 8)?;
+/// assert_eq!(layout.bytes() >> 20, 4); // MiB, for 64 GiB and 8 CPUs
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     pub(crate) plan: Plan,
+    #[cfg(feature = "hardened")]
+    is_hardened: bool,
 }
 
 /// Why no layout can be made.
@@ -88,13 +105,39 @@ impl Layout {
             return Err(LayoutError::TooManyCpus { cpus, limit: MAX_CPUS });
         }
         let plan = Plan::new(map.usable(), map.reclaimable().count(), cpus);
-        if plan.frames == 0 { Err(LayoutError::NothingUsable) } else { Ok(Self { plan }) }
+        let layout = Self {
+            plan,
+            #[cfg(feature = "hardened")]
+            is_hardened: false,
+        };
+        if plan.frames == 0 { Err(LayoutError::NothingUsable) } else { Ok(layout) }
+    }
+
+    /// The layout for a hardened pool: with the ledger, 32 bits a frame more.
+    #[cfg(feature = "hardened")]
+    #[must_use]
+    pub const fn hardened(self) -> Self {
+        Self { is_hardened: true, ..self }
+    }
+
+    #[cfg(feature = "hardened")]
+    const fn ledger_bytes(&self) -> usize {
+        let Plan { frames, ranges, cpus, .. } = self.plan;
+        if self.is_hardened { Hardened::bytes(frames, ranges, cpus) } else { 0 }
+    }
+
+    #[cfg(not(feature = "hardened"))]
+    const fn ledger_bytes(&self) -> usize {
+        0
     }
 
     /// Bytes of metadata, to be aligned to 128.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        self.plan.bytes() + part::<Budget<'_>>(1) + part::<Slot<'_>>(self.plan.cpus)
+        self.plan.bytes()
+            + part::<Budget<'_>>(1)
+            + part::<Slot<'_>>(self.plan.cpus)
+            + self.ledger_bytes()
     }
 
     /// Frames of metadata: the bytes, rounded up.

@@ -18,6 +18,10 @@ mod error;
 mod faults;
 mod frame;
 mod geometry;
+#[cfg(feature = "hardened")]
+mod hardened;
+#[cfg(feature = "heap")]
+pub mod heap;
 mod isolation;
 mod journal;
 mod layout;
@@ -26,6 +30,8 @@ mod map;
 mod models;
 mod node;
 mod observe;
+#[cfg(feature = "hardened")]
+mod owners;
 mod pool;
 mod ranges;
 mod request;
@@ -44,6 +50,8 @@ pub use cpu::Cpus;
 pub use error::{AllocError, Found, FreeError, InTheWay, NoRun, OutOfMemory};
 pub use frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange, lost_frames};
 pub use geometry::FRAME_SIZE;
+#[cfg(feature = "hardened")]
+pub use hardened::{Hardening, Owner, Violation};
 pub use layout::{Layout, LayoutError};
 pub use map::{MapEntry, MapError, MemoryMap, MemoryRegion, RegionKind};
 pub use pool::{Drained, FramePool, InitError, Metadata, Setup};
@@ -59,7 +67,13 @@ pub mod observed {
     pub use crate::sync::{Ordering, Word, pause};
 }
 
-/// The programs of the porting guide.
+/// The programs of the book.
 #[cfg(doctest)]
-#[doc = include_str!("../docs/porting.md")]
-mod porting {}
+mod book {
+    #[doc = include_str!("../docs/start.md")]
+    mod start {}
+    #[doc = include_str!("../docs/start-others.md")]
+    mod start_others {}
+    #[doc = include_str!("../docs/porting.md")]
+    mod porting {}
+}

@@ -59,18 +59,31 @@ pub const fn mask_between(start: usize, end: usize, base: usize) -> u64 {
     if from < to { mask((from - base) as u32, (to - from) as u32) } else { 0 }
 }
 
+impl Given {
+    /// The transition of a word that held `old` when `mask` was given to it.
+    #[inline(always)]
+    pub const fn by(old: u64, mask: u64) -> Self {
+        Self {
+            overlap: old & mask,
+            edge: if old == 0 { Edge::FromEmpty } else { Edge::Within },
+            fill: if old | mask == FULL { Fill::Full } else { Fill::Partial },
+        }
+    }
+}
+
 /// Gives `mask` to a word of truth: one read-modify-write.
 #[inline]
 pub fn give(word: &Word, mask: u64) -> Given {
+    Given::by(give_bits(word, mask), mask)
+}
+
+/// The same; returns what was there before.
+#[inline(always)]
+pub fn give_bits(word: &Word, mask: u64) -> u64 {
     // ORDERING: Release pairs with the Acquire of whoever takes these bits: what their last
     // owner wrote (frame contents, known-zero bits, node contents) is seen by the next. Acquire
     // makes the announcement that may follow come after everything that emptied the word.
-    let old = word.fetch_or(mask, Ordering::AcqRel);
-    Given {
-        overlap: old & mask,
-        edge: if old == 0 { Edge::FromEmpty } else { Edge::Within },
-        fill: if old | mask == FULL { Fill::Full } else { Fill::Partial },
-    }
+    word.fetch_or(mask, Ordering::AcqRel)
 }
 
 /// Takes everything that a word of truth holds; `None` if it holds nothing. One read-modify-write,

@@ -11,11 +11,13 @@ use spin::Once;
 
 use crate::arena::{Arena, PART_ALIGN};
 use crate::budget::{Budget, Crossing, Level, Marks, Rules};
-use crate::cache::{Known, PageCache, empty_out, fill_holes};
+use crate::cache::{Contents, Known, PageCache, empty_out, fill_holes};
 use crate::cpu::Cpus;
 use crate::error::{AllocError, Found, FreeError, NoRun, OutOfMemory};
 use crate::frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
-use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, GIANT_FRAMES, WORD_BITS};
+use crate::geometry::{BLOCK_FRAMES, FRAME_LIMIT, FRAME_SIZE, GIANT_FRAMES};
+#[cfg(feature = "hardened")]
+use crate::hardened::{Hardened, Hardening, Owner};
 use crate::journal::{Counter, Writer};
 use crate::layout::{Layout, LayoutError};
 use crate::map::{MapError, MemoryMap};
@@ -35,6 +37,7 @@ use crate::tree::{Broken, FrameTree, GrowError, InUse, IsolateError, Isolation, 
 /// | the same from another GiB, which is free as a whole | up to 10, for up to 2^18 frames |
 /// | the same after fewer than 8 frees to one group | 1 or 2 more, for what was freed |
 /// | a free that flushes | 1, for up to 64 frames; 2 if the group had no free frame |
+/// | a free far from the last ones | the same for the one frame |
 /// | a flush that completes a 2 MiB block | 10 more, for 512 frames |
 /// | a flush that completes a GiB | 10 more, for 2^18 frames |
 /// | [`alloc_block`](Self::alloc_block), [`free_block`](Self::free_block) | 1 each |
@@ -63,6 +66,29 @@ use crate::tree::{Broken, FrameTree, GrowError, InUse, IsolateError, Isolation, 
 /// sits in *another* CPU's cache, or in this CPU's cache from an interrupt inside the allocator.
 /// If that other CPU still holds it when it flushes, the flush reports it
 /// ([`Found::FreeAtFlush`]); if it has handed it out again, the frame has two owners.
+/// All of these are detected by a hardened pool (feature `hardened`, `Setup::hardened`).
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1)); // 8 MiB; the crate's page has a real start
+/// let frame = pool.alloc()?;
+/// let run = pool.alloc_run(&Request::new(17))?; // exactly 17, next to each other
+/// let block = pool.alloc_block()?; // 2 MiB
+/// let number = frame.number();
+/// pool.free(frame)?;
+/// pool.free_run(run)?;
+/// pool.free_block(block)?;
+///
+/// // SAFETY: nobody uses the frame. That it is free already is what the pool finds out.
+/// let again = unsafe { Frame::from_number(number) };
+/// assert_eq!(pool.free(again).unwrap_err().frame, number);
+/// assert_eq!(pool.stats().free_frames, 2048);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct FramePool<C> {
     cpus: C,
@@ -77,6 +103,8 @@ struct Shared {
     tree: FrameTree<'static>,
     slots: &'static [Slot<'static>],
     budget: &'static Budget<'static>,
+    #[cfg(feature = "hardened")]
+    hardened: Option<&'static Hardened<'static>>,
 }
 
 /// How many places of a list are freed in one turn.
@@ -86,12 +114,40 @@ const AT_ONCE: usize = 64;
 const LOOKS: usize = 1000;
 
 /// How a pool is to be initialised.
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// static LOW: AtomicU64 = AtomicU64::new(0);
+///
+/// let setup = Setup::new(1).reserve(64).watermarks(512, 1024, |crossing| {
+///     if crossing.level == Level::Low {
+///         LOW.fetch_add(1, Ordering::Relaxed); // a kernel would wake a thread that frees some
+///     }
+/// });
+/// let pool = example::pool(setup);
+/// let mut taken = 0;
+/// while let Ok(frame) = pool.alloc() {
+///     let _ = frame.into_number(); // kept
+///     taken += 1;
+/// }
+/// assert_eq!((taken, LOW.load(Ordering::Relaxed)), (2048 - 64, 1));
+/// let urgent = pool.alloc_urgent()?; // of the reserve
+/// pool.free(urgent)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     cpus: usize,
     metadata_below: u64,
     rules: Rules,
     low_end: u64,
+    #[cfg(feature = "hardened")]
+    hardening: Option<Hardening>,
 }
 
 impl Setup {
@@ -99,7 +155,14 @@ impl Setup {
     /// reserve.
     #[must_use]
     pub const fn new(cpus: usize) -> Self {
-        Self { cpus, metadata_below: u64::MAX, rules: Rules::OFF, low_end: 0 }
+        Self {
+            cpus,
+            metadata_below: u64::MAX,
+            rules: Rules::OFF,
+            low_end: 0,
+            #[cfg(feature = "hardened")]
+            hardening: None,
+        }
     }
 
     /// The metadata must lie below this physical address: where the kernel has mapped memory.
@@ -122,6 +185,43 @@ impl Setup {
     pub const fn low_last(self, below: u64) -> Self {
         assert!(below <= 1 << 52, "an address that no x86-64 machine has");
         Self { low_end: below.div_ceil(FRAME_SIZE), ..self }
+    }
+
+    /// The pool is hardened: it knows who has each frame. So it refuses *every* double free
+    /// ([`Found::NotHandedOut`]), wherever the frame sits and whatever it races with, and hands no
+    /// frame out that somebody has or, with poison, has written to since its free: see
+    /// [`Hardening`]. [`verify`](FramePool::verify) compares the ledger and a seal as well.
+    ///
+    /// It costs 32 bits of metadata a frame ([`Layout::hardened`]), which are written at
+    /// initialisation and when memory comes, and for each frame that goes out or comes back a
+    /// search among the ranges and an atomic read-modify-write; two with poison, and the frame is
+    /// written and read. Lists of frames are taken and freed one by one.
+    ///
+    /// Frames go in and out through the pool: one that was taken from [`FramePool::tree`] has to go
+    /// back there, and the ledger does not know of it.
+    #[cfg(feature = "hardened")]
+    #[must_use]
+    pub const fn hardened(self, how: Hardening) -> Self {
+        Self { hardening: Some(how), ..self }
+    }
+
+    /// Bytes that carving may add, beyond a part.
+    fn slack(&self) -> usize {
+        #[cfg(feature = "hardened")]
+        if self.hardening.is_some() {
+            return Hardened::SLACK;
+        }
+        0
+    }
+
+    /// How much metadata that takes.
+    fn layout(&self, map: &MemoryMap<'_>) -> Result<Layout, InitError> {
+        let layout = Layout::new(map, self.cpus).map_err(InitError::Layout);
+        #[cfg(feature = "hardened")]
+        if self.hardening.is_some() {
+            return layout.map(Layout::hardened);
+        }
+        layout
     }
 
     /// Ordinary requests leave so many frames to urgent ones ([`FramePool::alloc_urgent`],
@@ -161,6 +261,15 @@ impl Setup {
         assert!(low <= high, "a low watermark above the high one");
         let marks = Some(Marks { low, high, tell });
         Self { rules: Rules { marks, ..self.rules }, ..self }
+    }
+
+    /// Whether the reserve leaves something of so many frames.
+    fn check_reserve(&self, managed: u64) -> Result<(), InitError> {
+        let Rules { reserve, .. } = self.rules;
+        if reserve < managed || reserve == 0 {
+            return Ok(());
+        }
+        Err(InitError::ReserveTooLarge { reserve, managed })
     }
 }
 
@@ -275,26 +384,32 @@ impl<C> FramePool<C> {
         setup: Setup,
         to_virtual: impl FnOnce(u64) -> *mut u8,
     ) -> Result<Metadata, InitError> {
-        self.check_new()?;
-        let layout = Layout::new(map, setup.cpus).map_err(InitError::Layout)?;
-        // Carving may cut a range in two: less than one more part. Of clusters, giants and
-        // sections it leaves as many or fewer: fewer frames can't touch more of them.
-        let bytes = layout.bytes() + PART_ALIGN;
-        let count = (bytes as u64).div_ceil(FRAME_SIZE);
-        let frames = map.carve(count, setup.metadata_below).map_err(InitError::Map)?;
-        let start = to_virtual(frames.start().start_address());
-        if !start.addr().is_multiple_of(PART_ALIGN) {
-            return Err(InitError::Misaligned { address: start.addr() });
-        }
-        let rest = Layout::new(map, setup.cpus).map_err(InitError::Layout)?;
-        let (needed, given) = (rest.bytes(), (frames.len() * FRAME_SIZE) as usize);
-        if needed > given {
-            return Err(InitError::StorageTooSmall { needed, given });
-        }
-        // SAFETY: the caller vouches for the pointer; the frames were just carved out, so they
-        // are nobody else's.
-        let arena = unsafe { Arena::new(start, needed) };
-        self.build(arena, map, rest, (frames, setup))
+        let metadata = self.once(|| {
+            let layout = setup.layout(map)?;
+            // Carving may cut a range in two: less than one more part, and one for a ledger. Of
+            // clusters, giants and sections it leaves as many or fewer: fewer frames can't touch
+            // more of them.
+            let bytes = layout.bytes() + PART_ALIGN + setup.slack();
+            let count = (bytes as u64).div_ceil(FRAME_SIZE);
+            setup.check_reserve(layout.managed_frames().saturating_sub(count))?;
+            let frames = map.carve(count, setup.metadata_below).map_err(InitError::Map)?;
+            let start = to_virtual(frames.start().start_address());
+            if !start.addr().is_multiple_of(PART_ALIGN) {
+                return Err(InitError::Misaligned { address: start.addr() });
+            }
+            let rest = setup.layout(map)?;
+            let (needed, given) = (rest.bytes(), (frames.len() * FRAME_SIZE) as usize);
+            if needed > given {
+                return Err(InitError::StorageTooSmall { needed, given });
+            }
+            // SAFETY: the caller vouches for the pointer; the frames were just carved out, so
+            // they are nobody else's.
+            let arena = unsafe { Arena::new(start, needed) };
+            Ok(self.build(arena, map, rest, (frames, setup)))
+        })?;
+        #[cfg(feature = "log")]
+        crate::observe::log_start(map, metadata.bytes, setup.cpus);
+        Ok(metadata)
     }
 
     /// As [`FramePool::init`], with the metadata in memory that the caller gives, of
@@ -311,23 +426,39 @@ impl<C> FramePool<C> {
         setup: impl Into<Setup>,
         storage: &'static mut [u64],
     ) -> Result<Metadata, InitError> {
-        self.check_new()?;
         let setup = setup.into();
-        let layout = Layout::new(map, setup.cpus).map_err(InitError::Layout)?;
-        let given = size_of_val(storage);
-        let start = storage.as_mut_ptr().cast::<u8>();
-        let skip = start.align_offset(PART_ALIGN);
-        let needed = layout.bytes().saturating_add(skip);
-        if needed > given {
-            return Err(InitError::StorageTooSmall { needed, given });
-        }
-        // SAFETY: `skip + bytes` lies within `storage`, which is ours alone for ever.
-        let arena = unsafe { Arena::new(start.add(skip), layout.bytes()) };
-        self.build(arena, map, layout, (NumberRange::from_numbers(0, 0), setup))
+        let metadata = self.once(|| {
+            let layout = setup.layout(map)?;
+            setup.check_reserve(layout.managed_frames())?;
+            let given = size_of_val(storage);
+            let start = storage.as_mut_ptr().cast::<u8>();
+            let skip = start.align_offset(PART_ALIGN);
+            let needed = layout.bytes().saturating_add(skip);
+            if needed > given {
+                return Err(InitError::StorageTooSmall { needed, given });
+            }
+            // SAFETY: `skip + bytes` lies within `storage`, which is ours alone for ever.
+            let arena = unsafe { Arena::new(start.add(skip), layout.bytes()) };
+            Ok(self.build(arena, map, layout, (NumberRange::from_numbers(0, 0), setup)))
+        })?;
+        #[cfg(feature = "log")]
+        crate::observe::log_start(map, metadata.bytes, setup.cpus);
+        Ok(metadata)
     }
 
-    fn check_new(&self) -> Result<(), InitError> {
-        if self.shared.is_completed() { Err(InitError::AlreadyInitialised) } else { Ok(()) }
+    /// Initialises the pool with what `build` makes. Who is not the first, also by a moment, does
+    /// not get as far as touching the map.
+    fn once(
+        &self,
+        build: impl FnOnce() -> Result<(Shared, Metadata), InitError>,
+    ) -> Result<Metadata, InitError> {
+        let mut built = None;
+        self.shared.try_call_once(|| {
+            let (shared, metadata) = build()?;
+            built = Some(metadata);
+            Ok(shared)
+        })?;
+        built.ok_or(InitError::AlreadyInitialised)
     }
 
     fn build(
@@ -336,31 +467,32 @@ impl<C> FramePool<C> {
         map: &MemoryMap<'_>,
         layout: Layout,
         (frames, setup): (NumberRange, Setup),
-    ) -> Result<Metadata, InitError> {
-        let (rules, managed) = (setup.rules, layout.managed_frames());
-        if rules.reserve >= managed {
-            return Err(InitError::ReserveTooLarge { reserve: rules.reserve, managed });
-        }
-        let mut is_first = false;
-        self.shared.call_once(|| {
-            is_first = true;
-            let tree = FrameTree::new(&mut arena, &layout.plan, map.usable());
-            let tree = tree.with_low_end(setup.low_end);
-            let cpus = layout.plan.cpus;
-            let budget = Budget::new(rules, managed, cpus, tree.shared_journal());
-            let budget = arena.deal_part(1).put(budget);
-            let slots = arena.deal(cpus, |cpu| Slot::new(tree.journal_of(cpu), budget));
-            // SAFETY: this is done once.
-            unsafe { self.slots.publish(slots) };
-            Shared { tree, slots, budget }
+    ) -> (Shared, Metadata) {
+        let (cpus, managed) = (layout.plan.cpus, layout.managed_frames());
+        let tree = FrameTree::new(&mut arena, &layout.plan, map.usable());
+        let tree = tree.with_low_end(setup.low_end);
+        let budget = Budget::new(setup.rules, managed, cpus, tree.shared_journal());
+        let budget = arena.deal_part(1).put(budget);
+        let slots = arena.deal(cpus, |cpu| Slot::new(tree.journal_of(cpu), budget));
+        // SAFETY: `once` calls this once with success, and what follows here can't fail.
+        unsafe { self.slots.publish(slots) };
+        #[cfg(feature = "hardened")]
+        let hardened = setup.hardening.map(|how| {
+            let low_end = setup.low_end.next_multiple_of(BLOCK_FRAMES);
+            let sizes = (managed, layout.plan.ranges, cpus);
+            let hardened = Hardened::new(&mut arena, (how, low_end), sizes, map.usable());
+            hardened.seal(&tree);
+            hardened
         });
         let metadata = Metadata { frames, bytes: layout.bytes(), managed_frames: managed };
-        if !is_first {
-            return Err(InitError::AlreadyInitialised);
-        }
-        #[cfg(feature = "log")]
-        crate::observe::log_start(map, metadata.bytes, layout.plan.cpus);
-        Ok(metadata)
+        let shared = Shared {
+            tree,
+            slots,
+            budget,
+            #[cfg(feature = "hardened")]
+            hardened,
+        };
+        (shared, metadata)
     }
 
     /// Adds memory, now or at any time: late-reclaimed boot memory, hot-added memory. Its metadata
@@ -378,13 +510,27 @@ impl<C> FramePool<C> {
     /// The frames are memory that nobody else uses or will use. The pointer that `to_virtual`
     /// returns for a physical address is valid for reads and writes from there to the end of the
     /// range, for ever, with provenance over all of it.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let late = NumberRange::from_numbers(2048, 4096); // the 8 MiB behind
+    /// // SAFETY: not real, so nobody uses it; metadata has memory of its own.
+    /// let added = unsafe { pool.grow(late, example::mapped) }?;
+    /// assert_eq!(pool.stats().managed_frames, 2048 + added.len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub unsafe fn grow(
         &self,
         range: NumberRange,
         to_virtual: impl FnOnce(u64) -> *mut u8,
     ) -> Result<NumberRange, GrowError> {
         let shared = self.shared.get().ok_or(GrowError::NotInitialised)?;
-        let grown = shared.tree.grow(range, |bytes| {
+        shared.grow(range, |bytes| {
             let needed = (bytes as u64).div_ceil(FRAME_SIZE);
             if needed >= range.len() {
                 return Err(GrowError::TooSmall { needed, given: range.len() });
@@ -401,8 +547,7 @@ impl<C> FramePool<C> {
             let arena = unsafe { Arena::new(start, bytes) };
             // Fewer frames can't need more parts.
             Ok((arena, NumberRange::trusted(range.start(), end)))
-        });
-        grown.inspect(|_| shared.recount())
+        })
     }
 
     /// As [`FramePool::grow`], with the metadata in memory that the caller gives, of
@@ -420,7 +565,7 @@ impl<C> FramePool<C> {
         storage: &'static mut [u64],
     ) -> Result<(), GrowError> {
         let shared = self.shared.get().ok_or(GrowError::NotInitialised)?;
-        let grown = shared.tree.grow(range, |bytes| {
+        let grown = shared.grow(range, |bytes| {
             let given = size_of_val(storage);
             let start = storage.as_mut_ptr().cast::<u8>();
             if bytes == 0 {
@@ -434,14 +579,15 @@ impl<C> FramePool<C> {
             // SAFETY: `skip + bytes` lies within `storage`, which is ours alone for ever.
             Ok((unsafe { Arena::new(start.wrapping_add(skip), bytes) }, range))
         });
-        grown.map(|_| shared.recount())
+        grown.map(|_| ())
     }
 
     /// How many bytes of metadata it would take to add a range, as things are; if other CPUs add
     /// some meanwhile, it can be less, or 128 more.
     #[must_use]
     pub fn bytes_to_grow(&self, range: NumberRange) -> usize {
-        self.tree().map_or(0, |tree| tree.bytes_to_grow(range))
+        let bytes = |shared: &Shared| shared.tree.bytes_to_grow(range) + shared.ledger_bytes(range);
+        self.shared.get().map_or(0, bytes)
     }
 
     /// The shared tree, or `None` before initialisation.
@@ -485,7 +631,7 @@ impl<C> FramePool<C> {
     pub fn offline(&self, isolation: Isolation) -> Result<NumberRange, Isolation> {
         let Some(shared) = self.shared.get() else { return Err(isolation) };
         let gone = shared.tree.offline(isolation);
-        shared.recount();
+        shared.changed();
         gone
     }
 
@@ -507,7 +653,7 @@ impl<C> FramePool<C> {
     fn recounted<R>(&self, work: impl FnOnce(&FrameTree<'static>) -> R) -> Option<R> {
         let shared = self.shared.get()?;
         let done = work(&shared.tree);
-        shared.recount();
+        shared.changed();
         Some(done)
     }
 
@@ -530,7 +676,7 @@ impl<C> FramePool<C> {
     /// The first one that is broken.
     pub fn verify(&self) -> Result<(), Broken> {
         let Some(shared) = self.shared.get() else { return Ok(()) };
-        let Shared { tree, slots, budget } = shared;
+        let Shared { tree, slots, budget, .. } = shared;
         tree.verify()?;
         shared.recount();
         match budget.off_by(tree.free_frames(), slots.iter().map(Slot::credit).sum()) {
@@ -547,7 +693,58 @@ impl<C> FramePool<C> {
             }
             rest = others;
         }
+        #[cfg(feature = "hardened")]
+        if let Some(hardened) = shared.hardened {
+            hardened.verify(tree, |frame| slots.iter().any(|slot| slot.holds(frame)))?;
+        }
         Ok(())
+    }
+
+    /// The ledger, of a hardened pool.
+    #[cfg(feature = "hardened")]
+    #[inline]
+    pub(crate) fn hardened(&self) -> Option<&'static Hardened<'static>> {
+        self.shared.get()?.hardened
+    }
+
+    #[cfg(feature = "hardened")]
+    #[inline]
+    fn with_ledger(&self) -> Option<(&Shared, &'static Hardened<'static>)> {
+        let shared = self.shared.get()?;
+        Some((shared, shared.hardened?))
+    }
+
+    /// Something that takes frames, those that `numbers` says: in a hardened pool they are written
+    /// in.
+    #[inline(always)]
+    fn taking<T>(
+        &self,
+        numbers: impl Fn(&T) -> NumberRange,
+        take: impl Fn() -> Result<T, AllocError>,
+    ) -> Result<T, AllocError> {
+        #[cfg(feature = "hardened")]
+        if let Some((shared, hardened)) = self.with_ledger() {
+            return hardened.hand_out(Owner::UNNAMED, numbers, take, |frames| shared.put(frames));
+        }
+        let _ = numbers;
+        take()
+    }
+
+    /// Something that frees these frames: in a hardened pool they must be handed out.
+    #[inline(always)]
+    fn giving(
+        &self,
+        frames: impl FnOnce() -> NumberRange,
+        contents: Contents,
+        free: impl FnOnce() -> Result<(), FreeError>,
+    ) -> Result<(), FreeError> {
+        #[cfg(feature = "hardened")]
+        if let Some((shared, hardened)) = self.with_ledger() {
+            let frames = frames();
+            return hardened.take_back(frames, contents, || shared.tree.check_run(frames), free);
+        }
+        let _ = (frames, contents);
+        free()
     }
 }
 
@@ -559,6 +756,30 @@ impl<C: Cpus> FramePool<C> {
     /// from frames in other CPUs' caches, which it counts; [`AllocError::NotInitialised`].
     #[inline]
     pub fn alloc(&self) -> Result<Frame, AllocError> {
+        #[cfg(feature = "hardened")]
+        if self.hardened().is_some() {
+            return self.alloc_owned(Owner::UNNAMED);
+        }
+        self.alloc_plain()
+    }
+
+    /// The same, written in for an owner, and from anywhere if frames are placed at random.
+    #[cfg(feature = "hardened")]
+    pub(crate) fn alloc_owned(&self, owner: Owner) -> Result<Frame, AllocError> {
+        let Some((shared, hardened)) = self.with_ledger() else { return self.alloc_plain() };
+        let place = || {
+            let (request, settle) = self.cpus.with_current(|cpu| hardened.place(cpu))?;
+            let run = self.cpus.with_current(|cpu| shared.alloc_run(cpu, &request)).ok()?;
+            let frame = run.into_numbers().start();
+            settle(frame);
+            Some(Frame::owned(frame))
+        };
+        let take = || place().map_or_else(|| self.alloc_plain(), Ok);
+        hardened.hand_out(owner, whole::<1>, take, |frames| shared.put(frames))
+    }
+
+    #[inline(always)]
+    fn alloc_plain(&self) -> Result<Frame, AllocError> {
         let at_once = |cpu: CpuId| self.slots.get(cpu.get())?.alloc_at_once();
         match self.cpus.with_current(at_once) {
             Some(frame) => Ok(frame),
@@ -579,7 +800,7 @@ impl<C: Cpus> FramePool<C> {
     /// # Errors
     /// As [`FramePool::alloc`], if the reserve is used up as well.
     pub fn alloc_urgent(&self) -> Result<Frame, AllocError> {
-        self.take(Shared::alloc_urgent)
+        self.taking(whole::<1>, || self.take(Shared::alloc_urgent))
     }
 
     /// Gives a frame back, on any CPU.
@@ -590,12 +811,26 @@ impl<C: Cpus> FramePool<C> {
     #[inline]
     pub fn free(&self, frame: Frame) -> Result<(), FreeError> {
         let number = frame.into_number();
+        self.giving(|| whole_at::<1>(number), Contents::Unknown, || self.free_plain(number))
+    }
+
+    #[inline(always)]
+    fn free_plain(&self, number: FrameNumber) -> Result<(), FreeError> {
         self.cpus.with_current(|cpu| {
             match self.slots.get(cpu.get()).is_some_and(|slot| slot.free_at_once(number)) {
                 true => Ok(()),
-                false => self.free_slowly(cpu, number),
+                false => self.free_past(cpu, number),
             }
         })
+    }
+
+    #[inline(never)]
+    fn free_past(&self, cpu: CpuId, frame: FrameNumber) -> Result<(), FreeError> {
+        let slowly = || self.free_slowly(cpu, frame);
+        match (self.slots.get(cpu.get()), self.shared.get()) {
+            (Some(slot), Some(shared)) => slot.free_past(&shared.tree, frame, slowly),
+            _ => slowly(),
+        }
     }
 
     #[inline(never)]
@@ -668,7 +903,8 @@ impl<C: Cpus> FramePool<C> {
     /// ```
     #[inline]
     pub fn alloc_zeroed(&self, clear: impl FnOnce(&Frame)) -> Result<Frame, AllocError> {
-        self.take(Shared::alloc_known).map(|known| known.cleared(clear))
+        let number = |known: &Known| whole::<1>(&known.frame);
+        self.taking(number, || self.take(Shared::alloc_known)).map(|known| known.cleared(clear))
     }
 
     /// Gives a frame back that holds zeros, on any CPU: that is kept on record through the cache
@@ -685,7 +921,9 @@ impl<C: Cpus> FramePool<C> {
     pub unsafe fn free_zeroed(&self, frame: Frame) -> Result<(), FreeError> {
         match self.shared.get() {
             Some(shared) => {
-                self.cpus.with_current(|cpu| shared.free_zeroed(cpu, frame.into_number()))
+                let number = frame.into_number();
+                let free = || self.cpus.with_current(|cpu| shared.free_zeroed(cpu, number));
+                self.giving(|| whole_at::<1>(number), Contents::Zero, free)
             }
             None => Err(not_initialised(frame)),
         }
@@ -696,7 +934,25 @@ impl<C: Cpus> FramePool<C> {
     /// error. Takes all that it needs of a group of 64 at once, from this CPU's cache, or with
     /// one read-modify-write for a refill. An interrupt may come in between; drain requests are
     /// served after each group.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let mut frames = [const { None }; 100];
+    /// assert_eq!(pool.alloc_bulk(&mut frames), 100);
+    /// assert!(frames.iter().all(Option::is_some));
+    /// pool.free_bulk(&mut frames)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn alloc_bulk(&self, frames: &mut [Option<Frame>]) -> usize {
+        #[cfg(feature = "hardened")]
+        if self.hardened().is_some() {
+            return fill_holes(frames, |_| self.alloc().ok().map(PageCache::of));
+        }
         fill_holes(frames, |most| self.take(|shared, cpu| shared.alloc_some(cpu, most)).ok())
     }
 
@@ -707,6 +963,11 @@ impl<C: Cpus> FramePool<C> {
     /// # Errors
     /// The first that is found, as in [`FramePool::free`]; all other frames are back.
     pub fn free_bulk(&self, frames: &mut [Option<Frame>]) -> Result<(), FreeError> {
+        #[cfg(feature = "hardened")]
+        if self.hardened().is_some() {
+            let freed = frames.iter_mut().filter_map(Option::take).map(|frame| self.free(frame));
+            return freed.fold(Ok(()), Result::and);
+        }
         let mut result = Ok(());
         for some in frames.chunks_mut(AT_ONCE) {
             result = result.and(match self.shared.get() {
@@ -721,10 +982,11 @@ impl<C: Cpus> FramePool<C> {
     /// already. Blocks are not cached.
     ///
     /// # Errors
-    /// As [`FramePool::alloc`]; frames in caches can keep a block from being whole.
+    /// As [`FramePool::alloc`], after this CPU's cache was given back as well; frames in other
+    /// CPUs' caches can keep a block from being whole.
     #[inline]
     pub fn alloc_block(&self) -> Result<Frame, AllocError> {
-        self.take(Shared::alloc_block)
+        self.taking(whole::<BLOCK_FRAMES>, || self.take(Shared::alloc_block))
     }
 
     /// Gives back a 2 MiB block, named by its first frame, that was taken as a whole: one
@@ -738,7 +1000,8 @@ impl<C: Cpus> FramePool<C> {
         let Some(shared) = self.shared.get() else {
             return Err(FreeError { frame: number, found: Found::NotInitialised });
         };
-        self.cpus.with_current(|cpu| shared.free_block(cpu, number))
+        let free = || self.cpus.with_current(|cpu| shared.free_block(cpu, number));
+        self.giving(|| whole_at::<BLOCK_FRAMES>(number), Contents::Unknown, free)
     }
 
     /// Takes contiguous frames: exactly as many as the request asks for. Up to 64 without further
@@ -752,6 +1015,22 @@ impl<C: Cpus> FramePool<C> {
     /// ([`Cpus::request_drain`]); [`AllocError::NotInitialised`].
     #[inline]
     pub fn alloc_run(&self, request: &Request) -> Result<FrameRange, AllocError> {
+        self.taking(FrameRange::numbers, || self.alloc_run_plain(request))
+    }
+
+    #[inline(always)]
+    fn alloc_run_plain(&self, request: &Request) -> Result<FrameRange, AllocError> {
+        if let Some(count) = request.plain_within_a_word() {
+            let at_once = |cpu: CpuId| self.slots.get(cpu.get())?.alloc_run_at_once(count);
+            if let Some(start) = self.cpus.with_current(at_once) {
+                return Ok(range(start, count));
+            }
+        }
+        self.alloc_run_slowly(request)
+    }
+
+    #[inline(never)]
+    fn alloc_run_slowly(&self, request: &Request) -> Result<FrameRange, AllocError> {
         let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
         match self.cpus.with_current(|cpu| shared.alloc_run(cpu, request)) {
             Ok(run) => Ok(run),
@@ -770,10 +1049,25 @@ impl<C: Cpus> FramePool<C> {
     #[inline]
     pub fn free_run(&self, run: FrameRange) -> Result<(), FreeError> {
         let run = run.into_numbers();
+        self.giving(|| run, Contents::Unknown, || self.free_run_plain(run))
+    }
+
+    #[inline(always)]
+    fn free_run_plain(&self, run: NumberRange) -> Result<(), FreeError> {
+        self.cpus.with_current(|cpu| {
+            match self.slots.get(cpu.get()).is_some_and(|slot| slot.free_run_at_once(run)) {
+                true => Ok(()),
+                false => self.free_run_slowly(cpu, run),
+            }
+        })
+    }
+
+    #[inline(never)]
+    fn free_run_slowly(&self, cpu: CpuId, run: NumberRange) -> Result<(), FreeError> {
         let Some(shared) = self.shared.get() else {
             return Err(FreeError { frame: run.start(), found: Found::NotInitialised });
         };
-        self.cpus.with_current(|cpu| shared.free_run(cpu, run))
+        shared.free_run(cpu, run)
     }
 
     #[cold]
@@ -800,7 +1094,7 @@ impl<C: Cpus> FramePool<C> {
     /// As [`FramePool::alloc_block`].
     #[inline]
     pub fn alloc_giant(&self) -> Result<Frame, AllocError> {
-        self.take(Shared::alloc_giant)
+        self.taking(whole::<GIANT_FRAMES>, || self.take(Shared::alloc_giant))
     }
 
     /// Gives back a GiB, named by its first frame, that was taken as a whole: one
@@ -812,7 +1106,9 @@ impl<C: Cpus> FramePool<C> {
     pub fn free_giant(&self, first: Frame) -> Result<(), FreeError> {
         match self.shared.get() {
             Some(shared) => {
-                self.cpus.with_current(|cpu| shared.free_giant(cpu, first.into_number()))
+                let number = first.into_number();
+                let free = || self.cpus.with_current(|cpu| shared.free_giant(cpu, number));
+                self.giving(|| whole_at::<GIANT_FRAMES>(number), Contents::Unknown, free)
             }
             None => Err(not_initialised(first)),
         }
@@ -848,6 +1144,24 @@ impl<C: Cpus> FramePool<C> {
     /// # Safety
     /// The pointer that `to_virtual` returns for a physical address is valid for reads and writes
     /// of the frame there, for ever, with provenance over all of it.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let frame = pool.alloc_run(&Request::new(1).at(FrameNumber::new(600)))?;
+    /// let range = NumberRange::from_numbers(512, 1024); // the second 2 MiB
+    /// // SAFETY: metadata has memory of its own.
+    /// let isolation = unsafe { pool.isolate(range, example::mapped) }?;
+    /// let isolation = pool.offline(isolation).unwrap_err(); // not yet: a frame is in use
+    /// pool.free_run(frame)?;
+    /// let gone = pool.offline(isolation).expect("nothing of it is in use");
+    /// assert_eq!((gone, pool.stats().managed_frames), (range, 1536));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub unsafe fn isolate(
         &self,
         range: NumberRange,
@@ -856,7 +1170,9 @@ impl<C: Cpus> FramePool<C> {
         let shared = self.shared.get().ok_or(IsolateError::NotInitialised)?;
         // SAFETY: the caller vouches for it.
         let arena = |frame| unsafe { arena_in(frame, &to_virtual) };
-        let isolation = shared.tree.isolate(range, arena)?;
+        let isolation = shared.tree.isolate(range, arena);
+        shared.changed();
+        let isolation = isolation?;
         self.drain_all(shared);
         shared.tree.in_use(&isolation);
         shared.recount();
@@ -884,7 +1200,10 @@ impl<C: Cpus> FramePool<C> {
         let retired = self.recounted(|tree| tree.retire(frame.number(), arena));
         match retired.unwrap_or(Err(IsolateError::NotInitialised)) {
             Ok(()) => {
-                let _ = frame.into_number();
+                let number = frame.into_number();
+                #[cfg(feature = "hardened")]
+                self.hardened().map(|hardened| hardened.write_off(whole_at::<1>(number)));
+                let _ = number;
                 self.shared.get().into_iter().for_each(|shared| self.drain_all(shared));
                 Ok(())
             }
@@ -926,8 +1245,9 @@ impl<C: Cpus> FramePool<C> {
         }
     }
 
-    /// After nothing was found: asks all CPUs that have frames at hand to give them back, and
-    /// looks again, for as long as one of them is about to.
+    /// After nothing was found: gives this CPU's cache back, since its frames can keep a block from
+    /// being whole, asks all other CPUs that have frames at hand to do the same, and looks again,
+    /// for as long as one of them is about to.
     #[cold]
     #[inline(never)]
     fn ask_others<T, E>(
@@ -947,7 +1267,11 @@ impl<C: Cpus> FramePool<C> {
         let mut looks = LOOKS;
         loop {
             let wait = others.clone().any(|(_, slot)| slot.is_about_to_drain());
-            let taken = self.cpus.with_current(|cpu| attempt(shared, cpu));
+            let taken = self.cpus.with_current(|cpu| {
+                // A double free that only this flush could see is counted in the journal.
+                let _ = shared.drain(cpu);
+                attempt(shared, cpu)
+            });
             looks -= 1;
             if taken.is_ok() || !wait || looks == 0 {
                 return taken;
@@ -971,6 +1295,27 @@ unsafe fn arena_in(
     }
     // SAFETY: the caller vouches for both.
     Ok(unsafe { Arena::new(start, FRAME_SIZE as usize) })
+}
+
+/// So many frames, which the caller has taken.
+#[inline]
+fn range(start: FrameNumber, count: u32) -> FrameRange {
+    let end = FrameNumber::trusted(start.get() + u64::from(count));
+    FrameRange::owned(NumberRange::trusted(start, end))
+}
+
+/// The frames of something that is named by its first one.
+#[inline(always)]
+fn whole<const FRAMES: u64>(first: &Frame) -> NumberRange {
+    whole_at::<FRAMES>(first.number())
+}
+
+/// The same for a number, which may be wrong: none then, and the tree says what is wrong.
+#[inline(always)]
+fn whole_at<const FRAMES: u64>(first: FrameNumber) -> NumberRange {
+    let frames = if first.get().is_multiple_of(FRAMES) { FRAMES } else { 0 };
+    let end = FrameNumber::trusted((first.get() + frames).min(FRAME_LIMIT));
+    NumberRange::trusted(first, end)
 }
 
 /// The error for a frame that comes too early.
@@ -1055,9 +1400,8 @@ impl Shared {
 
     fn alloc_run(&self, cpu: CpuId, request: &Request) -> Result<FrameRange, AllocError> {
         let cached = |turn: Turn<'_, 'static>| {
-            let count = request.count();
-            let is_small = (1..=WORD_BITS).contains(&count) && request.is_plain();
-            match is_small.then(|| turn.alloc_run(&self.tree, count as u32)).flatten() {
+            let from_cache = |count| Some(range(turn.alloc_run(&self.tree, count)?, count));
+            match request.plain_within_a_word().and_then(from_cache) {
                 Some(run) => Ok(run),
                 None => self.alloc_run_in(&turn, request),
             }
@@ -1103,16 +1447,13 @@ impl Shared {
 
     fn free_run(&self, cpu: CpuId, run: NumberRange) -> Result<(), FreeError> {
         let tree = &self.tree;
-        let cached = |turn: Turn<'_, 'static>| match turn.free_run(run) {
-            Some(()) => Ok(()),
-            None => match turn.first_held(run) {
-                None => turn.unasked(|writer| tree.free_run_with(writer, run)),
-                Some(frame) => {
-                    // Only what lies below can be the lowest mistake.
-                    let below = NumberRange::trusted(run.start(), frame);
-                    tree.check_run(below).and(Err(FreeError { frame, found: Found::Cached }))
-                }
-            },
+        let cached = |turn: Turn<'_, 'static>| match turn.first_held(run) {
+            None => turn.unasked(|writer| tree.free_run_with(writer, run)),
+            Some(frame) => {
+                // Only what lies below can be the lowest mistake.
+                let below = NumberRange::trusted(run.start(), frame);
+                tree.check_run(below).and(Err(FreeError { frame, found: Found::Cached }))
+            }
         };
         self.take_turn_or(cpu, cached, |writer| tree.free_run_with(writer, run))
     }
@@ -1227,6 +1568,53 @@ impl Shared {
     #[cold]
     fn reserved(&self) -> AllocError {
         AllocError::Reserved { free: self.tree.free_frames() }
+    }
+
+    /// Adds memory.
+    fn grow(
+        &self,
+        range: NumberRange,
+        place: impl FnOnce(usize) -> Result<(Arena<'static>, NumberRange), GrowError>,
+    ) -> Result<NumberRange, GrowError> {
+        #[cfg(feature = "hardened")]
+        if let Some(hardened) = self.hardened {
+            let ledger = core::cell::Cell::new(None);
+            let beside = |bytes| {
+                let (mut arena, added) = place(bytes + Hardened::bytes_to_grow(range.len()))?;
+                ledger.set(Some(Hardened::ledger(&mut arena, added)));
+                Ok((arena, added))
+            };
+            let open = || ledger.take().into_iter().for_each(|ledger| hardened.open(ledger));
+            return self.tree.grow(range, beside, open).inspect(|_| self.changed());
+        }
+        self.tree.grow(range, place, || ()).inspect(|_| self.changed())
+    }
+
+    /// Bytes of the ledger that it would take.
+    fn ledger_bytes(&self, range: NumberRange) -> usize {
+        #[cfg(feature = "hardened")]
+        if self.hardened.is_some() {
+            return Hardened::bytes_to_grow(range.len());
+        }
+        let _ = range;
+        0
+    }
+
+    /// Puts frames back that nobody has got.
+    #[cfg(feature = "hardened")]
+    fn put(&self, frames: NumberRange) {
+        // They were taken from there just now.
+        let _ = self.tree.free_run_with(self.tree.shared_writer(), frames);
+        self.recount();
+    }
+
+    /// After memory has come or gone.
+    fn changed(&self) {
+        self.recount();
+        #[cfg(feature = "hardened")]
+        if let Some(hardened) = self.hardened {
+            hardened.seal(&self.tree);
+        }
     }
 
     /// Tells the budget what else has changed than by those who ask it.

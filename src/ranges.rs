@@ -125,7 +125,8 @@ impl<'m> Ranges<'m> {
         })
     }
 
-    fn all(&self) -> impl Iterator<Item = NumberRange> {
+    /// All of them, as they came.
+    pub fn all(&self) -> impl Iterator<Item = NumberRange> {
         self.initial.iter().copied().chain(self.later())
     }
 

@@ -151,6 +151,12 @@ impl<'m> Top<'m> {
         }
     }
 
+    /// The same for low clusters only.
+    #[inline(always)]
+    pub fn low_cluster(&self, number: u64) -> Option<&'m Cluster<'m>> {
+        self.table.get(number as usize)?.load()
+    }
+
     #[inline(never)]
     fn cluster_above_the_table(&self, number: u64) -> Option<&'m Cluster<'m>> {
         self.clusters().find(|cluster| cluster.number == number)

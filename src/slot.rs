@@ -1,10 +1,16 @@
 //! A CPU's slot: its page cache with an allocation side and a free side.
 //!
 //! Each side holds frames of one 64-frame group. Allocations take from the one, frees go to
-//! whichever side's group they fall into; a free elsewhere flushes the free side and opens it
-//! for its own group. When the allocation side runs dry it trades places with the free side, if
-//! that holds many; else what it holds goes to the tree, and a refill comes from there. So bursts
-//! and sequential frees cost one atomic read-modify-write for up to 64 frames, a random free one.
+//! whichever side's group they fall into; a free into the group beside that of the free side
+//! flushes this and opens it for its own group. When the allocation side runs dry it trades places
+//! with the free side, if that holds many; else what it holds goes to the tree, and a refill comes
+//! from there. So bursts and sequential frees cost one atomic read-modify-write for up to 64
+//! frames, a random free one.
+//!
+//! **A free far from the last ones** goes to the tree alone, past the sides, while the free side
+//! holds something: at random the next one falls elsewhere again, and to flush one frame and to
+//! open the side for another costs more than the frame's own way to the tree. Only when two in
+//! turn fall into one group that is not open, the free side moves there.
 //!
 //! **Few freed frames** are not handed out again at once. A CPU that frees a frame and then
 //! allocates one, over and over, would get back what it just freed for ever, wherever that lies.
@@ -27,18 +33,18 @@
 //!
 //! All words are atomic, written by the owner with plain stores, so that others can count.
 
-use crate::bits::{lowest_ones, lowest_run, mask};
+use crate::bits::{lowest_ones, lowest_run};
 use crate::budget::Budget;
 use crate::cache::{Contents, Known, PageCache};
 use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
-use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
+use crate::frame::{Frame, FrameNumber, NumberRange};
 use crate::geometry::WORD_BITS;
 use crate::journal::{Counter, Journal, Step, Writer};
 use crate::node::mask_between;
 use crate::root::Giant;
 use crate::sync::{Link, Ordering, Way, Word, interrupt_fence};
-use crate::tree::{FrameTree, HomeCell, Opening, Refill, check_above, give_frames, refuse};
+use crate::tree::{FrameTree, Gift, HomeCell, Opening, Refill, check_above, give_frames, refuse};
 
 /// One CPU's page cache. Two pairs of lines: the owner's, and one for requests to it.
 #[derive(Debug)]
@@ -58,7 +64,10 @@ pub struct Slot<'m> {
 struct Requests<'m> {
     /// What is to be done at the end of a turn: [`DRAIN`], [`TELL`].
     asked: Word,
-    budget: &'m Budget<'m>,
+    /// `None` if there is nothing to ask and nothing to tell.
+    budget: Option<&'m Budget<'m>>,
+    /// The group that the last frame went past the sides to.
+    passed: Word,
 }
 
 /// How many freed frames are handed out again rather than given to the tree.
@@ -102,7 +111,11 @@ impl<'m> Slot<'m> {
             home: HomeCell::new(),
             alloc_side: Side::new(journal.any_word()),
             free_side: Side::new(journal.any_word()),
-            requests: Requests { asked: Word::new(0), budget },
+            requests: Requests {
+                asked: Word::new(0),
+                budget: (!budget.is_off()).then_some(budget),
+                passed: Word::new(Side::CLOSED),
+            },
         }
     }
 
@@ -119,11 +132,16 @@ impl<'m> Slot<'m> {
     /// Serves what was asked for; true.
     #[inline(always)]
     fn serve(&self) -> bool {
-        // ORDERING: a request only; what it is about is not read through it.
-        if self.requests.asked.load(Ordering::Relaxed) != 0 {
+        if self.is_asked() {
             self.serve_requests();
         }
         true
+    }
+
+    #[inline(always)]
+    fn is_asked(&self) -> bool {
+        // ORDERING: a request only; what it is about is not read through it.
+        self.requests.asked.load(Ordering::Relaxed) != 0
     }
 
     /// Takes a frame from the cache, if it is there for the taking. Nothing of the slow paths is in
@@ -154,8 +172,84 @@ impl<'m> Slot<'m> {
             free_side.is_open_for(group) && free_side.take_back_at_once(frame)
         };
         drop(turn);
-        // Else it takes another turn, whose end serves the requests.
+        // Else it takes another turn, whose end serves the requests. (To go on with this one was
+        // tried: it makes the common way longer by as much as it saves on the other.)
         is_back && self.serve()
+    }
+
+    /// Takes a run of so many frames from the allocation side, if it has them in a row: its first
+    /// frame.
+    #[inline(always)]
+    pub fn alloc_run_at_once(&self, count: u32) -> Option<FrameNumber> {
+        let turn = self.enter()?;
+        let first = self.alloc_side.alloc_run(count);
+        drop(turn);
+        let first = first?;
+        self.serve();
+        Some(first)
+    }
+
+    /// Takes frames of one group back to the cache, if a side is open for them and nothing is to
+    /// be said against any: whether it did.
+    #[inline(always)]
+    pub fn free_run_at_once(&self, run: NumberRange) -> bool {
+        let (group, at) = (Group::of(run.start()), run.start().get() % WORD_BITS);
+        let len = run.len();
+        if len == 0 || at + len > WORD_BITS {
+            return false;
+        }
+        let frames = (u64::MAX >> (u64::from(u64::BITS) - len)) << at;
+        let Some(turn) = self.enter() else { return false };
+        let Self { alloc_side, free_side, .. } = self;
+        let is_back = if alloc_side.is_open_for(group) {
+            alloc_side.take_back_all(frames)
+        } else {
+            free_side.is_open_for(group) && free_side.take_back_all(frames)
+        };
+        drop(turn);
+        is_back && self.serve()
+    }
+
+    /// Gives a frame to the tree, past the sides. If it does not belong there, or that is not
+    /// simple, nothing has happened, and `slowly` takes a turn of its own. So short that no
+    /// register needs to be saved: what is called is called last.
+    #[inline(always)]
+    pub fn free_past(
+        &self,
+        tree: &FrameTree<'m>,
+        frame: FrameNumber,
+        slowly: impl FnOnce() -> Result<(), FreeError>,
+    ) -> Result<(), FreeError> {
+        let Some(turn) = self.enter() else { return slowly() };
+        let group = Group::of(frame);
+        if !self.passes(group) {
+            drop(turn);
+            return slowly();
+        }
+        let Some(gift) = tree.begin_to_give(self.writer(), frame) else {
+            drop(turn);
+            return slowly();
+        };
+        if !gift.is_plain(frame) || self.requests.budget.is_some() {
+            core::mem::forget(turn);
+            return self.finish_past(gift, frame);
+        }
+        gift.end_plainly(self.writer());
+        put(&self.requests.passed, group.number());
+        drop(turn);
+        if self.is_asked() { self.serve_and_be_done() } else { Ok(()) }
+    }
+
+    /// Whether a frame goes to the tree alone, past both sides, and the free side stays where it
+    /// is.
+    #[inline(always)]
+    fn passes(&self, group: Group) -> bool {
+        let Slot { alloc_side, free_side, requests, .. } = self;
+        let is_far = group.number().wrapping_sub(get(&free_side.group)).wrapping_add(1) > 2;
+        is_far
+            && !alloc_side.is_open_for(group)
+            && get(&free_side.free) != 0
+            && get(&requests.passed) != group.number()
     }
 
     #[inline(always)]
@@ -225,6 +319,13 @@ impl<'m> Slot<'m> {
         })
     }
 
+    /// Whether a frame is here.
+    #[cfg(feature = "hardened")]
+    pub fn holds(&self, frame: FrameNumber) -> bool {
+        let mut sides = self.sides().filter_map(Side::held);
+        sides.any(|(group, frames)| group == Group::of(frame) && frames & bit_of(frame) != 0)
+    }
+
     fn sides(&self) -> impl Iterator<Item = &Side<'m>> + Clone {
         [&self.alloc_side, &self.free_side].into_iter()
     }
@@ -249,29 +350,14 @@ impl<'m> Turn<'_, 'm> {
         }
     }
 
-    /// Takes a run of at most 64 frames, if one side has it: no atomic read-modify-write. A dry
-    /// allocation side is filled first.
-    #[inline]
-    pub fn alloc_run(&self, tree: &FrameTree<'m>, count: u32) -> Option<FrameRange> {
+    /// Takes a run of at most 64 frames, if one side has it; its first frame. A dry allocation side
+    /// is filled first.
+    pub fn alloc_run(&self, tree: &FrameTree<'m>, count: u32) -> Option<FrameNumber> {
         let Slot { alloc_side, free_side, .. } = self.slot;
         if get(&alloc_side.free) == 0 {
             self.slot.fill(tree).ok()?;
         }
         alloc_side.alloc_run(count).or_else(|| free_side.alloc_run(count))
-    }
-
-    /// Takes frames of one group back, if a side is open for it and nothing is to be said against
-    /// them.
-    #[inline]
-    pub fn free_run(&self, run: NumberRange) -> Option<()> {
-        let group = Group::of(run.start());
-        let side = self.slot.sides().find(|side| side.is_open_for(group))?;
-        let first = group.first_frame().get();
-        let (start, end) = (run.start().get(), run.end().get());
-        if start >= end || end > first + WORD_BITS {
-            return None;
-        }
-        side.take_back_all(mask_between(start as usize, end as usize, first as usize))
     }
 
     /// Takes a frame, and says what is known of its contents: one of zeros, if the allocation
@@ -306,7 +392,7 @@ impl<'m> Turn<'_, 'm> {
             Some(side) => side.take_back(frame).map(|()| side.know_zero(frame)),
             None => self.slot.free_elsewhere(tree, frame, Contents::Zero),
         };
-        freed.or_else(|error| self.slot.free_past(tree, error))
+        freed.or_else(|error| self.slot.ask_tree(tree, error))
     }
 
     /// Takes a frame back, after looking whether it can be.
@@ -319,7 +405,7 @@ impl<'m> Turn<'_, 'm> {
         };
         match freed {
             Ok(()) => Ok(()),
-            Err(error) => self.slot.free_past(tree, error),
+            Err(error) => self.slot.ask_tree(tree, error),
         }
     }
 
@@ -445,8 +531,9 @@ impl<'m> Slot<'m> {
             return Err(OutOfMemory);
         }
         let cache = tree.alloc_some_with(self.writer(), most as u32)?;
-        let opening = tree.open(Group::of(cache.base())).map_err(|_| OutOfMemory)?;
-        self.alloc_side.open(opening);
+        let group = Group::of(cache.base());
+        let block = tree.open(group).map_err(|_| OutOfMemory)?.place.block();
+        self.alloc_side.open(tree.open_in(block, group));
         self.alloc_side.put(&cache);
         Ok(())
     }
@@ -454,19 +541,16 @@ impl<'m> Slot<'m> {
     /// How many of `least` to `most` frames an ordinary request may take from the tree.
     #[inline]
     fn allow(&self, least: u64, most: u64) -> u64 {
-        let Requests { budget, .. } = self.requests;
-        if budget.is_off() {
-            most
-        } else {
-            budget.allow(self.writer(), (least, most), || self.ring())
+        match self.requests.budget {
+            None => most,
+            Some(budget) => budget.allow(self.writer(), (least, most), || self.ring()),
         }
     }
 
     /// After frames went to the tree, or were taken without asking.
     #[inline]
     fn settle(&self) {
-        let Requests { budget, .. } = self.requests;
-        if !budget.is_off() {
+        if let Some(budget) = self.requests.budget {
             budget.settle(self.writer(), || self.ring());
         }
     }
@@ -482,6 +566,9 @@ impl<'m> Slot<'m> {
         let refused = |found| FreeError { frame, found };
         let opening = tree.open_to_cache(Group::of(frame)).map_err(refused)?;
         check(&opening, frame).map_err(refused)?;
+        if self.passes(Group::of(frame)) {
+            return self.give_past(opening.place, frame, contents);
+        }
         let side = &self.free_side;
         // Begun while the side still shows its frames, so that others always know of them.
         let step = self.writer().begin();
@@ -496,11 +583,52 @@ impl<'m> Slot<'m> {
         flushed
     }
 
+    /// Gives a frame that was looked at to the tree, past the sides.
+    fn give_past(
+        &self,
+        place: Place<'m>,
+        frame: FrameNumber,
+        contents: Contents,
+    ) -> Result<(), FreeError> {
+        let bit = bit_of(frame);
+        let known_zero = if contents == Contents::Zero { bit } else { 0 };
+        let step = self.writer().begin();
+        let overlap = give_frames(&step, place, bit, known_zero);
+        drop(step);
+        self.settle();
+        if overlap != 0 {
+            return Err(FreeError { frame, found: Found::Free });
+        }
+        put(&self.requests.passed, place.group.number());
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn serve_and_be_done(&self) -> Result<(), FreeError> {
+        self.serve_requests();
+        Ok(())
+    }
+
+    /// The rest of a turn that has begun to give a frame to the tree.
+    #[inline(never)]
+    fn finish_past(&self, gift: Gift<'m>, frame: FrameNumber) -> Result<(), FreeError> {
+        let turn = Turn { slot: self };
+        let given = gift.end(self.writer(), frame);
+        if given.is_ok() {
+            put(&self.requests.passed, Group::of(frame).number());
+        }
+        self.settle();
+        drop(turn);
+        self.serve();
+        given.map_err(|found| FreeError { frame, found })
+    }
+
     /// After this slot could not take a frame back: asks the tree, if it was that the frame is not
     /// managed. It may be isolated, or may have been added since a side was opened.
     #[cold]
     #[inline(never)]
-    fn free_past(&self, tree: &FrameTree<'m>, error: FreeError) -> Result<(), FreeError> {
+    fn ask_tree(&self, tree: &FrameTree<'m>, error: FreeError) -> Result<(), FreeError> {
         match error.found {
             Found::Unmanaged => tree.free_with(self.writer(), error.frame),
             _ => Err(error),
@@ -517,8 +645,7 @@ impl<'m> Slot<'m> {
         let mut at = home.get();
         at.leave();
         home.put(at);
-        let Requests { budget, .. } = self.requests;
-        if !budget.is_off() {
+        if let Some(budget) = self.requests.budget {
             budget.close(self.writer(), || self.ring());
         }
         let [first, second] = given;
@@ -541,8 +668,10 @@ impl<'m> Slot<'m> {
                 let _ = self.give_all();
             }
             drop(turn);
-            if asked & TELL != 0 {
-                self.requests.budget.tell();
+            if asked & TELL != 0
+                && let Some(budget) = self.requests.budget
+            {
+                budget.tell();
             }
         }
     }
@@ -649,15 +778,15 @@ impl<'m> Side<'m> {
         Some(Frame::owned(group.frame(free.trailing_zeros())))
     }
 
-    /// Takes the lowest run of so many frames.
-    #[inline]
-    fn alloc_run(&self, count: u32) -> Option<FrameRange> {
+    /// Takes the lowest run of so many frames; its first.
+    #[inline(always)]
+    fn alloc_run(&self, count: u32) -> Option<FrameNumber> {
         let free = get(&self.free);
         let at = lowest_run(free, count)?;
-        put(&self.free, free & !mask(at, count));
-        let first = Group::new(get(&self.group)).first_frame().get() + u64::from(at);
-        let [start, end] = [first, first + u64::from(count)].map(FrameNumber::trusted);
-        Some(FrameRange::owned(NumberRange::trusted(start, end)))
+        // The run ends within the word.
+        let run = (u64::MAX >> (u64::BITS - count)) << at;
+        put(&self.free, free & !run);
+        Some(Group::new(get(&self.group)).frame(at))
     }
 
     /// Takes the lowest frame that is known to be zero, or else the lowest.
@@ -723,15 +852,15 @@ impl<'m> Side<'m> {
         true
     }
 
-    /// Takes several frames of the side's group back, if that is as simple as above.
-    #[inline]
-    fn take_back_all(&self, frames: u64) -> Option<()> {
+    /// The same for several frames.
+    #[inline(always)]
+    fn take_back_all(&self, frames: u64) -> bool {
         let held = get(&self.free);
         if held == 0 || self.obstacles(held) & frames != 0 {
-            return None;
+            return false;
         }
         put(&self.free, held | frames);
-        Some(())
+        true
     }
 
     /// The same for the first frame of a dry side, for one that was known to be zero, and for

@@ -6,6 +6,24 @@ use crate::tree::FrameTree;
 
 /// What a pool has done, and what is free in it. Exact at rest; while others work, each number
 /// is a sum of what was so at different moments of the call. Costs one line for each CPU and GiB.
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let run = pool.alloc_run(&Request::new(300))?;
+/// assert_eq!(pool.stats().free_frames, 2048 - 300);
+/// assert!(pool.stats().meminfo().to_string().starts_with("MemTotal:           8192 kB\n"));
+/// let tree = pool.tree().expect("a pool in use");
+/// assert!(tree.buddyinfo().to_string().starts_with("Node 0, zone      DMA "));
+/// let longest = tree.free_runs().map(NumberRange::len).max();
+/// assert_eq!(longest, Some(2048 - 300));
+/// pool.free_run(run)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct Stats {

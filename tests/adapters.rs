@@ -132,18 +132,29 @@ fn multiboot2_by_grub_on_bios() {
     let saved = Saved::folder("multiboot2-bios");
     let (information, address) = (load(saved.one()), saved.one().address as u32);
     let placed: Vec<_> = multiboot2::placed(&information, address).collect();
-    assert_eq!(
-        placed,
-        [
-            Placed::data("boot information", 0x1c_63c0, saved.one().length as u64),
-            Placed::module(0x1c_7000, 123_456)
-        ]
-    );
+    let section = |start, length| Placed::data("ELF section", start, length);
+    let expected = [
+        Placed::data("boot information", 0x1c_63c0, saved.one().length as u64),
+        Placed::module(0x1c_7000, 123_456),
+        // What debuggers read, and the symbols.
+        section(0x10_0000, 0xbce),
+        section(0x10_0bce, 0x6_544a),
+        section(0x16_6018, 0x12b0),
+        section(0x16_72c8, 0x2_bbb0),
+        section(0x2f_15c0, 0x11_b35e),
+        section(0x19_2e78, 0x3b60),
+        section(0x19_69d8, 0x2_8606),
+        section(0x1b_efe0, 0x1f08),
+        section(0x1c_0ee8, 0x9f),
+        section(0x1c_0f87, 0x5437),
+    ];
+    assert_eq!(placed, expected);
     let expected = [
         (0x0, 0x9f000, Usable),
-        (0x10_0000, 0x1c_6000, Usable),
-        (0x1c_6000, 0x1c_7000, Reclaimable),
-        (0x1e_6000, 0x7ffd_f000, Usable),
+        (0x10_0000, 0x1c_7000, Reclaimable),
+        (0x1e_6000, 0x2f_1000, Usable),
+        (0x2f_1000, 0x40_d000, Reclaimable),
+        (0x40_d000, 0x7ffd_f000, Usable),
         (0x1_0000_0000, 0x2_0000_0000, Usable),
     ];
     assert_eq!(ranges(multiboot2::regions(&information, address)), expected);
@@ -156,11 +167,13 @@ fn multiboot2_by_grub_on_uefi() {
     let codes: Vec<_> = multiboot2::entries(&information).map(|entry| entry.code).collect();
     assert!(codes.contains(&20), "GRUB's own kind: {codes:?}");
     let expected = [
-        (0x0, 0x9_c000, Usable),
-        (0x9_c000, 0x9_e000, Reclaimable),
+        (0x0, 0x1000, Usable),
+        (0x1000, 0x9_e000, Reclaimable),
         (0x9_e000, 0xa_0000, Usable),
-        (0x10_0000, 0x12_f000, Usable),
-        (0x14_e000, 0x80_6000, Usable),
+        (0x10_0000, 0x12_f000, Reclaimable),
+        (0x14_e000, 0x2f_2000, Usable),
+        (0x2f_2000, 0x40_e000, Reclaimable),
+        (0x40_e000, 0x80_6000, Usable),
         (0x80_8000, 0x81_0000, Usable),
         (0x90_0000, 0x1eaa_0000, Usable),
         (0x1eba_2000, 0x1f4e_c000, Usable),
@@ -226,14 +239,13 @@ fn uefi_of_a_grub_that_has_left_it() {
 
     let saved = Saved::folder("multiboot2-uefi");
     let information = load(saved.one());
-    let tag = information.efi_memory_map_tag().expect("UEFI's map");
-    let descriptors: Vec<_> = tag.memory_areas().collect();
+    let descriptors: Vec<_> = multiboot2::descriptors(&information).collect();
     let pages = |ty| {
         let of_type = descriptors.iter().filter(|descriptor| descriptor.ty == ty);
         of_type.map(|descriptor| descriptor.page_count).sum::<u64>()
     };
     let bytes = |wanted| {
-        let regions = uefi::regions(descriptors.iter().copied());
+        let regions = uefi::regions(&descriptors);
         regions.filter(|region| region.kind == wanted).map(|region| region.length).sum::<u64>()
     };
     assert_eq!(bytes(Usable), pages(MemoryType::CONVENTIONAL) * 4096);
@@ -242,6 +254,35 @@ fn uefi_of_a_grub_that_has_left_it() {
     assert!(boot_services > 0);
     assert_eq!(bytes(Reclaimable), (boot_services + pages(MemoryType::ACPI_RECLAIM)) * 4096);
     assert!(pages(MemoryType::LOADER_DATA) > 0, "GRUB itself");
+}
+
+/// Firmware's map by way of `bootloader` 0.11: what is free once it is gone, it calls usable; the
+/// rest keeps UEFI's number.
+#[test]
+fn the_bootloader_crate_on_a_real_uefi() {
+    use ::bootloader_api::info::{MemoryRegion as Entry, MemoryRegionKind as Kind};
+
+    let saved = Saved::folder("multiboot2-uefi");
+    let descriptors: Vec<_> = multiboot2::descriptors(&load(saved.one())).collect();
+    let entry = |descriptor: &uefi_raw::table::boot::MemoryDescriptor| Entry {
+        start: descriptor.phys_start,
+        end: descriptor.phys_start + descriptor.page_count * 4096,
+        kind: match descriptor.ty.0 {
+            1..=4 | 7 => Kind::Usable,
+            other => Kind::UnknownUefi(other),
+        },
+    };
+    let entries: Vec<_> = descriptors.iter().map(entry).collect();
+    let theirs = ranges(bootloader_api::regions(&entries));
+    let by_firmware = ranges(uefi::regions(&descriptors));
+    let sum = |ranges: &[(u64, u64, RegionKind)]| {
+        ranges.iter().map(|(start, end, _)| end - start).sum::<u64>()
+    };
+    let loader = descriptors.iter().filter(|descriptor| matches!(descriptor.ty.0, 1 | 2));
+    let loader = loader.map(|descriptor| descriptor.page_count * 4096).sum::<u64>();
+    assert_eq!(sum(&theirs), sum(&by_firmware) + loader);
+    let reclaimable: Vec<_> = theirs.iter().filter(|range| range.2 == Reclaimable).collect();
+    assert_eq!(reclaimable, [&(0x1f76_c000, 0x1f77_e000, Reclaimable)], "the ACPI tables");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use frametree::cpus::{
-    ApicId, GsSlot, Guard, Identity, NotPreempted, OneCpu, Pinned, Rdpid, Rdtscp,
+    ApicId, GsSlot, Guard, Identity, NotPreempted, OneCpu, Pinned, PreemptionOff, Rdpid, Rdtscp,
 };
 use frametree::{CpuId, Cpus, FramePool};
 use support::BLOCK;
@@ -90,16 +90,44 @@ fn what_linux_keeps_in_tsc_aux() {
     }
 }
 
+/// Points `gs` of this thread at memory.
+fn set_gs(memory: *const usize) {
+    const ARCH_SET_GS: i32 = 0x1001;
+    // SAFETY: Linux' x86-64 threads use `fs`, not `gs`.
+    let set = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, memory) };
+    assert_eq!(set, 0);
+}
+
+#[test]
+fn a_count_behind_gs() {
+    // SAFETY: each thread points `gs` at memory of its own first, and uses it for nothing else.
+    let (slot, guard) = unsafe { (GsSlot::<0>::promised(), PreemptionOff::<8>::promised()) };
+    let count = |words: *const usize| {
+        // SAFETY: the second of two words, which nobody else writes.
+        unsafe { words.add(1).read_volatile() }
+    };
+    on_each_cpu(|core| {
+        let mut memory = [core, 0];
+        let words: *const usize = (&raw mut memory).cast();
+        set_gs(words);
+        let cpus = Pinned::new(slot, guard);
+        cpus.with_current(|cpu| {
+            assert_eq!((cpu, count(words)), (CpuId::new(core), 1));
+            // As in a handler.
+            cpus.with_current(|cpu| assert_eq!((cpu, count(words)), (CpuId::new(core), 2)));
+            assert_eq!(count(words), 1);
+        });
+        assert_eq!(count(words), 0);
+    });
+}
+
 #[test]
 fn a_slot_behind_gs() {
-    const ARCH_SET_GS: i32 = 0x1001;
     // SAFETY: each thread points `gs` at memory of its own first, and uses it for nothing else.
     let slot = unsafe { GsSlot::<8>::promised() };
     on_each_cpu(|core| {
         let memory = [!0_usize, core + 40];
-        // SAFETY: Linux' x86-64 threads use `fs`, not `gs`.
-        let set = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, memory.as_ptr()) };
-        assert_eq!(set, 0);
+        set_gs(memory.as_ptr());
         for _ in 0..1000 {
             assert_eq!(slot.current(), CpuId::new(core + 40));
         }

@@ -17,10 +17,11 @@ const FLOORS: &[&[&str]] = &[
     &["stock"],
     &["directory", "error"],
     &["tree", "budget"],
-    &["slot", "stats"],
+    &["slot", "stats", "hardened"],
     &["layout", "observe"],
     &["pool"],
-    &["x86", "boot", "cpus"],
+    &["x86", "boot", "cpus", "owners"],
+    &["heap"],
     &["lib"],
 ];
 
@@ -32,6 +33,8 @@ const UNSAFE: &[(&str, &str)] = &[
     ("cpus/mod.rs", "promises about CPUs, kept or passed on"),
     ("cpus/x86.rs", "the same, by instructions of x86-64"),
     ("frame.rs", "a constructor that invents ownership"),
+    ("hardened.rs", "looks at frames through the kernel's mapping"),
+    ("heap.rs", "a global allocator, and what lies in its memory"),
     ("pool.rs", "initialisation, and a slot whose CPU is gone"),
     ("root.rs", "parts of which any bytes are a value"),
     ("tree/mod.rs", "a free whose caller vouches for the contents"),

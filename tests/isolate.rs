@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use frametree::{
     AllocError, Found, FrameNumber, FramePool, FrameRange, InTheWay, InUse, IsolateError,
-    Isolation, NumberRange, Request,
+    Isolation, NumberRange, Request, Setup,
 };
-use support::{BLOCK, Crew, Dice, GIANT, Owners, Threads, frame, pool};
+use support::{BLOCK, Crew, Dice, GIANT, Owners, Threads, frame, pool, pool_by};
 
 fn range(start: u64, count: u64) -> NumberRange {
     NumberRange::from_numbers(start, start + count)
@@ -126,6 +126,24 @@ fn a_cache_keeps_nothing_of_an_isolated_range() {
     }
     assert_eq!(pool.in_use(&isolation).frames, 0);
     pool.offline(isolation).expect("nothing is in use");
+}
+
+#[test]
+fn nor_does_one_that_was_filled_when_the_budget_ended() {
+    let pool = pool_by(Threads, (1, Setup::new(1).reserve(100)), &[(0, 4096)]);
+    let all = std::iter::from_fn(|| pool.alloc().ok()).map(|frame| frame.into_number().get());
+    assert_eq!(all.count(), 4096 - 100);
+    let isolated = range(640, 32);
+    let isolation = isolate(pool, isolated).expect("managed memory");
+    // A refill gets no more than these ten, of a group of which the rest is isolated.
+    (672..682).for_each(|number| pool.free(frame(number)).expect("own frame"));
+    pool.drain().expect("no double free");
+    let one = pool.alloc().expect("one of the ten").into_number();
+    assert_eq!(one.get(), 672);
+    pool.free(frame(645)).expect("own frame, isolated");
+    let others: Vec<_> = std::iter::from_fn(|| pool.alloc().ok()).collect();
+    assert!(others.iter().all(|frame| !isolated.contains(frame.number())), "{others:?}");
+    assert_eq!(pool.in_use(&isolation).frames, 31);
 }
 
 #[test]

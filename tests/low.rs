@@ -106,6 +106,24 @@ fn blocks_gibs_and_runs_come_from_above() {
 }
 
 #[test]
+fn who_had_to_take_low_memory_leaves_it_when_there_is_other_again() {
+    let below = 16 << 20;
+    let pool = pool(below, &[(0, 4096), (GIANT, 4096)]);
+    let mut held: Vec<_> = (0..4096 + 700).map(|_| pool.alloc().expect("a frame")).collect();
+    assert!(is_low(&held[4096], below), "all that is above is in use");
+    for frame in held.drain(..2048) {
+        pool.free(frame).expect("a free");
+    }
+    let next: Vec<_> = (0..2048).map(|_| pool.alloc().expect("a frame")).collect();
+    let low = next.iter().filter(|frame| is_low(frame, below)).count();
+    // What the cache has of low memory still comes from there.
+    assert!(low < 64, "{low} of 2048 are low");
+    held.into_iter().chain(next).for_each(|frame| pool.free(frame).expect("a free"));
+    pool.drain().expect("a drain");
+    pool.verify().expect("a sound pool");
+}
+
+#[test]
 fn low_memory_that_is_added_is_used_last_too() {
     let pool = pool(4 << 30, &[(5 * GIANT, GIANT)]);
     let range = NumberRange::from_numbers(GIANT, 2 * GIANT);

@@ -33,6 +33,8 @@ struct Side {
 struct Cache {
     alloc_side: Side,
     free_side: Side,
+    /// The group that the last frame went past the sides to.
+    passed: Option<u64>,
     is_asked_to_drain: bool,
 }
 
@@ -45,6 +47,13 @@ impl Cache {
         [self.alloc_side, self.free_side]
             .iter()
             .any(|side| side.group == Some(frame / GROUP) && side.bits >> (frame % GROUP) & 1 != 0)
+    }
+
+    /// Whether a frame of a group that no side is open for goes to the tree, and the side that
+    /// holds others stays: not beside these, nor twice in turn.
+    fn passes(&self, group: u64) -> bool {
+        let is_far = self.free_side.group.is_none_or(|open| open.abs_diff(group) > 1);
+        self.free_side.bits != 0 && is_far && self.passed != Some(group)
     }
 }
 
@@ -114,7 +123,8 @@ impl Model {
 
     fn drain(&mut self, cpu: usize) {
         let Some(cache) = self.caches.get_mut(cpu) else { return };
-        let Cache { alloc_side, free_side, .. } = std::mem::take(cache);
+        let Cache { alloc_side, free_side, passed, .. } = std::mem::take(cache);
+        cache.passed = passed;
         for side in [alloc_side, free_side] {
             self.tree.insert(side.group.unwrap_or(0), side.bits);
         }
@@ -159,6 +169,12 @@ impl Model {
             // A free that is refused moves nothing.
             if let Some(found) = found {
                 return Err(found);
+            }
+            if cache.passes(group) {
+                cache.passed = Some(group);
+                self.held.remove(group, bit);
+                self.tree.insert(group, bit);
+                return Ok(());
             }
             let old = std::mem::replace(&mut cache.free_side, Side { group: Some(group), bits: 0 });
             self.tree.insert(old.group.unwrap_or(0), old.bits);
@@ -213,7 +229,8 @@ impl Model {
         self.ask_others(cpu, |model| model.alloc_whole_once(size))
     }
 
-    /// An attempt, and if it finds nothing, another one after the others were asked to drain.
+    /// An attempt, and if it finds nothing, another one after this CPU has drained, and the others were
+    /// asked to.
     fn ask_others<T>(
         &mut self,
         cpu: usize,
@@ -232,6 +249,7 @@ impl Model {
                 }
             }
         }
+        self.drain(cpu);
         let second = attempt(self);
         self.leave(cpu);
         second.ok_or(AllocError::OutOfMemory { cached_elsewhere: self.cached_elsewhere(cpu) })

@@ -1,5 +1,5 @@
 //! The crate as its users get it: packed without a complaint, and with the README's program in an
-//! empty directory, where it compiles as printed, for the host and for bare metal.
+//! empty directory, where it compiles as printed, for the host and for bare metal, and runs.
 #![cfg(not(loom))]
 
 use std::env;
@@ -7,6 +7,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use frametree_qemu::{Boot, Memory, Outcome, Report};
 
 /// A folder outside of the repository, so that nothing of it leaks in; removed at the end.
 struct Folder(PathBuf);
@@ -89,6 +91,67 @@ fn the_readme_s_program_compiles_in_an_empty_directory() {
         let said = text(&output);
         assert!(output.status.success() && !said.contains("warning"), "{target:?}:\n{said}");
     }
+}
+
+/// A kernel of somebody else: it has left UEFI, maps physical memory where the README's program
+/// expects it, and calls that program.
+const FOREIGN_KERNEL: &str = r#"
+#![no_std]
+#![no_main]
+use core::arch::asm;
+use uefi::mem::memory_map::MemoryMap as _;
+
+include!("readme.rs");
+
+#[uefi::entry]
+fn main() -> uefi::Status {
+    let firmware = unsafe { uefi::boot::exit_boot_services(None) };
+    unsafe {
+        // The upper half becomes what the lower half is, also where firmware protects its tables.
+        let (root, flags): (u64, u64);
+        asm!("cli", "mov {}, cr3", "mov {}, cr0", out(reg) root, out(reg) flags);
+        asm!("mov cr0, {}", in(reg) flags & !(1 << 16));
+        let tables = (root & !0xfff) as *mut u64;
+        tables.add(256).write_volatile(tables.read_volatile());
+    }
+    start(frametree::boot::uefi::regions(firmware.entries()), (0, 0), 1);
+    let stats = POOL.stats();
+    assert!(stats.free_frames > 30_000 && stats.free_frames == stats.managed_frames);
+    end(0x10)
+}
+
+fn end(code: u32) -> ! {
+    unsafe { asm!("out dx, eax", in("dx") 0xf4, in("eax") code) };
+    loop {}
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    end(0x11)
+}
+"#;
+
+#[test]
+fn the_readme_s_program_runs_in_a_kernel_that_is_not_ours() {
+    let folder = Folder::new("kernel");
+    let unpacked = packed_into(&folder);
+    let readme = fs::read_to_string(unpacked.join("README.md")).expect("a packed README");
+    let manifest = format!(
+        "[package]\nname = \"kernel\"\nedition = \"2024\"\n\n[workspace]\n\n\
+         [dependencies]\nuefi = \"0.41\"\n\
+         frametree = {{ path = {unpacked:?}, features = [\"uefi\"] }}\n"
+    );
+    folder.write("kernel/Cargo.toml", &manifest);
+    folder.write("kernel/src/main.rs", FOREIGN_KERNEL);
+    folder.write("kernel/src/readme.rs", program(&readme));
+    let target = "x86_64-unknown-uefi";
+    let output = cargo(&folder.0.join("kernel"), ["build", "--release", "--target", target]);
+    assert!(output.status.success(), "{}", text(&output));
+
+    let application = folder.0.join("kernel/target").join(target).join("release/kernel.efi");
+    let report = Boot::new(1, Memory::mebibytes(256)).run_application(&application, |_| ());
+    let Report { outcome, output, .. } = report.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(outcome, Outcome::Success, "{outcome}:\n{output}");
 }
 
 #[test]

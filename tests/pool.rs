@@ -314,6 +314,16 @@ fn a_block_with_a_frame_in_the_own_cache_is_not_freed_whole() {
 }
 
 #[test]
+fn a_block_that_only_the_own_cache_breaks_up_is_found() {
+    let pool = pool(Threads, 1, &[(0, 2 * BLOCK)]);
+    pool.free(pool.alloc().expect("a frame")).expect("a free");
+    let blocks = [pool.alloc_block(), pool.alloc_block()].map(|block| block.expect("a block"));
+    assert_eq!(pool.alloc_block(), Err(AllocError::OutOfMemory { cached_elsewhere: 0 }));
+    blocks.into_iter().for_each(|block| pool.free_block(block).expect("a free"));
+    pool.verify().expect("a sound pool");
+}
+
+#[test]
 fn a_flush_into_a_block_that_was_merged_meanwhile_is_refused() {
     let pool = pool(Threads, 2, &[(0, 4 * BLOCK)]);
     let first = pool.alloc_block().expect("a block").into_number().get();

@@ -152,6 +152,52 @@ fn a_reserve_of_everything_is_refused() {
 }
 
 #[test]
+fn a_refused_reserve_leaves_the_map_as_it_was() {
+    let pool = FramePool::new(Threads);
+    support::with_map(&[(0, 4096)], |map| {
+        let init = |map: &mut _, reserve| {
+            let memory = vec![0u64; 1 << 16].leak().as_mut_ptr().cast::<u8>();
+            let aligned = memory.wrapping_add(memory.align_offset(4096));
+            // SAFETY: the memory is not real, nobody uses it, and the metadata is.
+            unsafe { pool.init(map, Setup::new(1).reserve(reserve), |_| aligned) }
+        };
+        let Err(InitError::ReserveTooLarge { managed, .. }) = init(map, 5000) else {
+            panic!("a reserve of more than there is");
+        };
+        assert_eq!(map.usable_frames(), 4096, "the map has paid for metadata that is not there");
+        let exact = InitError::ReserveTooLarge { reserve: managed, managed };
+        assert_eq!(init(map, managed), Err(exact));
+        assert_eq!(init(map, managed - 1).map(|made| made.managed_frames), Ok(managed));
+        assert_eq!(init(map, 1), Err(InitError::AlreadyInitialised));
+        assert_eq!(map.usable_frames(), managed);
+    });
+}
+
+/// Two CPUs that have a map each, and initialise one pool at the same moment.
+#[test]
+fn who_initialises_second_keeps_his_map() {
+    for _ in 0..50 {
+        let pool = FramePool::new(Threads);
+        let crew = Crew::new(2);
+        let made = crew.run(|_| {
+            let memory = vec![0u64; 1 << 13].leak().as_mut_ptr().cast::<u8>();
+            let aligned = memory.wrapping_add(memory.align_offset(4096));
+            let mut left = (false, 0);
+            support::with_map(&[(0, 600)], |map| {
+                // SAFETY: the memory is not real, nobody uses it, and the metadata is.
+                let made = unsafe { pool.init(map, Setup::new(1), |_| aligned) };
+                left = (made.is_ok(), map.usable_frames());
+            });
+            left
+        });
+        assert!(made.iter().any(|(is_first, _)| *is_first));
+        for (is_first, left) in made {
+            assert_eq!(is_first, left < 600, "{left} frames are left");
+        }
+    }
+}
+
+#[test]
 fn however_many_ask_at_once() {
     const THREADS: usize = 4;
     const RESERVE: u64 = 1000;

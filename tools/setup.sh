@@ -6,14 +6,17 @@
 #   host     Rust, and a linker for programs of this machine
 #   kernel   the library of x86_64-unknown-none, for the demo kernel
 #   qemu     QEMU, to boot it
+#   uefi     the library of x86_64-unknown-uefi, and the firmware OVMF, for a UEFI application
+#   gdb      gdb, which looks into a stopped kernel
 #   count    valgrind, to count the instructions of the hot paths
 #   solver   z3, to prove the functions on words
 #   spin     Spin, to explore the protocol's model
 #   lint     rustfmt, clippy, and the library of every bare-metal target
 #   miri     a nightly Rust with Miri
 #   tsan     a nightly Rust with the source of its library, to build it under ThreadSanitizer
+#   msrv     the oldest Rust that Cargo.toml promises
 #   fuzz     a nightly Rust, a C++ compiler and cargo-fuzz
-#   mutants, coverage, deny, powerset, minimal, semver
+#   mutants, coverage, deny, powerset, minimal, semver, book
 #            the cargo subcommand that the make target of this name runs, built from crates.io
 #
 # It first looks, then acts. As root on a machine with apt-get (Debian, Ubuntu) it runs the
@@ -23,6 +26,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 KERNEL_TARGET=x86_64-unknown-none
+UEFI_TARGET=x86_64-unknown-uefi
 OTHER_TARGETS=(aarch64-unknown-none riscv64gc-unknown-none-elf)
 # The nightly Rust for what the stable one can't do; rustup's name of it.
 NIGHTLY=${NIGHTLY:-nightly}
@@ -41,7 +45,7 @@ fail() {
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # What is missing: lists, and the reasons for what is in them.
-packages=() targets=() components=() nightly=() tools=() reasons=()
+packages=() targets=() components=() nightly=() oldest=() tools=() reasons=()
 
 # A Debian package, and why.
 want_package() { packages+=("$1") reasons+=("$2"); }
@@ -72,6 +76,15 @@ need_nightly() {
         return
     fi
     nightly+=("$1") reasons+=("$1 of $NIGHTLY is missing: $3")
+}
+
+# The oldest Rust that Cargo.toml promises, with the library for bare metal.
+need_oldest() {
+    local version
+    version=$(sed -n 's/^rust-version = "\(.*\)"/\1.0/p' Cargo.toml)
+    RUSTUP_AUTO_INSTALL=0 rustc "+$version" --version >/dev/null 2>&1 &&
+        [[ -d $(rustc "+$version" --print target-libdir --target "$KERNEL_TARGET") ]] && return
+    oldest+=("$version") reasons+=("Rust $version is missing: the library is to build with it")
 }
 
 # A cargo subcommand, in exactly this version.
@@ -116,6 +129,17 @@ need_qemu() {
     want_package qemu-system-x86 "qemu-system-x86_64 is missing: the demo kernel boots in it"
 }
 
+need_ovmf() {
+    [[ -e /usr/share/OVMF/OVMF_CODE_4M.fd || -e /usr/share/OVMF/OVMF_CODE.fd ||
+        -e /usr/share/edk2/x64/OVMF_CODE.4m.fd ]] && return
+    want_package ovmf "OVMF is missing: QEMU boots a UEFI application by it"
+}
+
+need_gdb() {
+    have gdb && return
+    want_package gdb "gdb is missing: a test looks into a stopped kernel with it"
+}
+
 need_valgrind() {
     have valgrind && return
     want_package valgrind "valgrind is missing: it counts the instructions of the hot paths"
@@ -136,6 +160,11 @@ need() {
     host) need_rust && need_linker && need_certificates ;;
     kernel) need_target "$KERNEL_TARGET" "the demo kernel is built for it" ;;
     qemu) need_qemu ;;
+    uefi)
+        need_target "$UEFI_TARGET" "a small kernel is a UEFI application"
+        need_ovmf
+        ;;
+    gdb) need_gdb ;;
     count) need_valgrind ;;
     solver) need_z3 ;;
     spin) need_spin ;;
@@ -143,7 +172,7 @@ need() {
         need_component rustfmt fmt
         need_component clippy clippy
         local target
-        for target in "$KERNEL_TARGET" "${OTHER_TARGETS[@]}"; do
+        for target in "$KERNEL_TARGET" "$UEFI_TARGET" "${OTHER_TARGETS[@]}"; do
             need_target "$target" "the lints build for it"
         done
         ;;
@@ -169,6 +198,8 @@ need() {
         need_tool cargo-hack 0.6.46 "cargo-minimal-versions runs it"
         need_tool cargo-minimal-versions 0.1.38 "it builds with the oldest dependencies"
         ;;
+    msrv) need_oldest ;;
+    book) need_tool mdbook 0.5.4 "it makes the book of docs/" ;;
     semver) need_tool cargo-semver-checks 0.51.0 "it compares the public API" ;;
     *) fail "\`$1\` is no need that I know; the head of this script lists them" ;;
     esac
@@ -192,6 +223,9 @@ rust_steps() {
         rustc) echo "rustup toolchain install $NIGHTLY --profile minimal" ;;
         *) echo "rustup component add --toolchain $NIGHTLY $part" ;;
         esac
+    done
+    for part in "${oldest[@]}"; do
+        echo "rustup toolchain install $part --profile minimal --target $KERNEL_TARGET"
     done
     for tool in "${tools[@]}"; do echo "cargo install --quiet --locked $tool"; done
 }
@@ -236,7 +270,7 @@ for what in "$@"; do need "$what"; done
 ((${#reasons[@]})) || exit 0
 for reason in "${reasons[@]}"; do say "$reason"; done
 
-((${#targets[@]} + ${#components[@]} + ${#nightly[@]} == 0)) || have rustup ||
+((${#targets[@]} + ${#components[@]} + ${#nightly[@]} + ${#oldest[@]} == 0)) || have rustup ||
     fail "this Rust did not come with rustup, which adds them. Install them the way Rust was" \
         "installed, or use rustup: https://rustup.rs"
 ((EUID == 0)) || advise "This is not root"

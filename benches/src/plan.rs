@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::allocator::{Allocator, Block, GIANT, Giant, One, Refusal, Run, Shape};
 use crate::harness::{Effort, Entry, Patience, race};
 use crate::machine;
-use crate::peers::{NoWork, PrivateStack, each_allocator};
+use crate::peers::{BareWords, NoWork, PrivateStack, each_allocator};
 use crate::report::{Report, Row};
 use crate::stats::median;
 use crate::workloads::all::{Pass, PassOf};
@@ -269,6 +269,9 @@ impl Plan {
         self.row(workload, size, 1, self.effort, || {
             let mut entries: Vec<Entry> = each_allocator!(setup);
             entries.extend([setup.visit::<PrivateStack>(), Floor::entry(1)]);
+            if pass == Pass::FreeAtRandom {
+                entries.push(setup.visit::<BareWords>());
+            }
             entries.retain(|entry| !is_pointless(entry));
             entries
         });

@@ -13,10 +13,10 @@ use x86_64::structures::paging::{FrameAllocator, PhysFrame, Size4KiB};
 use crate::cpu::{self, MAX_CPUS};
 use crate::interrupts::DRAIN;
 use crate::waiting::wait_for;
-use crate::{apic, paging, smp};
+use crate::{apic, heap, paging, smp};
 
 /// How the pool learns on which CPU it runs, and keeps it there.
-type Cpus = Pinned<GsSlot<{ cpu::NUMBER }>, NotPreempted>;
+pub type Cpus = Pinned<GsSlot<{ cpu::NUMBER }>, NotPreempted>;
 
 /// The pool's type, with that.
 pub type Pool = FramePool<Cpus>;
@@ -80,13 +80,11 @@ pub enum Purpose {
     Table,
     /// A CPU's stack.
     Stack,
-    /// The heap.
-    Heap,
     /// The pool's own metadata, for what was isolated and retired.
     Pool,
 }
 
-static KEPT: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+static KEPT: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
 
 /// How many frames the kernel keeps for this purpose.
 pub fn kept(purpose: Purpose) -> u64 {
@@ -94,9 +92,9 @@ pub fn kept(purpose: Purpose) -> u64 {
     KEPT[purpose as usize].load(Ordering::Relaxed)
 }
 
-/// How many frames the kernel keeps in all.
+/// How many frames the kernel keeps in all, its heap among them.
 pub fn kept_in_all() -> u64 {
-    [Purpose::Table, Purpose::Stack, Purpose::Heap, Purpose::Pool].map(kept).iter().sum()
+    [Purpose::Table, Purpose::Stack, Purpose::Pool].map(kept).iter().sum::<u64>() + heap::frames()
 }
 
 /// Puts frames on the account that the kernel keeps from now on.

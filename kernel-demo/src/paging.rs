@@ -20,7 +20,7 @@ use x86_64::{PhysAddr, VirtAddr};
 use crate::memory::{KernelFrames, Purpose};
 
 /// Where the direct map begins: physical address `a` is at `DIRECT_MAP + a`.
-const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
+pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
 /// Where the early map of boot.s ends.
 pub const EARLY_MAP_END: u64 = 4 << 30;
 const DATA: PageTableFlags =

@@ -128,7 +128,7 @@ pub fn summary(elapsed: Duration, done: &Done) {
         "  kept        {kept:>12}    {} page tables, {} stacks, {} heap, {} the pool's",
         memory::kept(Purpose::Table),
         memory::kept(Purpose::Stack),
-        memory::kept(Purpose::Heap),
+        crate::heap::frames(),
         memory::kept(Purpose::Pool),
     );
     let accounted = stats.free_frames + kept;

@@ -9,6 +9,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
 
 const TARGET: &str = "x86_64-unknown-none";
+const UEFI_TARGET: &str = "x86_64-unknown-uefi";
 /// What the calling `cargo` may have set for the host, and the kernel must not inherit.
 const HOST_SETTINGS: [&str; 4] =
     ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_BUILD_RUSTFLAGS"];
@@ -17,7 +18,7 @@ const HOST_SETTINGS: [&str; 4] =
 #[derive(Clone, Debug)]
 pub enum BuildError {
     /// The standard library for bare metal is not installed.
-    TargetMissing,
+    TargetMissing(&'static str),
     /// A program could not be started.
     NotStarted {
         /// Which one.
@@ -32,10 +33,10 @@ pub enum BuildError {
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TargetMissing => write!(
+            Self::TargetMissing(target) => write!(
                 f,
-                "the Rust target {TARGET} is not installed; \
-                 run `rustup target add {TARGET}`, or `make run`, which does it for you"
+                "the Rust target {target} is not installed; \
+                 run `rustup target add {target}`, or `make test`, which does it for you"
             ),
             Self::NotStarted { program, why } => {
                 write!(f, "cannot start `{program}` ({why}); is it in the PATH?")
@@ -52,16 +53,21 @@ impl std::error::Error for BuildError {}
 /// The kernel's ELF file, built if it is not there or not up to date.
 pub fn kernel() -> Result<&'static Path, BuildError> {
     static KERNEL: OnceLock<Result<PathBuf, BuildError>> = OnceLock::new();
-    KERNEL.get_or_init(|| build("kernel-demo", &[])).as_deref().map_err(Clone::clone)
+    KERNEL.get_or_init(|| build(TARGET, "kernel-demo", &[])).as_deref().map_err(Clone::clone)
 }
 
 /// The ELF file of one of the small kernels in `kernel-demo/examples`, built likewise.
 pub fn small_kernel(name: &str) -> Result<PathBuf, BuildError> {
-    build(&format!("examples/{name}"), &["--features", "small", "--example", name])
+    build(TARGET, &format!("examples/{name}"), &["--features", "small", "--example", name])
 }
 
-fn build(file: &str, arguments: &[&str]) -> Result<PathBuf, BuildError> {
-    check_target()?;
+/// The UEFI application of `kernel-demo/examples`, built likewise.
+pub fn application() -> Result<PathBuf, BuildError> {
+    build(UEFI_TARGET, "examples/uefi.efi", &["--features", "uefi", "--example", "uefi"])
+}
+
+fn build(target: &'static str, file: &str, arguments: &[&str]) -> Result<PathBuf, BuildError> {
+    check_target(target)?;
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let targets = env::var_os("CARGO_TARGET_DIR").map_or(workspace.join("target"), PathBuf::from);
     let directory = targets.join("kernel");
@@ -69,7 +75,7 @@ fn build(file: &str, arguments: &[&str]) -> Result<PathBuf, BuildError> {
     let mut command = Command::new(cargo);
     command
         .args(["build", "--quiet", "--release", "--package", "kernel-demo"])
-        .args(["--target", TARGET, "--target-dir"])
+        .args(["--target", target, "--target-dir"])
         .arg(&directory)
         .args(arguments)
         .current_dir(&workspace);
@@ -80,17 +86,21 @@ fn build(file: &str, arguments: &[&str]) -> Result<PathBuf, BuildError> {
     if !status.success() {
         return Err(BuildError::Failed(status));
     }
-    Ok(directory.join(TARGET).join("release").join(file))
+    Ok(directory.join(target).join("release").join(file))
 }
 
 /// Asks the compiler where the target's library would be, and looks.
-fn check_target() -> Result<(), BuildError> {
+fn check_target(target: &'static str) -> Result<(), BuildError> {
     let rustc = env::var_os("RUSTC").unwrap_or("rustc".into());
     let mut command = Command::new(rustc);
-    command.args(["--print", "target-libdir", "--target", TARGET]);
+    command.args(["--print", "target-libdir", "--target", target]);
     let output = command.output().map_err(|error| not_started(&command, &error))?;
     let directory = String::from_utf8_lossy(&output.stdout);
-    if Path::new(directory.trim()).is_dir() { Ok(()) } else { Err(BuildError::TargetMissing) }
+    if Path::new(directory.trim()).is_dir() {
+        Ok(())
+    } else {
+        Err(BuildError::TargetMissing(target))
+    }
 }
 
 fn not_started(command: &Command, error: &io::Error) -> BuildError {

@@ -9,6 +9,7 @@
 
 mod kernel;
 mod machine;
+mod uefi;
 
-pub use kernel::{BuildError, kernel, small_kernel};
+pub use kernel::{BuildError, application, kernel, small_kernel};
 pub use machine::{Boot, BootError, Memory, MemoryError, Outcome, Report};

@@ -16,7 +16,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 const OUTPUT_LIMIT: usize = 16 << 20;
 
 /// An amount of memory, written as QEMU writes it: `64M`, `6G`, `1T`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Memory {
     mebibytes: u64,
 }
@@ -141,6 +141,8 @@ pub struct Report {
 pub enum BootError {
     /// QEMU is not installed.
     QemuMissing,
+    /// OVMF, the firmware for UEFI, is not installed.
+    FirmwareMissing,
     /// QEMU could not be started or waited for.
     Io(io::Error),
 }
@@ -152,6 +154,11 @@ impl fmt::Display for BootError {
                 f,
                 "{QEMU} is not installed; run `apt-get install qemu-system-x86`, \
                  or `make run`, which does it for you"
+            ),
+            Self::FirmwareMissing => write!(
+                f,
+                "the UEFI firmware OVMF is not installed; run `apt-get install ovmf`, \
+                 or `make test`, which does it for you"
             ),
             Self::Io(error) => write!(f, "cannot run {QEMU}: {error}"),
         }
@@ -188,9 +195,18 @@ impl Boot {
     }
 
     /// Boots `kernel` and waits for the end. `live` gets the output as it comes.
-    pub fn run(&self, kernel: &Path, mut live: impl FnMut(&[u8])) -> Result<Report, BootError> {
+    pub fn run(&self, kernel: &Path, live: impl FnMut(&[u8])) -> Result<Report, BootError> {
+        self.watch(self.command(kernel), live)
+    }
+
+    /// Starts QEMU and waits for the end.
+    pub(crate) fn watch(
+        &self,
+        mut command: Command,
+        mut live: impl FnMut(&[u8]),
+    ) -> Result<Report, BootError> {
         let started = Instant::now();
-        let mut machine = Machine(self.command(kernel).spawn()?);
+        let mut machine = Machine(command.spawn()?);
         let (sender, output) = mpsc::channel();
         forward(machine.0.stdout.take().expect("piped"), sender.clone());
         forward(machine.0.stderr.take().expect("piped"), sender);
@@ -212,19 +228,25 @@ impl Boot {
     }
 
     fn command(&self, kernel: &Path) -> Command {
+        let mut command = self.machine();
+        command.arg("-kernel").arg(kernel).args(["-append", &self.command_line]);
+        command
+    }
+
+    /// The machine, with nothing to boot yet.
+    pub(crate) fn machine(&self) -> Command {
         let Self { cpus, memory, .. } = self;
+        let address_bits = if *memory < Memory::gibibytes(512) { 40 } else { 48 };
         let mut command = Command::new(QEMU);
         command
-            // Never KVM; and 48 address bits, without which 1 TiB does not fit.
-            .args(["-accel", "tcg", "-cpu", "max,phys-bits=48"])
+            // Never KVM. 48 address bits only where memory needs them: OVMF hangs on so many.
+            .args(["-accel", "tcg", "-cpu", &format!("max,phys-bits={address_bits}")])
             .args(["-smp", &cpus.to_string(), "-m", &memory.to_string()])
             // Memory that is not there until the kernel touches it.
             .args(["-object", &format!("memory-backend-ram,id=ram,size={memory},reserve=off")])
             .args(["-machine", "memory-backend=ram"])
             .args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"])
-            .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-kernel"])
-            .arg(kernel)
-            .args(["-append", &self.command_line])
+            .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

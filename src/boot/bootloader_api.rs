@@ -4,7 +4,8 @@
 //! not know comes as their own numbers, ACPI tables and bad memory among them; and what the loader
 //! has used (the kernel's image, the ramdisk, the boot information, page tables, stack) is one
 //! kind, which stays reserved, for the kernel runs in it. Boot services memory is called usable,
-//! rightly: the kernel starts on other page tables.
+//! rightly: the kernel starts on other page tables. Early versions of 0.11 forget the ramdisk on
+//! UEFI (rust-osdev/bootloader, issue 399): with these, reserve it.
 
 use bootloader_api::info::{MemoryRegion as Region, MemoryRegionKind};
 

@@ -6,9 +6,9 @@
 //! | `e820` | BIOS, Linux' zero page | bytes of the table |
 //! | `pvh` | Xen's PVH, `qemu -kernel` | `StartInfoReader` of `pvh` 0.1 |
 //! | `multiboot2` | GRUB | `BootInformation` of `multiboot2` 0.28 |
-//! | `limine` | Limine | entries of `limine` 0.5 |
+//! | `limine` | Limine | entries of `limine` 0.5 (0.6 needs a nightly Rust) |
 //! | `bootloader_api` | the `bootloader` crate | `MemoryRegions` of `bootloader_api` 0.11 |
-//! | `uefi` | UEFI itself | descriptors of `uefi-raw` 0.16, which `uefi` 0.41 re-exports |
+//! | `uefi` | UEFI itself | descriptors of `uefi-raw` 0.17, which `uefi` 0.41 re-exports |
 //!
 //! Each has a function `regions`, whose result goes into [`MemoryMap::normalise`] as it is. It says
 //! three things: what is **usable** now, on page tables and a stack of the kernel's own; what is

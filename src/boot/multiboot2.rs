@@ -3,9 +3,14 @@
 //! Its quirks: the boot information and the modules lie in memory that the map calls usable, the
 //! information at 0x1000c8, 0x9c000 or anywhere; GRUB on UEFI reports kind 20 beside those of the
 //! standard, and calls boot services memory usable, rightly: the firmware is gone when the kernel
-//! starts. A loader may give UEFI's map alone.
+//! starts. A loader may give UEFI's map alone. GRUB also loads those sections of the kernel's file
+//! that no program needs, symbols and debug information, and puts them into usable memory wherever
+//! there is room: reclaimable here, for kernels that print names in their backtraces.
 
-use multiboot2::{BootInformation, MemoryArea, ModuleTag};
+use multiboot2::{
+    BootInformation, EFIMemoryDesc, ElfSectionExt, ElfSectionFlags, MemoryArea, ModuleTag,
+};
+use uefi_raw::table::boot::{MemoryAttribute, MemoryDescriptor, MemoryType};
 
 use super::e820::Entry;
 use super::{Placed, uefi};
@@ -29,8 +34,28 @@ pub fn entries<'a>(
         .flat_map(move |tag| tag.memory_areas().iter().map(entry))
 }
 
+/// UEFI's own map, if the loader has handed it on, in the types of the newer `uefi-raw` that the
+/// `uefi` crate and [`uefi`] have.
+pub fn descriptors<'a>(
+    information: &'a BootInformation<'_>,
+) -> impl Iterator<Item = MemoryDescriptor> + Clone + 'a {
+    let newer = |older: &EFIMemoryDesc| MemoryDescriptor {
+        ty: MemoryType(older.ty.0),
+        phys_start: older.phys_start,
+        virt_start: older.virt_start,
+        page_count: older.page_count,
+        att: MemoryAttribute::from_bits_retain(older.att.bits()),
+        ..Default::default()
+    };
+    information.efi_memory_map_tag().into_iter().flat_map(move |tag| tag.memory_areas().map(newer))
+}
+
 /// What the loader has put into usable memory. `address` is the physical address of the boot
 /// information, as the loader has left it in `ebx`: the kernel may read it elsewhere.
+///
+/// # Panics
+/// If the kernel's ELF sections are said to have headers of neither 40 nor 64 bytes, as
+/// `multiboot2` does.
 pub fn placed<'a>(
     information: &'a BootInformation<'_>,
     address: u32,
@@ -40,7 +65,20 @@ pub fn placed<'a>(
         Placed::module(module.start_address().into(), module.module_size().into())
     };
     let modules = information.module_tags().map(module);
-    core::iter::once(Placed::data("boot information", address.into(), length)).chain(modules)
+    core::iter::once(Placed::data("boot information", address.into(), length))
+        .chain(modules)
+        .chain(sections(information))
+}
+
+/// Sections of the kernel's file that are not part of the kernel.
+fn sections<'a>(information: &'a BootInformation<'_>) -> impl Iterator<Item = Placed> + Clone + 'a {
+    let tag = information.elf_sections_tag();
+    let count = tag.map_or(0, |tag| tag.number_of_sections() as usize);
+    let sections = (0..count).filter_map(move |index| tag?.sections().nth(index));
+    let apart = sections.filter(|section| !section.flags().contains(ElfSectionFlags::ALLOCATED));
+    // Address 0 is also what a section has that was not loaded; frame 0 is nobody's anyway.
+    let loaded = apart.filter(|section| section.sh_addr != 0 && section.sh_size != 0);
+    loaded.map(|section| Placed::data("ELF section", section.sh_addr, section.sh_size))
 }
 
 /// What the memory map needs to know: [`entries`], or what UEFI's map says if that is all there
@@ -68,8 +106,8 @@ pub fn regions<'a>(
     address: u32,
 ) -> impl Iterator<Item = MemoryRegion> + 'a {
     let has_own = information.memory_map_tag().is_some();
-    let firmware = information.efi_memory_map_tag().filter(|_| !has_own);
-    let firmware = firmware.into_iter().flat_map(|tag| uefi::regions(tag.memory_areas()));
+    let firmware = descriptors(information).filter(move |_| !has_own);
+    let firmware = firmware.map(|descriptor| uefi::region(&descriptor));
     let own = entries(information).map(Entry::region);
     own.chain(firmware).chain(placed(information, address).map(|placed| placed.region))
 }

@@ -16,7 +16,8 @@
 //! |---|---|---|
 //! | [`NotPreempted`] | never switch threads in kernel mode | nothing |
 //! | `InterruptsOff` | switch threads in interrupts | `pushf`, `cli`, `sti` |
-//! | your own | count how often preemption was switched off | |
+//! | `PreemptionOff` | count, behind `gs`, how often preemption was switched off | `inc`, `dec` |
+//! | your own | do that elsewhere | |
 //!
 //! Identities and guards that the hardware makes true are safe to have. Those that rest on
 //! something that the kernel has set up are made by an unsafe function that says what. All that are
@@ -29,7 +30,7 @@ use crate::frame::CpuId;
 mod x86;
 
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
-pub use x86::{ApicId, GsSlot, InterruptsOff, Rdpid, Rdtscp};
+pub use x86::{ApicId, GsSlot, InterruptsOff, PreemptionOff, Rdpid, Rdtscp};
 
 /// A way to learn which CPU this is.
 ///

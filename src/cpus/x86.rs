@@ -1,4 +1,4 @@
-//! Identities and the guard that are instructions of x86-64.
+//! Identities and guards that are instructions of x86-64.
 
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count, __rdtscp};
@@ -158,5 +158,60 @@ unsafe impl Guard for InterruptsOff {
     #[inline(always)]
     fn hold<R>(&self, work: impl FnOnce() -> R) -> R {
         without_interrupts(work)
+    }
+}
+
+/// Preemption of this CPU is off meanwhile: a count in memory of its own, of 8 bytes, `OFFSET`
+/// bytes behind where `gs` points, is one higher. Interrupts stay on. A switch of threads that the
+/// scheduler has put off meanwhile it makes up for at its next tick.
+///
+/// # Examples
+/// ```
+/// use frametree::FramePool;
+/// use frametree::cpus::{GsSlot, Pinned, PreemptionOff};
+///
+/// #[repr(C)]
+/// struct PerCpu {
+///     number: usize,
+///     preemption_off: u64,
+/// }
+/// const NUMBER: usize = core::mem::offset_of!(PerCpu, number);
+/// const COUNT: usize = core::mem::offset_of!(PerCpu, preemption_off);
+///
+/// // SAFETY: each CPU points `gs` at a `PerCpu` of its own before it uses the pool, every way into
+/// // the kernel from user mode executes `swapgs` first, and the scheduler's tick returns to the
+/// // thread that it came from while the count is not 0.
+/// static POOL: FramePool<Pinned<GsSlot<NUMBER>, PreemptionOff<COUNT>>> =
+///     FramePool::new(unsafe { Pinned::new(GsSlot::promised(), PreemptionOff::promised()) });
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct PreemptionOff<const OFFSET: usize>(());
+
+impl<const OFFSET: usize> PreemptionOff<OFFSET> {
+    /// The promise.
+    ///
+    /// # Safety
+    /// Whenever what is given this guard is used, also in handlers of interrupts and NMIs, `gs`
+    /// points at memory that only this CPU's `gs` points at, and the 8 bytes at `OFFSET` are a
+    /// count. While it is not 0 the CPU switches to no other thread, and a handler leaves it as it
+    /// was.
+    #[must_use]
+    pub const unsafe fn promised() -> Self {
+        Self(())
+    }
+}
+
+// SAFETY: the count goes up by one instruction, so on one CPU, and from then on the thread stays on
+// that CPU until it has gone down again, as was promised.
+unsafe impl<const OFFSET: usize> Guard for PreemptionOff<OFFSET> {
+    #[inline(always)]
+    fn hold<R>(&self, work: impl FnOnce() -> R) -> R {
+        // SAFETY: the count is there, as was promised. It may be any memory for the compiler, so
+        // nothing of `work` comes before it, or behind the one below.
+        unsafe { asm!("inc qword ptr gs:[{}]", const OFFSET, options(nostack)) };
+        let result = work();
+        // SAFETY: the same count: the thread has stayed where it was.
+        unsafe { asm!("dec qword ptr gs:[{}]", const OFFSET, options(nostack)) };
+        result
     }
 }

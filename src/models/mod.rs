@@ -99,6 +99,18 @@ impl World {
         self.tree.free_with(self.tree.sole_writer(cpu), frame.into_number()).expect("own frame");
     }
 
+    /// The same as a CPU's slot does it for a frame that goes past the cache.
+    pub fn free_past(&self, cpu: usize, frame: Frame) {
+        self.touch(frame.number(), 1);
+        let (writer, number) = (self.tree.sole_writer(cpu), frame.into_number());
+        let gift = self.tree.begin_to_give(writer, number).expect("a place for it");
+        if gift.is_plain(number) {
+            gift.end_plainly(writer);
+        } else {
+            gift.end(writer, number).expect("own frame");
+        }
+    }
+
     /// Frees one frame that nobody has used.
     pub fn give(&self, cpu: usize, frame: u64) {
         let writer = self.tree.sole_writer(cpu);
@@ -168,13 +180,13 @@ impl World {
             self.touch_run(range);
             Ok((Arena::empty(), range))
         };
-        self.tree.grow(range, place).map(|_| ())
+        self.tree.grow(range, place, || ()).map(|_| ())
     }
 
     /// The same without using them first: for frames that are not the caller's alone.
     pub fn grow_untouched(&self, start: u64, end: u64) -> Result<(), GrowError> {
         let range = NumberRange::from_numbers(start, end);
-        self.tree.grow(range, |_| Ok((Arena::empty(), range))).map(|_| ())
+        self.tree.grow(range, |_| Ok((Arena::empty(), range)), || ()).map(|_| ())
     }
 
     /// Isolates a range; one frame outside of it becomes metadata.

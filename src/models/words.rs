@@ -90,6 +90,19 @@ fn two_flushes_complete_one_word_and_its_block() {
 }
 
 #[test]
+fn two_frees_past_the_caches_complete_one_word_and_its_block() {
+    explore(None, || {
+        let world = World::new(&[(0, 4)]);
+        let [one, two] = [(); 2].map(|()| world.alloc(0).expect("a frame"));
+        let other = spawn(&world, |world| world.free_past(1, two));
+        world.free_past(0, one);
+        other.join().unwrap();
+        assert_eq!(world.tree.count_free().blocks, 1, "merged");
+        world.check(4);
+    });
+}
+
+#[test]
 fn two_flushes_complete_two_words_of_a_block() {
     explore(None, || {
         let world = World::new(&[(0, 4)]);

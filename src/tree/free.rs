@@ -10,7 +10,7 @@
 //! frame at that moment.
 
 use super::levels::{announce, give_block, merge_block, merge_giant};
-use super::longest::widen;
+use super::longest::{is_wide, widen};
 use super::{FrameTree, free_in};
 use crate::cache::{PageCache, empty_out};
 use crate::directory::{Block, Group, Place, bit_of};
@@ -18,8 +18,8 @@ use crate::error::{Found, FreeError};
 use crate::frame::{Frame, FrameNumber};
 use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_FRAMES};
 use crate::journal::{Counter, Step, Writer};
-use crate::node::{Edge, Fill, give};
-use crate::root::Giant;
+use crate::node::{Edge, Fill, Given, give, give_bits};
+use crate::root::{Giant, Nodes};
 use crate::sync::Ordering;
 
 /// What a group of frames may be freed to.
@@ -31,7 +31,65 @@ pub struct Opening<'m> {
     pub managed: u64,
 }
 
+/// A frame that is free at its leaf already, in a step that is still open; what else there is to
+/// do follows from what the word held before.
+#[must_use]
+#[derive(Clone, Copy, Debug)]
+pub struct Gift<'m> {
+    giant: &'m Giant<'m>,
+    before: u64,
+}
+
+impl<'m> Gift<'m> {
+    /// Whether there is nothing else to do.
+    #[inline(always)]
+    pub fn is_plain(self, frame: FrameNumber) -> bool {
+        let Given { overlap, edge, fill } = Given::by(self.before, bit_of(frame));
+        let is_common = overlap == 0 && edge == Edge::Within && fill == Fill::Partial;
+        is_common && is_wide(self.block(frame))
+    }
+
+    /// Ends the step, if there is nothing else to do.
+    #[inline(always)]
+    pub fn end_plainly(self, writer: Writer<'_>) {
+        let step = writer.resume();
+        step.writer().add(Counter::Returned, 1);
+    }
+
+    /// Does the rest, and ends the step.
+    ///
+    /// # Errors
+    /// The frame was free already.
+    pub fn end(self, writer: Writer<'_>, frame: FrameNumber) -> Result<(), Found> {
+        let step = writer.resume();
+        let bit = bit_of(frame);
+        if follow(&step, self.block(frame), Given::by(self.before, bit)) != 0 {
+            return Err(Found::Free);
+        }
+        writer.add(Counter::Returned, 1);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn block(self, frame: FrameNumber) -> Block<'m> {
+        Block { giant: self.giant, index: Group::of(frame).block() }
+    }
+}
+
 impl<'m> FrameTree<'m> {
+    /// Gives one frame to its leaf, if its block is managed in full and is not free as a whole:
+    /// one read-modify-write, in a step that stays open.
+    #[inline(always)]
+    pub(crate) fn begin_to_give(&self, writer: Writer<'_>, frame: FrameNumber) -> Option<Gift<'m>> {
+        let place = self.directory.locate_low(Group::of(frame))?;
+        let Place { giant, leaf, .. } = place;
+        if !place.block().is_full() || !is_in_use_above(place.block()) {
+            return None;
+        }
+        writer.begin().suspend();
+        Some(Gift { giant, before: give_bits(leaf, bit_of(frame)) })
+    }
+
     /// Looks up where a group's frames go.
     ///
     /// # Errors
@@ -203,12 +261,21 @@ impl<'m> FrameTree<'m> {
 /// At which level.
 #[inline]
 pub(crate) fn check_above(block: Block<'_>) -> Result<(), Found> {
-    let Some(nodes) = block.giant.in_use() else { return Err(Found::FreeGiant) };
-    // ORDERING: a look for bugs of the caller; exact at rest.
-    if nodes.blocks.is_set(block.index, Ordering::Relaxed) {
-        return Err(Found::FreeBlock);
+    if is_in_use_above(block) {
+        Ok(())
+    } else if block.giant.in_use().is_some() {
+        Err(Found::FreeBlock)
+    } else {
+        Err(Found::FreeGiant)
     }
-    Ok(())
+}
+
+/// The same, for who does not ask at which level.
+#[inline(always)]
+fn is_in_use_above(block: Block<'_>) -> bool {
+    // ORDERING: a look for bugs of the caller; exact at rest.
+    let is_free = |nodes: &Nodes| nodes.blocks.is_set(block.index, Ordering::Relaxed);
+    block.giant.in_use().is_some_and(|nodes| !is_free(nodes))
 }
 
 /// Gives checked frames of one group to their leaf; returns those that were free already. One
@@ -229,13 +296,18 @@ pub(crate) fn give_frames(step: &Step<'_>, place: Place<'_>, frames: u64, known_
 /// The same, neither counted nor known to be zero.
 #[inline(always)]
 pub(super) fn put_frames(step: &Step<'_>, place: Place<'_>, frames: u64) -> u64 {
-    let given = give(place.leaf, frames);
-    widen(place.block());
+    follow(step, place.block(), give(place.leaf, frames))
+}
+
+/// What follows from the transition that a gift made; returns what was free already.
+#[inline(always)]
+fn follow(step: &Step<'_>, block: Block<'_>, given: Given) -> u64 {
+    widen(block);
     if given.edge == Edge::FromEmpty {
-        announce(place.block());
+        announce(block);
     }
     if given.fill == Fill::Full {
-        merge_block(step.writer(), place.block());
+        merge_block(step.writer(), block);
     }
     given.overlap
 }

@@ -79,11 +79,13 @@ impl core::error::Error for GrowError {}
 
 impl<'m> FrameTree<'m> {
     /// Adds memory, whose metadata `place` gives a place to: it is told the bytes that are needed,
-    /// aligned to 128, and answers with them and those of the frames that are to be added.
+    /// aligned to 128, and answers with them and those of the frames that are to be added. When
+    /// these are claimed, and not free yet, `claimed` is called.
     pub(crate) fn grow(
         &self,
         range: NumberRange,
         place: impl FnOnce(usize) -> Result<(Arena<'m>, NumberRange), GrowError>,
+        claimed: impl FnOnce(),
     ) -> Result<NumberRange, GrowError> {
         let Directory { ranges, .. } = &self.directory;
         if range.is_empty() {
@@ -96,8 +98,9 @@ impl<'m> FrameTree<'m> {
         let size = self.directory.missing(range);
         let grown = place(bytes(spare, size)).and_then(|(mut arena, added)| {
             let record = spare.unwrap_or_else(|| arena.deal_part(1).put(Record::new()));
-            let claimed = ranges.claim(added, record);
-            claimed.map_err(|managed| GrowError::Overlap { managed })?;
+            let is_claimed = ranges.claim(added, record);
+            is_claimed.map_err(|managed| GrowError::Overlap { managed })?;
+            claimed();
             self.add(self.shared_writer(), &mut Stock::new(&mut arena, size), added);
             Ok(added)
         });

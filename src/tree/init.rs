@@ -26,7 +26,7 @@ pub(crate) struct Plan {
     pub cpus: usize,
     /// Managed frames.
     pub frames: u64,
-    ranges: usize,
+    pub ranges: usize,
     records: usize,
     table: usize,
     size: Size,

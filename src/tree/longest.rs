@@ -49,6 +49,15 @@ pub fn widen(block: Block<'_>) {
     }
 }
 
+/// After frames were given to a block, before [`widen`]: whether that has surely nothing to do, as
+/// nothing was said of any block in the row.
+#[inline(always)]
+pub fn is_wide(block: Block<'_>) -> bool {
+    rmw_fence();
+    // ORDERING: as in `widen`.
+    byte_of(block).0.load(Ordering::Relaxed) == u64::MAX
+}
+
 /// The same for all blocks of a giant, after a fence.
 pub fn widen_all(giant: &Giant<'_>) {
     for row in giant.nodes().longest.rows() {

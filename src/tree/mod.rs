@@ -30,11 +30,14 @@
 mod claim;
 mod free;
 mod grow;
+mod home;
 mod init;
 mod isolate;
 mod levels;
 mod longest;
 mod runs;
+#[cfg(feature = "hardened")]
+mod seal;
 mod search;
 mod verify;
 
@@ -42,10 +45,13 @@ pub use grow::GrowError;
 pub use isolate::{InUse, IsolateError, Isolation};
 pub use verify::Broken;
 
-pub(crate) use free::{Opening, check_above, give_frames, refuse};
+pub(crate) use free::{Gift, Opening, check_above, give_frames, refuse};
+pub(crate) use home::HomeCell;
 pub(crate) use init::Plan;
 pub(crate) use runs::Wanted;
-pub(crate) use search::{HomeCell, Refill};
+#[cfg(feature = "hardened")]
+pub(crate) use seal::mix;
+pub(crate) use search::Refill;
 
 use crate::cache::{PageCache, fill_holes};
 use crate::directory::{Block, Directory, Group};
@@ -79,6 +85,24 @@ use crate::sync::{Ordering, Word};
 /// The second number is that of all methods here, whose callers have no CPU: they share one
 /// journal, at 1 for each counter and 2 around each step that moves frames. A
 /// [`FramePool`](crate::FramePool) writes each CPU's own journal without read-modify-writes.
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let tree = pool.tree().expect("a pool in use");
+/// let frame = tree.alloc()?; // past all caches: the lowest free frame
+/// assert_eq!(frame.number(), FrameNumber::new(0));
+/// let count = tree.count_free();
+/// assert_eq!((count.frames, count.blocks), (2047, 3)); // the fourth block of 2 MiB is split
+/// tree.free(frame)?;
+/// assert_eq!(tree.blocks().map(|block| block.free).collect::<Vec<_>>(), [512; 4]);
+/// tree.verify()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct FrameTree<'m> {
     directory: Directory<'m>,

@@ -5,16 +5,8 @@
 //! nothing under a hint takes the hint back on the spot, so that each stale bit costs one search
 //! one look. At rest, on one CPU, the answer is the lowest free frame, as Go's allocator gives.
 //!
-//! **Homes.** A CPU that refills again and again keeps a home: the block that it took from last.
-//! It marks that block as claimed and its giant as adopted (hints both: nothing is reserved),
-//! and others go elsewhere while there is an elsewhere. So CPUs write different leaves, and, as
-//! long as there are as many GiBs as CPUs, different giants' lines. A home's giant is used up,
-//! lowest block first, before another is adopted.
-//!
 //! **Evidence.** If nothing is found, the search is repeated until no step was under way before
 //! it and none has begun after it (see [`crate::journal`]): then there was nothing.
-
-use bit_field::BitField;
 
 use super::FrameTree;
 use super::levels::{
@@ -29,32 +21,10 @@ use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Writer, standstill};
 use crate::node::{Fill, give, mask_between, take_all, take_lowest, take_lowest_of, take_some};
 use crate::root::{Cluster, Clusters, Giant, Nodes};
-use crate::sync::{Link, Ordering, Word, pause};
+use crate::sync::{Ordering, pause};
 
 /// How often a search that finds nothing looks again while others move frames.
 const LOOKS: usize = if cfg!(loom) { 3 } else { 1000 };
-
-/// Where a CPU refills from.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Home<'m> {
-    at: Option<At<'m>>,
-}
-
-/// A home's block, and which marks there are this CPU's to take away.
-#[derive(Clone, Copy, Debug)]
-struct At<'m> {
-    block: Block<'m>,
-    claim: Mark,
-    adoption: Mark,
-}
-
-/// A home, kept in a CPU's slot.
-#[derive(Debug)]
-pub struct HomeCell<'m> {
-    giant: Link<'m, Giant<'m>>,
-    /// The rest, or 0 for no home.
-    rest: Word,
-}
 
 /// What a refill took, and from where.
 #[derive(Debug)]
@@ -63,18 +33,9 @@ pub struct Refill<'m> {
     pub block: Block<'m>,
 }
 
-/// Whose mark it is that this CPU found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Mark {
-    /// This CPU set it.
-    Own,
-    /// Another CPU had set it before.
-    Foreign,
-}
-
 /// How much to take from a word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Amount {
+pub(super) enum Amount {
     /// The lowest frames, at most so many.
     Frames(u32),
     /// All that is there.
@@ -83,7 +44,7 @@ enum Amount {
 
 /// Whom a search may join, and where.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Join {
+pub(super) enum Join {
     /// Nobody: no block that is claimed, no giant that is adopted, no low memory.
     Nobody,
     /// Anybody, but not in low memory.
@@ -94,12 +55,14 @@ enum Join {
 
 /// A search on its way over the giants that hint at something, lowest first.
 #[derive(Debug)]
-struct Walk<'m> {
+pub(super) struct Walk<'m> {
     /// The cluster that it is in.
     cluster: Option<&'m Cluster<'m>>,
     behind: Clusters<'m>,
     /// Giants of this cluster that have been visited.
     passed: u64,
+    /// Where in a cluster it begins.
+    first: u32,
 }
 
 impl<'m> FrameTree<'m> {
@@ -136,30 +99,6 @@ impl<'m> FrameTree<'m> {
         let refill = self.prove(writer, search)?;
         count_refill(writer, &refill.cache);
         Ok(refill.cache)
-    }
-
-    /// A refill from this CPU's home, which moves when it is used up. From a partly used block
-    /// one read-modify-write; a new block costs up to eight more.
-    pub(crate) fn refill_near(
-        &self,
-        writer: Writer<'_>,
-        home: &mut Home<'m>,
-    ) -> Result<Refill<'m>, OutOfMemory> {
-        let refill = match home.at {
-            Some(At { block, .. }) => harvest(writer, block, Amount::Word)
-                .or_else(|| self.search_giant(writer, block.giant, Amount::Word, Join::Nobody)),
-            None => None,
-        };
-        let search = |join| self.search_admitted(writer, Amount::Word, join);
-        let refill = refill.and_then(|refill| self.admit(refill));
-        let refill = refill.or_else(|| search(Join::Nobody));
-        let refill = match refill.or_else(|| self.above_low(|_| search(Join::AnybodyAbove))) {
-            Some(refill) => refill,
-            None => self.prove(writer, || search(Join::Anybody))?,
-        };
-        home.settle(refill.block);
-        count_refill(writer, &refill.cache);
-        Ok(refill)
     }
 
     /// [`FrameTree::alloc_block`], in this writer's journal.
@@ -214,7 +153,7 @@ impl<'m> FrameTree<'m> {
     }
 
     /// The lowest frames of the whole tree that may be handed out.
-    fn search_admitted(
+    pub(super) fn search_admitted(
         &self,
         writer: Writer<'_>,
         amount: Amount,
@@ -278,19 +217,7 @@ impl<'m> FrameTree<'m> {
     /// The lowest frames of the whole tree.
     fn search(&self, writer: Writer<'_>, amount: Amount, join: Join) -> Option<Refill<'m>> {
         let mut walk = Walk::new(self.directory.clusters());
-        let low_giants = self.low_end / GIANT_FRAMES;
-        let hints = |cluster: &Cluster<'_>| {
-            let low = mask_between(0, low_giants as usize, cluster.first_giant() as usize);
-            let avoided = match join {
-                // ORDERING: a mark only.
-                Join::Nobody => low | cluster.adopted.load(Ordering::Relaxed),
-                Join::AnybodyAbove => low,
-                Join::Anybody => 0,
-            };
-            // ORDERING: as in `hints_at_blocks`.
-            (hints_at_blocks(cluster) | cluster.partial.load(Ordering::Acquire)) & !avoided
-        };
-        while let Some(giant) = walk.next(hints) {
+        while let Some(giant) = walk.next(|cluster| self.hints(cluster, join)) {
             if open_giant(writer, giant).is_none() {
                 continue;
             }
@@ -304,8 +231,23 @@ impl<'m> FrameTree<'m> {
         None
     }
 
+    /// Giants of a cluster that hint at frames where a search may go.
+    #[inline]
+    pub(super) fn hints(&self, cluster: &Cluster<'_>, join: Join) -> u64 {
+        let low_giants = (self.low_end / GIANT_FRAMES) as usize;
+        let low = mask_between(0, low_giants, cluster.first_giant() as usize);
+        let avoided = match join {
+            // ORDERING: a mark only.
+            Join::Nobody => low | cluster.adopted.load(Ordering::Relaxed),
+            Join::AnybodyAbove => low,
+            Join::Anybody => 0,
+        };
+        // ORDERING: as in `hints_at_blocks`.
+        (hints_at_blocks(cluster) | cluster.partial.load(Ordering::Acquire)) & !avoided
+    }
+
     /// The lowest frames of one giant, whose nodes are written.
-    fn search_giant(
+    pub(super) fn search_giant(
         &self,
         writer: Writer<'_>,
         giant: &'m Giant<'m>,
@@ -397,7 +339,7 @@ fn hints_at_blocks(cluster: &Cluster<'_>) -> u64 {
 
 /// The nodes of a giant that a walk has come to; one that is free as a whole is split.
 #[inline(always)]
-fn open_giant<'m>(writer: Writer<'_>, giant: &'m Giant<'m>) -> Option<&'m Nodes> {
+pub(super) fn open_giant<'m>(writer: Writer<'_>, giant: &'m Giant<'m>) -> Option<&'m Nodes> {
     match giant.in_use() {
         Some(nodes) => Some(nodes),
         None => open_free_giant(writer, giant),
@@ -416,7 +358,11 @@ fn open_free_giant<'m>(writer: Writer<'_>, giant: &'m Giant<'m>) -> Option<&'m N
 }
 
 /// The lowest frames of one block; it must be ready, or free, or hinted at.
-fn harvest<'m>(writer: Writer<'_>, block: Block<'m>, amount: Amount) -> Option<Refill<'m>> {
+pub(super) fn harvest<'m>(
+    writer: Writer<'_>,
+    block: Block<'m>,
+    amount: Amount,
+) -> Option<Refill<'m>> {
     let Nodes { blocks, ready, .. } = block.giant.nodes();
     // ORDERING: a look; `split_block` claims.
     if blocks.is_set(block.index, Ordering::Acquire) {
@@ -458,20 +404,25 @@ impl<'m> Refill<'m> {
 
 impl<'m> Walk<'m> {
     #[inline]
-    fn new(mut clusters: Clusters<'m>) -> Self {
-        Self { cluster: clusters.next(), behind: clusters, passed: 0 }
+    pub(super) fn new(mut clusters: Clusters<'m>) -> Self {
+        Self { cluster: clusters.next(), behind: clusters, passed: 0, first: 0 }
+    }
+
+    /// From here on it begins elsewhere in each cluster than walks with other numbers.
+    pub(super) fn scatter(&mut self, number: usize) {
+        self.first = number as u32 % WORD_BITS as u32;
     }
 
     /// The lowest giant that `hints` names now, of those that the walk has not passed.
     #[inline(always)]
-    fn next(&mut self, hints: impl Fn(&Cluster<'m>) -> u64) -> Option<&'m Giant<'m>> {
+    pub(super) fn next(&mut self, hints: impl Fn(&Cluster<'m>) -> u64) -> Option<&'m Giant<'m>> {
         while let Some(cluster) = self.cluster {
             let hints = hints(cluster) & !self.passed;
             if hints == 0 {
-                *self = Self::new(self.behind);
+                *self = Self { first: self.first, ..Self::new(self.behind) };
                 continue;
             }
-            let bit = hints.trailing_zeros();
+            let bit = (hints.rotate_right(self.first).trailing_zeros() + self.first) % u64::BITS;
             self.passed |= 1 << bit;
             if let Some(giant) = cluster.giant(u64::from(bit)).load() {
                 return Some(giant);
@@ -481,94 +432,7 @@ impl<'m> Walk<'m> {
     }
 }
 
-impl<'m> Home<'m> {
-    /// Gives it and its marks up.
-    pub fn leave(&mut self) {
-        let Some(At { block, claim, adoption }) = self.at.take() else { return };
-        if claim == Mark::Own {
-            let (word, mask) = block.giant.nodes().claimed.at(block.index);
-            // ORDERING: a mark only; nothing is read through it.
-            word.fetch_and(!mask, Ordering::Relaxed);
-        }
-        if adoption == Mark::Own {
-            // ORDERING: as above.
-            block.giant.cluster.adopted.fetch_and(!block.giant.mask, Ordering::Relaxed);
-        }
-    }
-
-    /// Moves it to the block that a refill came from.
-    #[inline]
-    fn settle(&mut self, block: Block<'m>) {
-        if !self.at.is_some_and(|at| at.block.is(block)) {
-            self.move_to(block);
-        }
-    }
-
-    #[inline(never)]
-    fn move_to(&mut self, block: Block<'m>) {
-        let giant = block.giant;
-        let adoption = match self.at {
-            Some(ref mut at) if core::ptr::eq(at.block.giant, giant) => {
-                // The adoption stays; `leave` must only take the claim.
-                core::mem::replace(&mut at.adoption, Mark::Foreign)
-            }
-            // ORDERING: a mark only.
-            _ => mark(giant.cluster.adopted.fetch_or(giant.mask, Ordering::Relaxed), giant.mask),
-        };
-        self.leave();
-        let (word, mask) = giant.nodes().claimed.at(block.index);
-        // ORDERING: a mark only.
-        let claim = mark(word.fetch_or(mask, Ordering::Relaxed), mask);
-        self.at = Some(At { block, claim, adoption });
-    }
-}
-
-impl<'m> HomeCell<'m> {
-    const PRESENT: usize = 63;
-    const CLAIM: usize = 62;
-    const ADOPTION: usize = 61;
-    const INDEX: core::ops::Range<usize> = 0..16;
-
-    /// No home.
-    pub fn new() -> Self {
-        Self { giant: Link::empty(), rest: Word::new(0) }
-    }
-
-    /// The home that it keeps.
-    pub fn get(&self) -> Home<'m> {
-        // ORDERING: only the slot's owner reads and writes it.
-        let rest = self.rest.load(Ordering::Relaxed);
-        let whose = |bit| if rest.get_bit(bit) { Mark::Own } else { Mark::Foreign };
-        let giant = self.giant.load().filter(|_| rest.get_bit(Self::PRESENT));
-        let at = giant.map(|giant| At {
-            block: Block { giant, index: rest.get_bits(Self::INDEX) as usize },
-            claim: whose(Self::CLAIM),
-            adoption: whose(Self::ADOPTION),
-        });
-        Home { at }
-    }
-
-    /// Keeps this one from now on.
-    pub fn put(&self, home: Home<'m>) {
-        let mut rest = 0u64;
-        if let Some(At { block, claim, adoption }) = home.at {
-            self.giant.publish(block.giant);
-            rest.set_bits(Self::INDEX, block.index as u64)
-                .set_bit(Self::CLAIM, claim == Mark::Own)
-                .set_bit(Self::ADOPTION, adoption == Mark::Own)
-                .set_bit(Self::PRESENT, true);
-        }
-        // ORDERING: as in `get`.
-        self.rest.store(rest, Ordering::Relaxed);
-    }
-}
-
-/// Whose mark a `fetch_or` that found `old` has set.
-fn mark(old: u64, mask: u64) -> Mark {
-    if old & mask == 0 { Mark::Own } else { Mark::Foreign }
-}
-
-fn count_refill(writer: Writer<'_>, cache: &PageCache) {
+pub(super) fn count_refill(writer: Writer<'_>, cache: &PageCache) {
     writer.add(Counter::Refills, 1);
     writer.add(Counter::Taken, u64::from(cache.free().count_ones()));
 }

@@ -66,6 +66,15 @@ pub enum Broken {
         /// Frames that are missing, or too many if negative.
         by: i64,
     },
+    /// Parts of the metadata that only change with the memory are not as they were left.
+    #[cfg(feature = "hardened")]
+    Seal,
+    /// A frame whose entry in the ledger nobody can have written.
+    #[cfg(feature = "hardened")]
+    Ledger(FrameNumber),
+    /// A frame that is free, though the ledger says that somebody has it, or that it is set aside.
+    #[cfg(feature = "hardened")]
+    HeldAndFree(FrameNumber),
 }
 
 impl fmt::Display for Broken {
@@ -92,6 +101,14 @@ impl fmt::Display for Broken {
             Self::Budget { by } => {
                 return write!(f, "the budget and the CPUs' credits are {by} frames short");
             }
+            #[cfg(feature = "hardened")]
+            Self::Seal => {
+                return f.write_str("links, ranges or full blocks are not as they were left");
+            }
+            #[cfg(feature = "hardened")]
+            Self::Ledger(at) => ("no entry of the ledger looks like that of", at),
+            #[cfg(feature = "hardened")]
+            Self::HeldAndFree(at) => ("a frame is free that somebody has or is set aside", at),
         };
         write!(f, "{what}: {at}")
     }

@@ -5,9 +5,13 @@
 //! that grows is seen on any machine, however busy. The counts are committed
 //! (`benches/instructions.txt`), and `tests/instructions.rs` compares.
 //!
-//!     instructions            lists the paths
-//!     instructions PATH       runs one, for callgrind
-//!     instructions --table    runs callgrind for each, and prints the table
+//! ```text
+//! instructions            lists the paths
+//! instructions PATH       runs one, for callgrind
+//! instructions --table    runs callgrind for each, and prints the table
+//! instructions --hardened the same for a hardened pool, in its ways (feature `hardened`)
+//! instructions PATH HOW   runs one of a pool that is hardened in this way
+//! ```
 
 #[path = "../../../tests/support/mod.rs"]
 mod support;
@@ -15,7 +19,7 @@ mod support;
 use std::hint::black_box;
 use std::process::{Command, ExitCode};
 
-use frametree::{CpuId, Cpus, Frame, FramePool, FrameRange, Request};
+use frametree::{CpuId, Cpus, Frame, FramePool, FrameRange, Layout, Request, Setup};
 use support::{BLOCK, Dice, GIANT};
 
 /// How often a path is gone; the count is for one.
@@ -203,25 +207,92 @@ extern "C" fn frametree_counted(path: &Path, ready: &mut Ready) {
     (black_box(path.go))(ready);
 }
 
-fn run(path: &Path) {
+fn run(path: &Path, how: Option<&str>) {
     support::with_map(&[(0, GIANT)], |map| {
-        let layout = frametree::Layout::new(map, 1).expect("a layout");
+        let layout = Layout::new(map, 1).expect("a layout");
+        let (setup, layout) = setup(how, layout);
         let storage = vec![0; layout.bytes() / 8 + 16].leak();
-        // SAFETY: the memory is not real, nobody uses it.
-        unsafe { POOL.init_in(map, 1, storage) }.expect("a pool");
+        // SAFETY: nobody uses the memory, or looks at it but through `mapped`.
+        unsafe { POOL.init_in(map, setup, storage) }.expect("a pool");
     });
     let mut ready = (path.prepare)();
     frametree_counted(path, &mut ready);
 }
 
+/// In which ways a pool can be hardened, or not though it could.
+#[cfg(feature = "hardened")]
+const WAYS: [&str; 4] = ["off", "ledger", "placed", "poison"];
+
+/// What is counted of hardened pools: paths that don't touch all of the memory.
+#[cfg(feature = "hardened")]
+const HARDENED: [&str; 7] = [
+    "pair",
+    "alloc_in_order",
+    "free_in_order",
+    "free_at_random",
+    "block_pair",
+    "run_of_4_pair",
+    "bulk_of_32_pair",
+];
+
+#[cfg(not(feature = "hardened"))]
+fn setup(_: Option<&str>, layout: Layout) -> (Setup, Layout) {
+    (Setup::new(1), layout)
+}
+
+#[cfg(feature = "hardened")]
+fn setup(how: Option<&str>, layout: Layout) -> (Setup, Layout) {
+    use frametree::Hardening;
+
+    fn mapped(address: u64) -> *mut u8 {
+        static MEMORY: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+        let start = MEMORY.get_or_init(|| {
+            vec![0u64; (GIANT << 9) as usize].leak().as_mut_ptr().expose_provenance()
+        });
+        std::ptr::with_exposed_provenance_mut(start + address as usize)
+    }
+
+    let ledger = Hardening::new(|violation| panic!("{violation}"));
+    let how = match how {
+        Some("ledger") => ledger,
+        Some("placed") => ledger.placed_by(1),
+        // SAFETY: a GiB is mapped.
+        Some("poison") => unsafe { ledger.poisoned_through(mapped) },
+        _ => return (Setup::new(1), layout),
+    };
+    (Setup::new(1).hardened(how), layout.hardened())
+}
+
+#[cfg(feature = "hardened")]
+fn hardened_table() -> Result<(), String> {
+    println!("# Instructions of a pool with the feature `hardened`, each path for one time:");
+    println!("# not asked for, with a ledger, and with that and placement or poison.");
+    println!("# `make hardened-cost` writes this.");
+    println!("{:20} {:>10} {:>10} {:>10} {:>10}", "", WAYS[0], WAYS[1], WAYS[2], WAYS[3]);
+    for path in PATHS.iter().filter(|path| HARDENED.contains(&path.name)) {
+        print!("{:20}", path.name);
+        for how in WAYS {
+            print!(" {:10.1}", count(path, Some(how))?);
+        }
+        println!();
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "hardened"))]
+fn hardened_table() -> Result<(), String> {
+    Err("built without the feature `hardened`: see `make hardened-cost`".into())
+}
+
 /// Instructions for one time, as callgrind has counted them.
-fn count(path: &Path) -> Result<f64, String> {
+fn count(path: &Path, how: Option<&str>) -> Result<f64, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg("--toggle-collect=frametree_counted")
         .arg(program)
         .arg(path.name)
+        .args(how)
         .output()
         .map_err(|error| format!("valgrind does not start: {error}"))?;
     let text = String::from_utf8_lossy(&output.stderr);
@@ -241,7 +312,7 @@ fn table() -> Result<(), String> {
     println!("# `make instructions` writes this; tests/instructions.rs compares.");
     println!("# {}", String::from_utf8_lossy(&compiler.stdout).trim());
     for path in PATHS {
-        println!("{:20} {:10.1}", path.name, count(path)?);
+        println!("{:20} {:10.1}", path.name, count(path, None)?);
     }
     Ok(())
 }
@@ -250,14 +321,15 @@ fn main() -> ExitCode {
     let argument = std::env::args().nth(1);
     match argument.as_deref() {
         None => PATHS.iter().for_each(|path| println!("{}", path.name)),
-        Some("--table") => {
-            if let Err(error) = table() {
+        Some(which @ ("--table" | "--hardened")) => {
+            let table = if which == "--table" { table() } else { hardened_table() };
+            if let Err(error) = table {
                 eprintln!("{error}");
                 return ExitCode::FAILURE;
             }
         }
         Some(name) => match PATHS.iter().find(|path| path.name == name) {
-            Some(path) => run(path),
+            Some(path) => run(path, std::env::args().nth(2).as_deref()),
             None => {
                 eprintln!("there is no path {name}");
                 return ExitCode::FAILURE;

@@ -16,7 +16,7 @@ pub use ax::Ax;
 pub use bitmap::Bitmap;
 pub use buddy_slab::BuddySlab;
 pub use buddy_system::BuddySystem;
-pub use floors::{NoWork, PrivateStack};
+pub use floors::{BareWords, NoWork, PrivateStack};
 pub use frame_alloc::{Core, Depot};
 pub use frametree::{Pool, Tree};
 pub use free_list::List;

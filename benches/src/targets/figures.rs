@@ -54,6 +54,19 @@ fn floor() -> f64 {
     })
 }
 
+/// The same frees as read-modify-writes of the words that the frames' bits are in, and nothing else.
+fn bare(words: &[AtomicU64], frames: &[Frame]) -> f64 {
+    words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+    time(frames.len() as u64, || {
+        for frame in frames {
+            let number = frame.number().get();
+            let bit = 1 << (number % 64);
+            let old = words[(number / 64) as usize].fetch_or(bit, Ordering::AcqRel);
+            assert!(old & bit == 0, "each frame once");
+        }
+    })
+}
+
 fn alloc_all(frames: &mut Vec<Frame>) {
     frames.clear();
     while let Ok(frame) = POOL.alloc() {
@@ -94,14 +107,18 @@ fn one_thread(rounds: usize) -> Vec<Row> {
     let mut dice = Dice::new(1);
     let [mut floors, mut single, mut allocs, mut ordered, mut random, mut blocks] =
         [const { Vec::new() }; 6];
-    let [mut random_ratios, mut block_ratios] = [const { Vec::new() }; 2];
+    let [mut random_ratios, mut block_ratios, mut bares, mut bare_ratios] =
+        [const { Vec::new() }; 4];
+    let words: Vec<_> = (0..MEMORY / 64).map(|_| AtomicU64::new(0)).collect();
     for _ in 0..rounds {
         single.push(pairs());
         allocs.push(time(MEMORY, || alloc_all(&mut frames)));
         ordered.push(time(MEMORY, || free_all(&mut frames)));
         alloc_all(&mut frames);
         dice.shuffle(&mut frames);
+        bares.push(bare(&words, &frames));
         floors.push(floor());
+        bare_ratios.push(bares[bares.len() - 1] / floors[floors.len() - 1]);
         random.push(time(MEMORY, || free_all(&mut frames)));
         random_ratios.push(random[random.len() - 1] / floors[floors.len() - 1]);
         POOL.drain().expect("a drain");
@@ -118,11 +135,14 @@ fn one_thread(rounds: usize) -> Vec<Row> {
         Row::new(name, format!("{figure:.1} ns, {ratio:.2} floors"), target, ratio <= limit)
     };
     let floor = format!("{:.2} ns", median(&mut floors));
+    let (bare, ratio) = (median(&mut bares), median(&mut bare_ratios));
+    let bare = format!("{bare:.1} ns, {ratio:.2} floors");
     vec![
         absolute("alloc + free pair", &mut single, "3.5 ns", 3.5),
         absolute("allocate all, one by one", &mut allocs, "1.5 ns", 1.5),
         absolute("free all in order", &mut ordered, "2.5 ns", 2.5),
         Row::plain("floor: a locked read-modify-write", floor),
+        Row::plain("floor: an RMW of each frame's word, same order", bare),
         relative("free all in random order", &mut random, &mut random_ratios, "1.5 floors", 1.5),
         relative("2 MiB block, claim + free", &mut blocks, &mut block_ratios, "2.2 floors", 2.2),
     ]

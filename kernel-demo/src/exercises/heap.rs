@@ -1,9 +1,10 @@
-//! heap: `Vec` and `Box` on a heap that grows frame by frame, with the pool underneath.
+//! heap: `Vec` and `Box` on a heap that grows and shrinks, with the pool underneath.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use crate::memory::{self, Purpose};
+use frametree::FRAME_SIZE;
+
 use crate::{heap, picture, println, text};
 
 /// Numbers in the growing vector.
@@ -13,24 +14,23 @@ const BOXES: usize = 200;
 
 /// Runs the exercise.
 pub fn run() {
-    println!("heap: Vec and Box on linked_list_allocator, which grows frame by frame");
+    println!("heap: Vec and Box on linked_list_allocator, on frames of the pool");
     let numbers = grow_vector();
     let boxes = keep_boxes();
     picture::draw("heap in use");
-    let (size, used) = heap::usage();
+    let used = heap::frames();
     println!(
-        "  a Vec of {} numbers and {} Boxes: {} in use of {}, {} frames",
+        "  a Vec of {} numbers and {} Boxes: {used} frames, {}",
         numbers.len(),
         boxes.len(),
-        text::Bytes(used as u64),
-        text::Bytes(size as u64),
-        memory::kept(Purpose::Heap),
+        text::Bytes(used * FRAME_SIZE),
     );
+    assert!(used * FRAME_SIZE >= 8 * NUMBERS, "{used} frames hold {NUMBERS} numbers");
     drop((numbers, boxes));
-    let (size, used) = heap::usage();
-    assert!(used == 0, "{used} bytes of the heap are lost");
-    assert!(size as u64 == memory::kept(Purpose::Heap) * frametree::FRAME_SIZE);
-    println!("  all dropped: {used} bytes in use, the frames stay with the heap");
+    let spare = heap::frames();
+    heap::trim();
+    assert!(heap::frames() == 0, "{} frames of the heap are lost", heap::frames());
+    println!("  all dropped: {spare} frames stay for next time, or none when asked for");
 }
 
 /// Pushes until the vector has moved several times, and checks its sum.

@@ -23,6 +23,8 @@ mod coherence;
 mod cpus;
 #[cfg(observed)]
 mod report;
+#[cfg(observed)]
+mod worst;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,6 +34,7 @@ use lexopt::prelude::*;
 const USAGE: &str = "\
     --measure FILE   measure this machine (not with cfg(observed))
     --against FILE   simulate it, then a large one (only with cfg(observed))
+    --worst          count the accesses of single operations (the same)
 ";
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -41,6 +44,11 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         Some(Long("measure")) => measure::run(&PathBuf::from(parser.value()?)),
         #[cfg(observed)]
         Some(Long("against")) => report::run(&PathBuf::from(parser.value()?)),
+        #[cfg(observed)]
+        Some(Long("worst")) => {
+            worst::run();
+            Ok(())
+        }
         Some(argument) => Err(argument.unexpected().into()),
         None => Err(USAGE.into()),
     }
