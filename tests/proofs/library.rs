@@ -54,6 +54,7 @@ impl Run<'_> {
             "trailing_ones" => word.flipped().trailing_zeros(),
             "count_ones" => word.count_ones(),
             "wrapping_mul" => word.with("bvmul", other(&values)),
+            "wrapping_sub" => word.with("bvsub", other(&values)),
             "wrapping_neg" => Term::constant(0, word.width()).with("bvsub", word),
             "min" => word.is("bvule", other(&values)).choose(word, other(&values)),
             "max" => word.is("bvule", other(&values)).choose(other(&values), word),

@@ -353,6 +353,24 @@ impl<'s> Run<'s> {
                 (false, Some((_, other))) => self.eval(other),
                 (false, None) => Ok(Value::Unit),
             },
+            Expr::Match(choice) => {
+                let value = self.eval(&choice.expr)?;
+                for arm in &choice.arms {
+                    let Pat::Lit(literal) = &arm.pat else {
+                        let outer = self.scope.len();
+                        self.bind(&arm.pat, value);
+                        let result = self.eval(&arm.body);
+                        self.scope.truncate(outer);
+                        return result;
+                    };
+                    let literal = self.eval(&Expr::Lit(literal.clone()))?;
+                    let (value, literal) = alike(value.clone(), literal);
+                    if self.decide(value.equals(literal)) {
+                        return self.eval(&arm.body);
+                    }
+                }
+                panic!("a match without an end: {}", text(choice))
+            }
             Expr::While(repeat) => self.repeat(&repeat.cond, &repeat.body),
             Expr::Return(exit) => {
                 let value = exit.expr.as_ref().map_or(Ok(Value::Unit), |expr| self.eval(expr))?;
