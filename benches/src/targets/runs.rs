@@ -11,7 +11,7 @@ use cpu_time::ThreadTime;
 
 use super::{Row, median};
 use crate::support::{self, BLOCK, Dice, GIANT, Threads};
-use frametree::{AllocError, FrameNumber, FramePool, FrameRange, Layout, NumberRange, Request};
+use frametree::{FrameNumber, FramePool, FrameRange, Layout, NumberRange, Request};
 
 const MEMORY: u64 = 8 * GIANT;
 
@@ -153,19 +153,37 @@ fn crumble(pool: &FramePool<Threads>) {
     }
 }
 
+/// Asks for something, and says whether it was refused.
+type Ask = fn(&FramePool<Threads>) -> bool;
+
+/// Nothing fits: on memory of crumbs none of these is to be had. A row for each size of memory, with all
+/// requests in it, each the first time and then again.
 fn failing() -> Vec<Row> {
+    let asked: [(&str, Ask); 5] = [
+        ("100 frames", |pool| pool.alloc_run(&Request::new(100)).is_err()),
+        ("100 aligned", |pool| pool.alloc_run(&Request::new(100).align(64 << 10)).is_err()),
+        ("100 below 4 GiB", |pool| pool.alloc_run(&Request::new(100).below(4 << 30)).is_err()),
+        ("2 MiB", |pool| pool.alloc_block().is_err()),
+        ("1 GiB", |pool| pool.alloc_giant().is_err()),
+    ];
     let row = |gib| {
         let pool = pool(gib * GIANT);
         crumble(pool);
-        let look = || {
-            let start = Instant::now();
-            let error = pool.alloc_run(&Request::new(100)).expect_err("nothing fits");
-            assert!(matches!(error, AllocError::NoRun(_)));
-            start.elapsed().as_nanos() as f64 / 1000.0
+        let figure = |ask: Ask| {
+            let look = || {
+                let start = Instant::now();
+                assert!(ask(pool), "nothing fits");
+                start.elapsed().as_nanos() as f64 / 1000.0
+            };
+            (look(), median(&mut (0..5).map(|_| look()).collect::<Vec<_>>()))
         };
-        let first = look();
-        let figure = median(&mut (0..5).map(|_| look()).collect::<Vec<_>>());
-        let text = format!("{figure:.0} us; {first:.0} us the first time");
+        let mut firsts = 0.0;
+        let texts = asked.map(|(what, ask)| {
+            let (first, figure) = figure(ask);
+            firsts += first;
+            format!("{what} {figure:.1}")
+        });
+        let text = format!("{} us; {firsts:.0} us all, the first time", texts.join(", "));
         Row::plain(&format!("nothing fits, {gib} GiB"), text)
     };
     [1, 64, 1024].map(row).into()
