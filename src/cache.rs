@@ -2,14 +2,17 @@
 //!
 //! It is Go's `pageCache` (`runtime/mpagecache.go`), with its answers: the lowest frame first,
 //! the lowest run that is long enough, and beside each free frame whether its contents are known
-//! to be zero (Go's `scav`). Plain data: it knows no atomics and no tree; moving it moves the
-//! right to its frames.
+//! to be zero (Go's `scav`). It knows no atomics and no tree; moving it moves the right to
+//! its frames. Inside the allocator they travel as plain data ([`Handful`]), outside with an owner.
 
-use crate::bits::{extract, lowest_run, mask};
-use crate::frame::{Frame, FrameNumber, NumberRange};
+use crate::bits::{extract, lowest_run, mask, runs};
+use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange, lose};
 use crate::geometry::{FRAME_LIMIT, WORD_BITS};
 
 /// Up to 64 free frames of one aligned group; their owner.
+///
+/// Dropping it with frames in it loses these, as dropping a [`Frame`] does; and
+/// [`lost_frames`](crate::lost_frames) counts them.
 ///
 /// # Examples
 /// ```
@@ -24,13 +27,16 @@ use crate::geometry::{FRAME_LIMIT, WORD_BITS};
 /// let run = cache.alloc_n(3).expect("three in a row").frames;
 /// assert_eq!((run.len(), cache.free().count_ones()), (3, 61));
 /// tree.flush(&mut cache)?;
-/// // SAFETY: the cache has given these to us.
-/// pool.free_run(unsafe { FrameRange::from_numbers(run) })?;
+/// pool.free_run(run)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "frames in a cache that is dropped are lost; flush it"]
 #[derive(PartialEq, Eq, Debug)]
-pub struct PageCache {
+pub struct PageCache(Handful);
+
+/// What is in a page cache, on its way inside the allocator: dropping it is nothing.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Handful {
     base: FrameNumber,
     free: u64,
     known_zero: u64,
@@ -64,17 +70,17 @@ impl Known {
 }
 
 /// What a page cache gave.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub struct CachedRun {
-    /// The frames.
-    pub frames: NumberRange,
+    /// The frames; their owner.
+    pub frames: FrameRange,
     /// Which of them are known to hold zeros: bit `i` for the `i`-th frame.
     pub known_zero: u64,
 }
 
 impl PageCache {
     /// A cache that holds nothing.
-    pub const EMPTY: Self = Self { base: FrameNumber::new(0), free: 0, known_zero: 0 };
+    pub const EMPTY: Self = Self(Handful::EMPTY);
 
     /// A cache of the frames `base + i` for each set bit `i` of `free`; those with a bit in
     /// `known_zero` too are known to hold zeros.
@@ -89,80 +95,141 @@ impl PageCache {
         assert!(base.get().is_multiple_of(WORD_BITS), "a page cache at an unaligned frame");
         assert!(base.get() < FRAME_LIMIT, "a page cache above the last frame");
         assert!(known_zero & !free == 0, "a frame is known to be zero but not free");
-        Self { base, free, known_zero }
+        Self(Handful { base, free, known_zero })
     }
 
-    /// A cache of one frame.
-    #[cfg(feature = "hardened")]
-    pub(crate) fn of(frame: Frame) -> Self {
-        let mut cache = Self::EMPTY;
-        // It was empty.
-        let _ = cache.put(frame);
-        cache
-    }
-
-    /// What the allocator makes its answers with.
-    #[inline]
-    pub(crate) const fn owned(base: FrameNumber, free: u64, known_zero: u64) -> Self {
-        debug_assert!(base.get().is_multiple_of(WORD_BITS) && known_zero & !free == 0);
-        Self { base, free, known_zero }
+    /// Gives the ownership up and keeps the names: [`base`](Self::base), [`free`](Self::free) and
+    /// [`known_zero`](Self::known_zero). [`PageCache::from_parts`] is the way back.
+    #[must_use]
+    pub fn into_parts(mut self) -> (FrameNumber, u64, u64) {
+        let Handful { base, free, known_zero } = self.take();
+        (base, free, known_zero)
     }
 
     /// The first frame of its group.
     #[inline]
     #[must_use]
     pub const fn base(&self) -> FrameNumber {
-        self.base
+        self.0.base
     }
 
     /// Its frames: bit `i` for frame `base + i`.
     #[inline]
     #[must_use]
     pub const fn free(&self) -> u64 {
-        self.free
+        self.0.free
     }
 
     /// Those that are known to hold zeros.
     #[inline]
     #[must_use]
     pub const fn known_zero(&self) -> u64 {
-        self.known_zero
+        self.0.known_zero
     }
 
     /// Whether it holds nothing.
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.free == 0
+        self.0.is_empty()
     }
 
     /// Takes the lowest frame. A handful of instructions, no atomics.
     #[inline]
     pub fn alloc(&mut self) -> Option<CachedRun> {
-        if self.free == 0 {
+        if self.is_empty() {
             return None;
         }
-        let bit = self.free.trailing_zeros();
-        self.free &= self.free - 1;
-        let known_zero = self.known_zero >> bit & 1;
-        self.known_zero &= self.free;
-        Some(self.run(bit, 1, known_zero))
+        Some(self.give(self.0.free.trailing_zeros(), 1))
     }
 
     /// Takes the lowest run of `n` frames; `None` if there is none, or if `n` is 0 or above 64.
     /// Six steps at most, no atomics.
     #[inline]
     pub fn alloc_n(&mut self, n: u32) -> Option<CachedRun> {
-        let bit = lowest_run(self.free, n)?;
-        let known_zero = extract(self.known_zero, bit, n);
-        self.free &= !mask(bit, n);
-        self.known_zero &= self.free;
-        Some(self.run(bit, n, known_zero))
+        let bit = lowest_run(self.0.free, n)?;
+        Some(self.give(bit, n))
+    }
+
+    /// Takes everything out, for whoever will put it into a tree.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Handful {
+        self.0.take()
+    }
+
+    /// Takes these frames out, which it has.
+    #[inline]
+    fn give(&mut self, bit: u32, n: u32) -> CachedRun {
+        let known_zero = extract(self.0.known_zero, bit, n);
+        self.0.free &= !mask(bit, n);
+        self.0.known_zero &= self.0.free;
+        CachedRun { frames: FrameRange::owned(self.0.numbers(bit, n)), known_zero }
+    }
+}
+
+impl From<Handful> for PageCache {
+    #[inline]
+    fn from(handful: Handful) -> Self {
+        Self(handful)
+    }
+}
+
+impl Drop for PageCache {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_empty() {
+            self.0.lose();
+        }
+    }
+}
+
+impl Handful {
+    /// No frames.
+    pub const EMPTY: Self = Self { base: FrameNumber::new(0), free: 0, known_zero: 0 };
+
+    /// One frame.
+    #[cfg(feature = "hardened")]
+    pub fn of(frame: Frame) -> Self {
+        let mut handful = Self::EMPTY;
+        // It was empty.
+        let _ = handful.put(frame);
+        handful
+    }
+
+    /// What the allocator makes its answers with.
+    #[inline]
+    pub const fn owned(base: FrameNumber, free: u64, known_zero: u64) -> Self {
+        debug_assert!(base.get().is_multiple_of(WORD_BITS) && known_zero & !free == 0);
+        Self { base, free, known_zero }
+    }
+
+    /// As of the [`PageCache`].
+    #[inline]
+    pub const fn base(&self) -> FrameNumber {
+        self.base
+    }
+
+    /// The same.
+    #[inline]
+    pub const fn free(&self) -> u64 {
+        self.free
+    }
+
+    /// The same.
+    #[inline]
+    pub const fn known_zero(&self) -> u64 {
+        self.known_zero
+    }
+
+    /// Whether there is none.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.free == 0
     }
 
     /// Its lowest frame, of one that holds one.
     #[inline]
-    pub(crate) fn into_one(self) -> Known {
+    pub fn into_one(self) -> Known {
         let bit = self.free.trailing_zeros();
         let is_zero = self.known_zero & self.free & self.free.wrapping_neg() != 0;
         let contents = if is_zero { Contents::Zero } else { Contents::Unknown };
@@ -170,14 +237,25 @@ impl PageCache {
         Known { frame: Frame::owned(number), contents }
     }
 
-    /// Takes everything out, for whoever will put it into a tree.
+    /// Takes the lowest frame.
     #[inline]
-    pub(crate) fn take(&mut self) -> Self {
+    fn pop(&mut self) -> Option<Frame> {
+        if self.free == 0 {
+            return None;
+        }
+        let number = self.base.get() + u64::from(self.free.trailing_zeros());
+        self.free &= self.free - 1;
+        Some(Frame::owned(FrameNumber::trusted(number)))
+    }
+
+    /// Takes everything out.
+    #[inline]
+    pub fn take(&mut self) -> Self {
         core::mem::replace(self, Self::EMPTY)
     }
 
-    /// Takes a frame in: into an empty cache, or into that of its group. Another one comes back,
-    /// and so does one that is there already.
+    /// Takes a frame in: if there are none, or it is of their group. Another one comes back, and
+    /// so does one that is there already.
     fn put(&mut self, frame: Frame) -> Result<(), Frame> {
         let number = frame.number().get();
         let bit = 1 << (number % WORD_BITS);
@@ -185,15 +263,23 @@ impl PageCache {
         if !self.is_empty() && (self.base != base || self.free & bit != 0) {
             return Err(frame);
         }
+        let _ = frame.into_number();
         self.base = base;
         self.free |= bit;
         Ok(())
     }
 
-    fn run(&self, bit: u32, n: u32, known_zero: u64) -> CachedRun {
+    fn numbers(&self, bit: u32, n: u32) -> NumberRange {
         let start = self.base.get() + u64::from(bit);
         let [start, end] = [start, start + u64::from(n)].map(FrameNumber::trusted);
-        CachedRun { frames: NumberRange::trusted(start, end), known_zero }
+        NumberRange::trusted(start, end)
+    }
+
+    /// Counts its frames as lost.
+    #[cold]
+    #[inline(never)]
+    fn lose(&self) {
+        runs(self.free).for_each(|(bit, n)| lose(self.numbers(bit, n)));
     }
 }
 
@@ -201,17 +287,17 @@ impl PageCache {
 /// is asked for, until none come. How many were filled.
 pub(crate) fn fill_holes(
     list: &mut [Option<Frame>],
-    mut take: impl FnMut(u32) -> Option<PageCache>,
+    mut take: impl FnMut(u32) -> Option<Handful>,
 ) -> usize {
     let holes = list.iter().filter(|place| place.is_none()).count();
     let mut places = list.iter_mut().filter(|place| place.is_none());
     let mut filled = 0;
     while filled < holes {
         let most = (holes - filled).min(WORD_BITS as usize) as u32;
-        let Some(mut cache) = take(most) else { break };
-        let runs = core::iter::from_fn(|| cache.alloc());
-        for (run, place) in runs.zip(&mut places) {
-            *place = Some(Frame::owned(run.frames.start()));
+        let Some(mut some) = take(most) else { break };
+        let frames = core::iter::from_fn(|| some.pop());
+        for (frame, place) in frames.zip(&mut places) {
+            *place = Some(frame);
             filled += 1;
         }
     }
@@ -222,17 +308,17 @@ pub(crate) fn fill_holes(
 /// stands together. The first error.
 pub(crate) fn empty_out<E>(
     list: &mut [Option<Frame>],
-    mut give: impl FnMut(PageCache) -> Result<(), E>,
+    mut give: impl FnMut(Handful) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut result = Ok(());
-    let mut cache = PageCache::EMPTY;
+    let mut some = Handful::EMPTY;
     for frame in list.iter_mut().filter_map(Option::take) {
-        let Err(frame) = cache.put(frame) else { continue };
-        result = result.and(give(cache.take()));
+        let Err(frame) = some.put(frame) else { continue };
+        result = result.and(give(some.take()));
         // It is empty now.
-        let _ = cache.put(frame);
+        let _ = some.put(frame);
     }
-    if cache.is_empty() { result } else { result.and(give(cache)) }
+    if some.is_empty() { result } else { result.and(give(some)) }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -243,7 +329,7 @@ mod tests {
     use std::vec::Vec;
 
     fn full() -> PageCache {
-        PageCache::owned(FrameNumber::new(640), u64::MAX, 0xff00)
+        Handful::owned(FrameNumber::new(640), u64::MAX, 0xff00).into()
     }
 
     #[test]
@@ -251,7 +337,7 @@ mod tests {
         let mut cache = full();
         for frame in 640..704 {
             let run = cache.alloc().expect("64 frames");
-            assert_eq!(run.frames, NumberRange::from_numbers(frame, frame + 1));
+            assert_eq!(run.frames.numbers(), NumberRange::from_numbers(frame, frame + 1));
             assert_eq!(run.known_zero, u64::from((648..656).contains(&frame)));
         }
         assert_eq!(cache.alloc(), None);
@@ -265,7 +351,10 @@ mod tests {
         assert_eq!(cache.alloc_n(0), None);
         assert_eq!(cache.alloc_n(65), None);
         let run = cache.alloc_n(10).expect("a run of 10");
-        assert_eq!((run.frames, run.known_zero), (NumberRange::from_numbers(640, 650), 0b11 << 8));
+        assert_eq!(
+            (run.frames.numbers(), run.known_zero),
+            (NumberRange::from_numbers(640, 650), 0b11 << 8)
+        );
         assert_eq!(cache.alloc_n(55), None);
         assert_eq!(cache.alloc_n(54).map(|run| run.frames.len()), Some(54));
         assert!(cache.is_empty());
@@ -280,7 +369,7 @@ mod tests {
         let filled = fill_holes(&mut list, |most| {
             asked.push(most);
             let free = if most == 64 { 0b1011 } else { u64::MAX >> (64 - most) };
-            Some(PageCache::owned(FrameNumber::new(128), free, 0))
+            Some(Handful::owned(FrameNumber::new(128), free, 0))
         });
         assert_eq!((filled, &*asked), (69, &[64, 64, 63][..]));
         let numbers: Vec<_> = list.iter().flatten().map(|frame| frame.number().get()).collect();

@@ -15,7 +15,7 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::bits::runs;
-use crate::cache::PageCache;
+use crate::cache::Handful;
 use crate::counts::pool;
 use crate::error::{AllocError, NoRun, OutOfMemory};
 use crate::frame::{FrameNumber, NumberRange};
@@ -158,7 +158,7 @@ impl Ledger {
     }
 
     /// The same for all frames of a cache; returns them one by one.
-    fn got_all(&self, cache: &PageCache) -> Vec<FrameNumber> {
+    fn got_all(&self, cache: &Handful) -> Vec<FrameNumber> {
         let first = cache.base().get();
         for (start, len) in runs(cache.free()) {
             let start = first + u64::from(start);

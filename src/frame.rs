@@ -164,7 +164,8 @@ impl fmt::Debug for NumberRange {
     }
 }
 
-/// How many frames were lost so far, in all pools: their [`Frame`] or [`FrameRange`] was dropped.
+/// How many frames were lost so far, in all pools: their [`Frame`], [`FrameRange`] or
+/// [`PageCache`](crate::PageCache) was dropped.
 ///
 /// Not 0 means that somebody forgot a `free`, or an `into_number`. With the feature `log` each
 /// loss is a line at level `warn` that names the frames.
@@ -189,7 +190,7 @@ static LOST: Tally = Tally::new();
 
 #[cold]
 #[inline(never)]
-fn lose(frames: NumberRange) {
+pub(crate) fn lose(frames: NumberRange) {
     LOST.add(frames.len());
     #[cfg(feature = "log")]
     log::warn!("{frames:?} are lost: their owner was dropped, and not given back");

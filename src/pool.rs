@@ -11,7 +11,7 @@ use spin::Once;
 
 use crate::arena::{Arena, PART_ALIGN};
 use crate::budget::{Budget, Crossing, Level, Marks, Rules};
-use crate::cache::{Contents, Known, PageCache, empty_out, fill_holes};
+use crate::cache::{Contents, Handful, Known, empty_out, fill_holes};
 use crate::cpu::Cpus;
 use crate::error::{AllocError, Found, FreeError, NoRun, OutOfMemory};
 use crate::frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
@@ -868,13 +868,12 @@ impl<C: Cpus> FramePool<C> {
     ///     let Some(tree) = pool.tree() else { return };
     ///     let caches: [_; 8] = core::array::from_fn(|_| tree.refill()); // 2 MiB at most
     ///     for cache in caches.into_iter().flatten() {
-    ///         let (base, free) = (cache.base(), cache.free());
-    ///         let dirty = free & !cache.known_zero();
+    ///         let (base, free, known_zero) = cache.into_parts();
+    ///         let dirty = free & !known_zero;
     ///         for bit in (0..64).filter(|bit| dirty >> bit & 1 != 0) {
     ///             clear(FrameNumber::new(base.get() + bit));
     ///         }
-    ///         // SAFETY: these are the frames of `cache`, which is not used again, and all of
-    ///         // them hold zeros now.
+    ///         // SAFETY: `cache` has given these frames up, and all of them hold zeros now.
     ///         let mut zeroed = unsafe { PageCache::from_parts(base, free, free) };
     ///         zeroed.flush(tree).expect("frames that were free a moment ago");
     ///     }
@@ -954,7 +953,7 @@ impl<C: Cpus> FramePool<C> {
     pub fn alloc_bulk(&self, frames: &mut [Option<Frame>]) -> usize {
         #[cfg(feature = "hardened")]
         if self.hardened().is_some() {
-            return fill_holes(frames, |_| self.alloc().ok().map(PageCache::of));
+            return fill_holes(frames, |_| self.alloc().ok().map(Handful::of));
         }
         fill_holes(frames, |most| self.take(|shared, cpu| shared.alloc_some(cpu, most)).ok())
     }
@@ -1543,7 +1542,7 @@ impl Shared {
     }
 
     #[inline(never)]
-    fn alloc_some(&self, cpu: CpuId, most: u32) -> Result<PageCache, OutOfMemory> {
+    fn alloc_some(&self, cpu: CpuId, most: u32) -> Result<Handful, OutOfMemory> {
         let tree = &self.tree;
         let cached = |turn: Turn<'_, 'static>| turn.alloc_some(tree, most);
         self.take_turn_or(cpu, cached, |writer| {

@@ -35,7 +35,7 @@
 
 use crate::bits::{lowest_ones, lowest_run};
 use crate::budget::Budget;
-use crate::cache::{Contents, Known, PageCache};
+use crate::cache::{Contents, Handful, Known};
 use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber, NumberRange};
@@ -449,7 +449,7 @@ impl<'m> Turn<'_, 'm> {
 
     /// Takes the lowest frames of the allocation side; at most `most`, which is not 0.
     #[inline]
-    pub fn alloc_some(&self, tree: &FrameTree<'m>, most: u32) -> Result<PageCache, OutOfMemory> {
+    pub fn alloc_some(&self, tree: &FrameTree<'m>, most: u32) -> Result<Handful, OutOfMemory> {
         let Slot { alloc_side, .. } = self.slot;
         if get(&alloc_side.free) == 0 {
             self.slot.fill(tree)?;
@@ -907,17 +907,17 @@ impl<'m> Side<'m> {
 
     /// Takes the lowest frames, at most `most`.
     #[inline]
-    fn alloc_some(&self, most: u32) -> PageCache {
+    fn alloc_some(&self, most: u32) -> Handful {
         self.take(lowest_ones(get(&self.free), most))
     }
 
     /// Takes some of the frames that it holds; what is known of them stays on record, as in
     /// `alloc`.
     #[inline]
-    fn take(&self, frames: u64) -> PageCache {
+    fn take(&self, frames: u64) -> Handful {
         put(&self.free, get(&self.free) & !frames);
         let base = Group::new(get(&self.group)).first_frame();
-        PageCache::owned(base, frames, self.known_zero(frames))
+        Handful::owned(base, frames, self.known_zero(frames))
     }
 
     /// Which of the frames that it holds, or held just now, are known to be zero.
@@ -1025,7 +1025,7 @@ impl<'m> Side<'m> {
     }
 
     #[inline]
-    fn put(&self, cache: &PageCache) {
+    fn put(&self, cache: &Handful) {
         put(&self.free, cache.free());
         put(&self.guarded, get(&self.foreign) | cache.known_zero());
     }

@@ -712,12 +712,12 @@ impl Both {
         for _ in 0..take {
             let lowest = cache.free().trailing_zeros();
             let Some(run) = cache.alloc() else { break };
-            assert_eq!(run.frames.start().get(), group * GROUP + u64::from(lowest));
+            assert_eq!(run.frames.into_numbers().start().get(), group * GROUP + u64::from(lowest));
             assert_eq!(run.known_zero, known >> lowest & 1);
         }
-        let bits = cache.free();
+        let (base, bits, _) = cache.into_parts();
         // SAFETY: the same frames again, as a zeroer would bring them back.
-        let mut cache = unsafe { PageCache::from_parts(cache.base(), bits, bits & zero) };
+        let mut cache = unsafe { PageCache::from_parts(base, bits, bits & zero) };
         assert_eq!(cache.flush(tree), Ok(()));
         assert!(cache.is_empty());
         if bits != 0 {

@@ -53,8 +53,18 @@ fn what_is_dropped_is_counted_and_nothing_else() {
     pool.alloc_bulk(&mut bulk);
     drop(bulk);
     assert_eq!(lost_frames(), 311);
+    let mut cache = tree.refill().expect("a refill");
+    let count = u64::from(cache.free().count_ones());
+    let run = cache.alloc_n(3).expect("three in a row");
+    tree.free_run(run.frames).expect("a free");
+    let (base, free, known_zero) = cache.into_parts();
+    assert_eq!(lost_frames(), 311);
+    // SAFETY: the same frames again.
+    drop(unsafe { frametree::PageCache::from_parts(base, free, known_zero) });
+    let lost = 311 + count - 3;
+    assert_eq!(lost_frames(), lost);
     // The pool goes on without them, and says so.
     pool.drain().expect("a drain");
     pool.verify().expect("a sound pool");
-    assert_eq!(pool.stats().free_frames, GIANT - 311);
+    assert_eq!(pool.stats().free_frames, GIANT - lost);
 }

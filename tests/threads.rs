@@ -122,9 +122,9 @@ impl Stage {
     /// Takes what is free in a group of the tree and gives it back with all of it cleared.
     fn clear_ahead(&self) {
         let Ok(cache) = self.tree().refill() else { return };
-        let (base, free) = (cache.base(), cache.free());
+        let (base, free, known_zero) = cache.into_parts();
         for number in (0..64).filter(|bit| free >> bit & 1 != 0).map(|bit| base.get() + bit) {
-            let is_known = cache.known_zero() >> (number % 64) & 1 != 0;
+            let is_known = known_zero >> (number % 64) & 1 != 0;
             assert!(!is_known || self.owners.is_clear(number), "frame {number:#x} is dirty");
             self.owners.clear(number);
         }
@@ -423,7 +423,7 @@ fn merges_meet_refills() {
                 // In one piece, or a frame by itself first.
                 if turn % 3 == 0 {
                     let run = cache.alloc().expect("a frame");
-                    stage.tree().free(frame(run.frames.start().get())).expect("a free");
+                    stage.tree().free_run(run.frames).expect("a free");
                 }
                 cache.flush(stage.tree()).expect("a flush");
             }
@@ -628,7 +628,8 @@ fn the_tree_alone_serves_many() {
                 4 => {
                     let Ok(mut cache) = stage.tree().refill() else { continue };
                     while let Some(run) = cache.alloc_n(1 + dice.below(3) as u32) {
-                        for number in run.frames.start().get()..run.frames.end().get() {
+                        let run = run.frames.into_numbers();
+                        for number in run.start().get()..run.end().get() {
                             stage.owners.take(cpu + 1, number, 1);
                             held.push(number);
                         }

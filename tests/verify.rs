@@ -115,9 +115,9 @@ fn every_broken_invariant_is_seen_and_said() {
     let block = tree.alloc_block().expect("a block").into_number().get();
     let other = tree.alloc_block().expect("a block");
     let held: Vec<_> = (0..BLOCK + 70).map(|_| tree.alloc().expect("a frame")).collect();
-    let cache = tree.refill().expect("frames");
+    let (base, free, _) = tree.refill().expect("frames").into_parts();
     // SAFETY: the same frames again, as a zeroer would bring them back.
-    let mut cache = unsafe { PageCache::from_parts(cache.base(), cache.free(), cache.free()) };
+    let mut cache = unsafe { PageCache::from_parts(base, free, free) };
     cache.flush(tree).expect("a flush");
     let cached = pool.alloc().expect("a frame");
     // A free block whose leaf has been written, and a free giant whose nodes have been.

@@ -86,14 +86,13 @@ impl Heap {
         let chunks: Vec<u64> = state.free.keys().copied().collect();
         let heap = Self::all_free(&chunks, 1)?;
         for group in heap.take_all() {
-            let page = page_of(group.base());
+            let (base, free, _) = group.into_parts();
+            let page = page_of(base);
             let (chunk, word) = (page / CHUNK_PAGES, (page % CHUNK_PAGES / GROUP_PAGES) as usize);
             let bits = |of: &Chunks<Bits>| of.get(&chunk).map_or(0, |bits| bits.0[word]);
-            let free = group.free() & bits(&state.free);
-            // SAFETY: these frames are a part of `group`, which is not used any more; its other
-            // frames stay taken.
-            let mut back =
-                unsafe { PageCache::from_parts(group.base(), free, bits(&state.zero) & free) };
+            let free = free & bits(&state.free);
+            // SAFETY: these frames are a part of what was given up; the others stay taken.
+            let mut back = unsafe { PageCache::from_parts(base, free, bits(&state.zero) & free) };
             back.flush(heap.tree()).map_err(unusable)?;
         }
         heap.check("the heap to start with", Some(&state.free), None, None)?;
@@ -182,10 +181,10 @@ impl Heap {
         let before = free(self.read_all()?);
         let mut cleared = 0;
         for group in self.take_all() {
-            cleared += u64::from((group.free() & !group.known_zero()).count_ones());
-            // SAFETY: these frames are those of `group`, which is not used any more.
-            let mut back =
-                unsafe { PageCache::from_parts(group.base(), group.free(), group.free()) };
+            let (base, free, known_zero) = group.into_parts();
+            cleared += u64::from((free & !known_zero).count_ones());
+            // SAFETY: these frames were just given up.
+            let mut back = unsafe { PageCache::from_parts(base, free, free) };
             back.flush(self.tree()).or_else(|error| differs(format!("flush: {error}")))?;
         }
         compare("free pages after clearing", &free(self.read_all()?), &before)?;

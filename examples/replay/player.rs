@@ -143,12 +143,14 @@ impl Machine {
     ) -> Result<(), Failure> {
         let n = u32::try_from(pages).unwrap_or(u32::MAX);
         let run = self.cache.alloc_n(n);
-        let found = run.map(|run| page_of(run.frames.start()));
+        // They stay taken, by the case.
+        let run = run.map(|run| (run.frames.into_numbers(), run.known_zero));
+        let found = run.map(|(frames, _)| page_of(frames.start()));
         compare(format!("page of a run of {pages}"), &found, &page)?;
-        if let Some(run) = run {
-            compare("pages of the run", &run.frames.len(), &pages)?;
+        if let Some((frames, _)) = run {
+            compare("pages of the run", &frames.len(), &pages)?;
         }
-        let found = run.map_or(0, |run| u64::from(run.known_zero.count_ones()));
+        let found = run.map_or(0, |(_, known_zero)| u64::from(known_zero.count_ones()));
         compare("zero pages", &found, &zero_pages.unwrap_or(found))
     }
 

@@ -9,7 +9,7 @@ use loom::sync::Arc;
 
 use super::{World, explore};
 use crate::budget::{Budget, Crossing, Level, Marks, Rules};
-use crate::cache::PageCache;
+use crate::cache::Handful;
 use crate::journal::Counter;
 
 /// A tree, and a budget of its frames.
@@ -28,7 +28,7 @@ impl Shop {
     }
 
     /// A refill by CPU `cpu`, if the budget allows any.
-    fn refill(&self, cpu: usize) -> Option<PageCache> {
+    fn refill(&self, cpu: usize) -> Option<Handful> {
         let writer = self.world.tree.sole_writer(cpu);
         let allowed = self.budget.allow(writer, (1, 2), || ());
         let cache = match allowed {
@@ -40,7 +40,7 @@ impl Shop {
         Some(cache)
     }
 
-    fn flush(&self, cpu: usize, cache: PageCache) {
+    fn flush(&self, cpu: usize, cache: Handful) {
         self.world.flush(cpu, cache);
         self.budget.close(self.world.tree.sole_writer(cpu), || ());
     }
@@ -68,7 +68,7 @@ fn spawn<R: 'static>(
     loom::thread::spawn(move || work(&shop))
 }
 
-fn count(caches: &[&Option<PageCache>]) -> u32 {
+fn count(caches: &[&Option<Handful>]) -> u32 {
     caches.iter().filter_map(|cache| cache.as_ref()).map(|cache| cache.free().count_ones()).sum()
 }
 
@@ -82,7 +82,7 @@ fn two_who_ask_at_once_leave_the_reserve() {
         let taken = count(&[&mine, &theirs]);
         assert!((1..=3).contains(&taken), "{taken} of 3 frames");
         for (cpu, cache) in [mine, theirs].into_iter().enumerate() {
-            shop.flush(cpu, cache.unwrap_or(PageCache::EMPTY));
+            shop.flush(cpu, cache.unwrap_or(Handful::EMPTY));
         }
         shop.check(4);
     });
@@ -103,7 +103,7 @@ fn what_one_gives_back_another_is_granted_and_finds() {
         shop.flush(0, mine);
         let theirs = other.join().unwrap();
         assert!(count(&[&theirs]) < freed, "one frame was owed to the reserve");
-        shop.flush(1, theirs.unwrap_or(PageCache::EMPTY));
+        shop.flush(1, theirs.unwrap_or(Handful::EMPTY));
         shop.world.tree.free(reserve).expect("own frame");
         shop.check(3);
     });

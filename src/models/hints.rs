@@ -6,7 +6,7 @@ extern crate std;
 use super::{World, explore, spawn};
 
 /// Takes everything, so that all hints are stale.
-fn exhaust(world: &World) -> std::vec::Vec<crate::PageCache> {
+fn exhaust(world: &World) -> std::vec::Vec<crate::cache::Handful> {
     let mut held = std::vec::Vec::new();
     while let Ok(cache) = world.tree.refill_with(world.tree.sole_writer(0)) {
         held.push(cache);

@@ -31,7 +31,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 
 use crate::arena::Arena;
-use crate::cache::PageCache;
+use crate::cache::Handful;
 use crate::error::{AllocError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES};
@@ -75,14 +75,14 @@ impl World {
     }
 
     /// A refill by CPU `cpu`, whose frames are used at once.
-    pub fn refill(&self, cpu: usize) -> Result<PageCache, OutOfMemory> {
+    pub fn refill(&self, cpu: usize) -> Result<Handful, OutOfMemory> {
         let cache = self.tree.refill_with(self.tree.sole_writer(cpu))?;
         self.touch(cache.base(), cache.free());
         Ok(cache)
     }
 
     /// A flush by CPU `cpu`, of frames that were used until now.
-    pub fn flush(&self, cpu: usize, cache: PageCache) {
+    pub fn flush(&self, cpu: usize, cache: Handful) {
         self.touch(cache.base(), cache.free());
         self.tree.flush_with(self.tree.sole_writer(cpu), cache).expect("own frames");
     }

@@ -21,7 +21,7 @@ fn two_refills_share_nothing_and_miss_nothing() {
         let other = spawn(&world, |world| world.refill(1));
         let own = world.refill(0);
         let other = other.join().unwrap();
-        let taken = |cache: &Result<crate::PageCache, _>| {
+        let taken = |cache: &Result<crate::cache::Handful, _>| {
             cache.as_ref().map_or(0, |cache| u64::from(cache.free().count_ones()))
         };
         assert_eq!(taken(&own) + taken(&other), 3, "two words, two refills");

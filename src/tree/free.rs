@@ -12,7 +12,7 @@
 use super::levels::{announce, merge_block};
 use super::longest::{is_row_wide, widen};
 use super::{FrameTree, free_in};
-use crate::cache::{PageCache, empty_out};
+use crate::cache::{Handful, empty_out};
 use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError};
 use crate::frame::{Frame, FrameNumber};
@@ -137,7 +137,7 @@ impl<'m> FrameTree<'m> {
     }
 
     /// [`FrameTree::flush`], in this writer's journal.
-    pub(crate) fn flush_with(&self, writer: Writer<'_>, cache: PageCache) -> Result<(), FreeError> {
+    pub(crate) fn flush_with(&self, writer: Writer<'_>, cache: Handful) -> Result<(), FreeError> {
         if cache.is_empty() {
             return Ok(());
         }

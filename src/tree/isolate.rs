@@ -22,7 +22,7 @@ use super::free::put_frames;
 use super::levels::{split_block, split_giant, take_zeroes};
 use super::search::Refill;
 use crate::arena::Arena;
-use crate::cache::PageCache;
+use crate::cache::Handful;
 use crate::directory::{Block, Group, Place};
 use crate::error::Found;
 use crate::frame::{FrameNumber, NumberRange};
@@ -251,7 +251,7 @@ impl<'m> FrameTree<'m> {
             self.let_go(block, Group::of(base).word(), isolated);
         }
         let free = cache.free() & !isolated;
-        let cache = PageCache::owned(base, free, cache.known_zero() & free);
+        let cache = Handful::owned(base, free, cache.known_zero() & free);
         (free != 0).then_some(Refill { cache, block })
     }
 

@@ -201,7 +201,7 @@ impl<'m> FrameTree<'m> {
     /// # Errors
     /// As [`FrameTree::alloc`].
     pub fn refill(&self) -> Result<PageCache, OutOfMemory> {
-        self.refill_with(self.shared_writer())
+        self.refill_with(self.shared_writer()).map(PageCache::from)
     }
 
     /// Gives a cache's frames back and empties it.

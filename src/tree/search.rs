@@ -12,7 +12,7 @@ use super::FrameTree;
 use super::levels::{
     Hint, forget_zero, lower, make_all_ready, retire, split_block, split_giant, take_zeroes,
 };
-use crate::cache::{Known, PageCache};
+use crate::cache::{Handful, Known};
 use crate::directory::Block;
 use crate::error::OutOfMemory;
 use crate::frame::{Frame, FrameNumber, NumberRange};
@@ -28,7 +28,7 @@ const LOOKS: usize = if cfg!(loom) { 3 } else { 1000 };
 /// What a refill took, and from where.
 #[derive(Debug)]
 pub struct Refill<'m> {
-    pub cache: PageCache,
+    pub cache: Handful,
     pub block: Block<'m>,
 }
 
@@ -72,7 +72,7 @@ impl<'m> FrameTree<'m> {
 
     /// The same, with what is known of the frame's contents.
     pub(crate) fn alloc_known_with(&self, writer: Writer<'_>) -> Result<Known, OutOfMemory> {
-        self.alloc_some_with(writer, 1).map(PageCache::into_one)
+        self.alloc_some_with(writer, 1).map(Handful::into_one)
     }
 
     /// The lowest frames of the lowest word that has any; at most `most`, which is not 0. One
@@ -81,7 +81,7 @@ impl<'m> FrameTree<'m> {
         &self,
         writer: Writer<'_>,
         most: u32,
-    ) -> Result<PageCache, OutOfMemory> {
+    ) -> Result<Handful, OutOfMemory> {
         let search = |join| self.search_admitted(writer, Amount::Frames(most), join);
         let some = match self.above_low(|_| search(Join::AnybodyAbove)) {
             Some(refill) => refill,
@@ -93,7 +93,7 @@ impl<'m> FrameTree<'m> {
     }
 
     /// [`FrameTree::refill`], in this writer's journal.
-    pub(crate) fn refill_with(&self, writer: Writer<'_>) -> Result<PageCache, OutOfMemory> {
+    pub(crate) fn refill_with(&self, writer: Writer<'_>) -> Result<Handful, OutOfMemory> {
         let search = || self.search_admitted(writer, Amount::Word, Join::Anybody);
         let refill = self.prove(writer, search)?;
         count_refill(writer, &refill.cache);
@@ -353,7 +353,7 @@ impl<'m> Refill<'m> {
     #[inline]
     fn of(block: Block<'m>, word: usize, bits: u64) -> Self {
         let base = block.group(word).first_frame();
-        Self { cache: PageCache::owned(base, bits, take_zeroes(block, word, bits)), block }
+        Self { cache: Handful::owned(base, bits, take_zeroes(block, word, bits)), block }
     }
 }
 
@@ -387,7 +387,7 @@ impl<'m> Walk<'m> {
     }
 }
 
-pub(super) fn count_refill(writer: Writer<'_>, cache: &PageCache) {
+pub(super) fn count_refill(writer: Writer<'_>, cache: &Handful) {
     writer.add(Counter::Refills, 1);
     writer.add(Counter::Taken, u64::from(cache.free().count_ones()));
 }

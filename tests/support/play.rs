@@ -436,7 +436,7 @@ impl Play {
         numbers(base, cache.free()).for_each(|number| self.take(number, 1));
         for _ in 0..take {
             let Some(taken) = cache.alloc_n(u32::from(run % 64) + 1) else { break };
-            assert_eq!(taken.frames.len(), u64::from(run % 64) + 1);
+            assert_eq!(taken.frames.into_numbers().len(), u64::from(run % 64) + 1);
         }
         // What is known of the rest still is.
         numbers(base, cache.free()).for_each(|number| self.give(number, 1));
