@@ -114,6 +114,16 @@ pub enum AllocError {
         /// Free frames that sat in other CPUs' page caches at the end of the call.
         cached_elsewhere: u64,
     },
+    /// No aligned frame of 2 MiB or 1 GiB was free as a whole in the shared tree at some instant
+    /// during the call.
+    NoneWhole {
+        /// How many frames of 4 KiB were asked for, as one.
+        frames: u64,
+        /// Frames that were free in smaller pieces at the end of the call.
+        free: u64,
+        /// Free frames that sat in other CPUs' page caches then.
+        cached_elsewhere: u64,
+    },
     /// What is free is kept for urgent requests ([`Setup::reserve`](crate::Setup::reserve)), or
     /// has been granted to other CPUs.
     Reserved {
@@ -179,6 +189,11 @@ impl fmt::Display for AllocError {
                 f,
                 "out of memory: {cached_elsewhere} free frames sit in other CPUs' page caches \
                  and come back when those CPUs next use the pool"
+            ),
+            Self::NoneWhole { frames, free, cached_elsewhere } => write!(
+                f,
+                "no aligned {frames} frames are free as a whole: {free} are free in smaller \
+                 pieces, {cached_elsewhere} more sit in other CPUs' page caches"
             ),
             Self::Reserved { free } => {
                 write!(f, "out of memory: {free} frames are free, and kept for urgent requests")

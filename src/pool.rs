@@ -985,8 +985,9 @@ impl<C: Cpus> FramePool<C> {
     /// last, while there is one.
     ///
     /// # Errors
-    /// As [`FramePool::alloc`], after this CPU's cache was given back as well; frames in other
-    /// CPUs' caches can keep a block from being whole.
+    /// [`AllocError::NoneWhole`], after this CPU's cache was given back and the others were asked
+    /// for theirs, whose frames can keep a block from being whole. [`AllocError::Reserved`] and
+    /// [`AllocError::NotInitialised`] as by [`FramePool::alloc`].
     #[inline]
     pub fn alloc_block(&self) -> Result<Frame, AllocError> {
         self.taking(whole::<BLOCK_FRAMES>, || {
@@ -1003,7 +1004,7 @@ impl<C: Cpus> FramePool<C> {
 
     #[inline(never)]
     fn alloc_block_slowly(&self) -> Result<Frame, AllocError> {
-        self.take(Shared::alloc_block)
+        self.take_whole(BLOCK_FRAMES, Shared::alloc_block)
     }
 
     /// Gives back a 2 MiB block, named by its first frame, that was taken as a whole: one
@@ -1137,7 +1138,8 @@ impl<C: Cpus> FramePool<C> {
     /// As [`FramePool::alloc_block`].
     #[inline]
     pub fn alloc_giant(&self) -> Result<Frame, AllocError> {
-        self.taking(whole::<GIANT_FRAMES>, || self.take(Shared::alloc_giant))
+        let take = || self.take_whole(GIANT_FRAMES, Shared::alloc_giant);
+        self.taking(whole::<GIANT_FRAMES>, take)
     }
 
     /// Gives back a GiB, named by its first frame, that was taken as a whole: one
@@ -1286,6 +1288,22 @@ impl<C: Cpus> FramePool<C> {
                 .ask_others(shared, attempt)
                 .map_err(|OutOfMemory| shared.out_of_memory(self.cpus.with_current(|cpu| cpu))),
         }
+    }
+
+    /// The same for so many frames as one.
+    #[inline]
+    fn take_whole(
+        &self,
+        frames: u64,
+        attempt: impl Fn(&Shared, CpuId) -> Result<Frame, OutOfMemory>,
+    ) -> Result<Frame, AllocError> {
+        self.take(attempt).map_err(|error| match error {
+            AllocError::OutOfMemory { cached_elsewhere } => {
+                let free = self.tree().map_or(0, FrameTree::free_frames);
+                AllocError::NoneWhole { frames, free, cached_elsewhere }
+            }
+            error => error,
+        })
     }
 
     /// After nothing was found: gives this CPU's cache back, since its frames can keep a block from

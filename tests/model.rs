@@ -226,7 +226,13 @@ impl Model {
     }
 
     fn alloc_whole(&mut self, cpu: usize, size: u64) -> Result<u64, AllocError> {
-        self.ask_others(cpu, |model| model.alloc_whole_once(size))
+        let taken = self.ask_others(cpu, |model| model.alloc_whole_once(size));
+        taken.map_err(|error| match error {
+            AllocError::OutOfMemory { cached_elsewhere } => {
+                AllocError::NoneWhole { frames: size, free: self.tree.count(), cached_elsewhere }
+            }
+            error => error,
+        })
     }
 
     /// An attempt, and if it finds nothing, another one after this CPU has drained, and the others were

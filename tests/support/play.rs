@@ -309,7 +309,8 @@ impl Play {
                 assert!(first.is_multiple_of(size), "frame {first:#x}");
                 self.take(first, size);
             }
-            Err(AllocError::OutOfMemory { cached_elsewhere }) => {
+            Err(AllocError::NoneWhole { frames, cached_elsewhere, .. }) => {
+                assert_eq!(frames, size);
                 if self.is_exact() {
                     let FreeCount { blocks, giants, .. } = self.tree().count_free();
                     assert_eq!(if size == BLOCK { blocks } else { giants }, 0);
