@@ -641,7 +641,8 @@ impl<C> FramePool<C> {
     }
 
     /// Frees those frames of a range that are gone ([`offline`](Self::offline),
-    /// [`retire`](Self::retire)): the memory is there again. Returns how many there were.
+    /// [`retire`](Self::retire)), but not those of ranges that are isolated now: the memory is
+    /// there again. Returns how many there were.
     ///
     /// # Safety
     /// The frames are memory that nobody uses.
@@ -1139,7 +1140,9 @@ impl<C: Cpus> FramePool<C> {
     /// more. The first time in each 128 MiB a frame outside the range is taken for metadata.
     ///
     /// # Errors
-    /// See [`IsolateError`]; nothing is isolated then.
+    /// See [`IsolateError`]; nothing is isolated then. Of two calls at the same moment with frames
+    /// in common both may be refused. A range that was isolated until just now is refused for as
+    /// long as a CPU has frames of it in its hands that it is about to set aside.
     ///
     /// # Safety
     /// The pointer that `to_virtual` returns for a physical address is valid for reads and writes
@@ -1186,7 +1189,8 @@ impl<C: Cpus> FramePool<C> {
     /// Caches are drained, as for `isolate`: one whose group the frame is in would take it back.
     ///
     /// # Errors
-    /// The frame, and why: see [`IsolateError`]. Nothing has changed then.
+    /// The frame, and why: see [`IsolateError`]; it counts as a range for the moment, so it must
+    /// not be isolated. Nothing has changed then.
     ///
     /// # Safety
     /// As [`FramePool::isolate`].

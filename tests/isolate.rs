@@ -248,7 +248,7 @@ fn what_can_not_be_isolated_is_refused_and_nothing_changes() {
     refused(range(7 * GIANT, 1), IsolateError::Unmanaged { frame: FrameNumber::new(7 * GIANT) });
     let isolations: Vec<_> =
         (0..16).map(|at| isolate(pool, range(1000 + at * 10, 5)).expect("a place")).collect();
-    refused(range(1002, 2), IsolateError::Unmanaged { frame: FrameNumber::new(1002) });
+    refused(range(1002, 9), IsolateError::Overlap { isolated: range(1002, 3) });
     refused(range(5000, 1), IsolateError::TooMany { limit: 16 });
     for isolation in isolations {
         pool.readmit(isolation);
@@ -266,6 +266,43 @@ fn what_can_not_be_isolated_is_refused_and_nothing_changes() {
     );
     assert_eq!(all_that_is_left(pool, range(0, 1)).0, 100 + GIANT - 1, "a frame of metadata");
     pool.verify().expect("a sound tree");
+}
+
+/// Isolations that are readmitted or refused, over and over, while others take and give frames of
+/// the range: none may be left set aside.
+#[test]
+fn nothing_is_lost_to_isolations_that_come_to_nothing() {
+    const CPUS: usize = 3;
+    const LAST: u64 = 16 * BLOCK;
+    let pool = pool(Threads, CPUS, &[(0, LAST)]);
+    let held = pool.alloc_run(&Request::new(64)).expect("free");
+    let first = isolate(pool, range(0, 64)).expect("managed memory");
+    let done = AtomicBool::new(false);
+    Crew::new(CPUS).run(|cpu| {
+        if cpu > 0 {
+            while !done.load(Ordering::Relaxed) {
+                let frames: Vec<_> = (0..300).filter_map(|_| pool.alloc().ok()).collect();
+                let run = pool.alloc_run(&Request::new(700)).ok();
+                frames.into_iter().for_each(|frame| pool.free(frame).expect("own frame"));
+                run.into_iter().for_each(|run| pool.free_run(run).expect("own frames"));
+                pool.drain().expect("no double free");
+            }
+            return;
+        }
+        for _ in 0..2000 {
+            let isolation = isolate(pool, range(100, 1000)).expect("nothing else is isolated");
+            pool.readmit(isolation);
+            let refused = isolate(pool, range(0, 4096)).expect_err("the first frames are");
+            assert_eq!(refused, IsolateError::Overlap { isolated: range(0, 64) });
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    pool.readmit(first);
+    pool.free_run(held).expect("own frames");
+    pool.verify().expect("a sound pool");
+    let stats = pool.stats();
+    assert_eq!(stats.managed_frames, LAST);
+    assert_eq!(stats.free_frames, LAST - 1, "one frame of metadata");
 }
 
 #[test]

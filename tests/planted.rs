@@ -373,9 +373,37 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "a block that is handed out as a whole, and isolated in part",
         file: "tree/isolate.rs",
-        right: "if self.directory.isolations.is_empty() {\n            return true;",
-        wrong: "if true {\n            return true;",
+        right: "self.directory.isolations.is_empty() || self.admits_all(writer, taken)",
+        wrong: "let _ = Self::admits_all;\n        let _ = (writer, taken);\n        true",
         models: "isolate",
+    },
+    Plant {
+        name: "frames set aside for an isolation that is left already",
+        file: "tree/isolate.rs",
+        right: "set_aside(part);\n            self.leave(place);",
+        wrong: "self.leave(place);\n            set_aside(part);",
+        models: "isolate::what_a_taker",
+    },
+    Plant {
+        name: "a guest of an isolation that is over",
+        file: "isolation.rs",
+        right: "while state.is_like(seen) {",
+        wrong: "while seen.phase() == Phase::InForce {",
+        models: "isolate::what_a_taker",
+    },
+    Plant {
+        name: "an isolation in force before it is known to be alone",
+        file: "isolation.rs",
+        right: "self.set(written.next(Phase::Named));",
+        wrong: "self.set(written.next(Phase::InForce));",
+        models: "isolate::a_refused",
+    },
+    Plant {
+        name: "an isolation that does not look for others that begin at once",
+        file: "isolation.rs",
+        right: "match overlap(Some(at)) {",
+        wrong: "match None::<(Refused, Phase)> {",
+        models: "isolate::of_two",
     },
 ];
 

@@ -2,6 +2,7 @@
 //! else was given shows as a data race.
 
 use super::{World, explore, spawn};
+use crate::tree::IsolateError;
 
 #[test]
 fn nobody_is_given_a_frame_that_is_taken_offline() {
@@ -69,15 +70,86 @@ fn what_is_readmitted_is_free_once() {
         let world = World::new(&[(0, 4), (16, 18)]);
         let isolation = world.isolate(0, 4).expect("managed memory");
         let other = spawn(&world, |world| {
-            let first = world.refill(1).ok();
-            let second = world.refill(1).ok();
-            [first, second]
+            let cache = world.refill(1).expect("a frame, if it is the last one");
+            world.flush(1, cache);
         });
         world.tree.readmit(isolation);
-        for cache in other.join().unwrap().into_iter().flatten() {
-            world.flush(1, cache);
-        }
+        other.join().unwrap();
         assert_eq!(world.tree.count_free().blocks, 1, "merged");
         world.check(5);
+    });
+}
+
+#[test]
+fn what_a_taker_sets_aside_late_comes_back() {
+    explore(Some(3), || {
+        let world = World::new(&[(0, 2), (16, 18)]);
+        let held = world.alloc(1).expect("frame 0");
+        let isolation = world.isolate(0, 2).expect("managed memory");
+        world.free(1, held);
+        // It finds the freed frame in its hands, and the isolation in force, or over.
+        let other = spawn(&world, |world| {
+            if let Ok(cache) = world.refill(1) {
+                world.flush(1, cache);
+            }
+        });
+        world.tree.readmit(isolation);
+        other.join().unwrap();
+        world.check(3);
+        world.isolate(0, 2).map(|isolation| world.tree.readmit(isolation)).expect("a free place");
+    });
+}
+
+#[test]
+fn a_run_that_is_taken_meanwhile_comes_back() {
+    explore(Some(2), || {
+        let world = World::new(&[(0, 4), (16, 18)]);
+        let held = world.alloc_block(1).expect("the only block");
+        let isolation = world.isolate(1, 3).expect("managed memory");
+        world.free_block(1, held);
+        let other = spawn(&world, |world| {
+            if let Ok(block) = world.alloc_block(1) {
+                world.free_block(1, block);
+            }
+        });
+        world.tree.readmit(isolation);
+        other.join().unwrap();
+        assert_eq!(world.tree.count_free().blocks, 1, "merged");
+        world.check(5);
+    });
+}
+
+#[test]
+fn a_refused_isolation_sets_nothing_aside() {
+    explore(Some(2), || {
+        let world = World::new(&[(0, 2), (16, 18)]);
+        world.tree.readmit(world.isolate(0, 2).expect("managed memory"));
+        let held = world.alloc(1).expect("frame 0");
+        let isolation = world.isolate(0, 1).expect("managed memory");
+        let other = spawn(&world, |world| {
+            let frame = world.alloc(1).expect("frame 1, or one far away");
+            world.free(1, frame);
+        });
+        assert!(matches!(world.isolate(0, 2), Err(IsolateError::Overlap { .. })));
+        other.join().unwrap();
+        world.free(1, held);
+        world.tree.readmit(isolation);
+        world.check(3);
+    });
+}
+
+#[test]
+fn of_two_isolations_that_overlap_one_at_most_begins() {
+    explore(Some(2), || {
+        let world = World::new(&[(0, 2), (16, 18)]);
+        let isolate = |world: &World, start, end| {
+            world.isolate(start, end).map(|isolation| world.offline(isolation).expect("free"))
+        };
+        world.tree.readmit(world.isolate(0, 2).expect("managed memory"));
+        let other = spawn(&world, move |world| isolate(world, 0, 2).is_ok());
+        let mine = isolate(&world, 1, 2).is_ok();
+        let theirs = other.join().unwrap();
+        assert!(!(mine && theirs), "a frame went twice");
+        world.check(3 - u64::from(mine) - 2 * u64::from(theirs));
     });
 }

@@ -21,7 +21,7 @@ use crate::frame::{FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{
     BLOCK_FRAMES, FRAME_SIZE, FULL, GIANT_FRAMES, GIANT_ROWS, NODE_WORDS, ROW_BLOCKS, WORD_BITS,
 };
-use crate::journal::Writer;
+use crate::journal::{Counter, Writer};
 use crate::request::{Request, Rule};
 use crate::root::{Giant, Nodes};
 use crate::sync::Ordering;
@@ -162,11 +162,17 @@ impl<'m> FrameTree<'m> {
     fn search_by(&self, writer: Writer<'_>, rule: &Rule) -> Option<NumberRange> {
         loop {
             let begin = self.walk(writer, rule, &mut Seeker::new(*rule))?;
-            let [start, end] = [begin, begin + rule.count].map(FrameNumber::trusted);
+            let count = rule.count;
+            let [start, end] = [begin, begin + count].map(FrameNumber::trusted);
             let run = NumberRange::trusted(start, end);
-            if self.claim(writer, run).is_ok() && self.admits(run, || self.unclaim(writer, run)) {
+            if self.claim(writer, run).is_err() {
+                continue;
+            }
+            if self.admits(writer, run) {
                 return Some(run);
             }
+            // None of it is taken any more.
+            writer.add(Counter::Returned, count);
         }
     }
 

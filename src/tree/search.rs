@@ -10,8 +10,8 @@
 
 use super::FrameTree;
 use super::levels::{
-    Hint, forget_zero, give_block, lower, make_all_ready, make_ready, merge_giant, retire,
-    split_block, split_giant, take_zeroes,
+    Hint, forget_zero, lower, make_all_ready, make_ready, retire, split_block, split_giant,
+    take_zeroes,
 };
 use crate::cache::{Known, PageCache};
 use crate::directory::Block;
@@ -19,7 +19,7 @@ use crate::error::OutOfMemory;
 use crate::frame::{Frame, FrameNumber, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Writer, standstill};
-use crate::node::{Fill, give, mask_between, take_all, take_lowest, take_lowest_of, take_some};
+use crate::node::{mask_between, take_all, take_lowest, take_lowest_of, take_some};
 use crate::root::{Cluster, Clusters, Giant, Nodes};
 use crate::sync::{Ordering, pause};
 
@@ -180,8 +180,7 @@ impl<'m> FrameTree<'m> {
             forget_zero(block);
             let first = block.first_frame().get();
             let frames = [first, first + BLOCK_FRAMES].map(FrameNumber::trusted);
-            let give_back = || self.give_block_back(writer, block);
-            if self.admits(NumberRange::trusted(frames[0], frames[1]), give_back) {
+            if self.admits(writer, NumberRange::trusted(frames[0], frames[1])) {
                 return Some(block);
             }
         }
@@ -196,21 +195,9 @@ impl<'m> FrameTree<'m> {
             giant.blocks().for_each(forget_zero);
             let first = giant.number() * GIANT_FRAMES;
             let frames = [first, first + GIANT_FRAMES].map(FrameNumber::trusted);
-            let give_back = || {
-                let _step = writer.begin();
-                give(&giant.cluster.free, giant.mask);
-            };
-            if self.admits(NumberRange::trusted(frames[0], frames[1]), give_back) {
+            if self.admits(writer, NumberRange::trusted(frames[0], frames[1])) {
                 return Some(giant);
             }
-        }
-    }
-
-    #[cold]
-    fn give_block_back(&self, writer: Writer<'_>, block: Block<'m>) {
-        let _step = writer.begin();
-        if give_block(block).fill == Fill::Full {
-            merge_giant(writer, block.giant);
         }
     }
 
