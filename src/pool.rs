@@ -624,7 +624,9 @@ impl<C> FramePool<C> {
     }
 
     /// Ends an isolation of which nothing is in use any more: its frames are gone for good. No
-    /// free of one is accepted, and none counts as managed. The memory may be unplugged.
+    /// free of one is accepted, and none counts as managed. The memory may be unplugged. (A CPU
+    /// that has been asked to drain, but has not done so, may still take one back into its cache;
+    /// at the end of that operation it is dropped, and counted: [`Stats::late_double_frees`].)
     ///
     /// # Errors
     /// The isolation, unchanged, if some of it is in use.
@@ -1186,7 +1188,8 @@ impl<C: Cpus> FramePool<C> {
     /// is accepted hereafter. If it is a part of something larger, that must be freed around it.
     /// (A broken frame that somebody else has is for [`isolate`](Self::isolate).)
     ///
-    /// Caches are drained, as for `isolate`: one whose group the frame is in would take it back.
+    /// Caches are drained, as for `isolate`: one whose group the frame is in would take it back
+    /// (see [`offline`](Self::offline)).
     ///
     /// # Errors
     /// The frame, and why: see [`IsolateError`]; it counts as a range for the moment, so it must

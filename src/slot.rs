@@ -266,8 +266,9 @@ impl<'m> Slot<'m> {
 
     /// Asks the owner to drain at the end of the use that it is in, or of its next one.
     pub fn request_drain(&self) {
-        // ORDERING: a request only.
-        self.requests.asked.fetch_or(DRAIN, Ordering::Relaxed);
+        // ORDERING: Release pairs with the Acquire in `serve_requests`: who drains knows what is
+        // gone.
+        self.requests.asked.fetch_or(DRAIN, Ordering::Release);
     }
 
     /// Has the crossings told at the end of the turn that it is in, or of its next one.
@@ -661,8 +662,8 @@ impl<'m> Slot<'m> {
             && let Some(turn) = self.enter()
         {
             // ORDERING: withdrawn before the work: one that comes just now is either withdrawn,
-            // and the work is still to come, or kept.
-            let asked = self.requests.asked.fetch_and(0, Ordering::Relaxed);
+            // and the work is still to come, or kept. Acquire as said in `request_drain`.
+            let asked = self.requests.asked.fetch_and(0, Ordering::Acquire);
             if asked & DRAIN != 0 {
                 // A double free that only this flush could see is counted in the journal.
                 let _ = self.give_all();
@@ -691,12 +692,39 @@ fn flush(step: &Step<'_>, held: Held<'_>) -> Result<(), FreeError> {
     }
     let writer = step.writer();
     writer.add(Counter::Flushes, 1);
+    if !place.block().is_full() {
+        return flush_at_an_edge(step, held);
+    }
     // While a frame is held its block can't be free as a whole: else all were freed twice.
     let overlap = match check_above(place.block()) {
         Ok(()) => give_frames(step, place, frames, known_zero),
         Err(_) => frames,
     };
-    if overlap == 0 { Ok(()) } else { Err(late_double_free(writer, place.group, overlap)) }
+    match overlap {
+        0 => Ok(()),
+        _ => Err(late_free(writer, place.group, overlap, Found::FreeAtFlush)),
+    }
+}
+
+/// The same of a block that is not managed in full: some frames of it may be gone since the side
+/// was opened, and are not to come back.
+#[cold]
+#[inline(never)]
+fn flush_at_an_edge(step: &Step<'_>, held: Held<'_>) -> Result<(), FreeError> {
+    let Held { place: Some(place), frames, known_zero } = held else { return Ok(()) };
+    let gone = frames & place.block().gone(place.group.word());
+    let overlap = match check_above(place.block()) {
+        Ok(()) => give_frames(step, place, frames & !gone, known_zero & !gone),
+        Err(_) => frames & !gone,
+    };
+    let foreign = match gone {
+        0 => Ok(()),
+        _ => Err(late_free(step.writer(), place.group, gone, Found::Unmanaged)),
+    };
+    match overlap {
+        0 => foreign,
+        _ => Err(late_free(step.writer(), place.group, overlap, Found::FreeAtFlush)),
+    }
 }
 
 /// Looks whether a frame can be taken back to its group, of which nothing is held here.
@@ -714,12 +742,12 @@ fn check(opening: &Opening<'_>, frame: FrameNumber) -> Result<(), Found> {
     Ok(())
 }
 
-/// The error for frames that were free already when a side was flushed.
+/// The error for frames that were free already, or gone, when a side was flushed.
 #[cold]
 #[inline(never)]
-fn late_double_free(writer: Writer<'_>, group: Group, overlap: u64) -> FreeError {
-    writer.add(Counter::LateDoubleFrees, u64::from(overlap.count_ones()));
-    refuse(group, overlap, Found::FreeAtFlush)
+fn late_free(writer: Writer<'_>, group: Group, frames: u64, found: Found) -> FreeError {
+    writer.add(Counter::LateDoubleFrees, u64::from(frames.count_ones()));
+    refuse(group, frames, found)
 }
 
 /// What a closed side held.
@@ -877,9 +905,15 @@ impl<'m> Side<'m> {
         }
         if held == 0
             && let Some(giant) = self.giant.load()
-            && let Err(found) = check_above(Block { giant, index: Group::of(frame).block() })
         {
-            return refused(found);
+            let block = Block { giant, index: Group::of(frame).block() };
+            if let Err(found) = check_above(block) {
+                return refused(found);
+            }
+            // It may have become so since the side was opened.
+            if !block.is_full() && block.gone(Group::of(frame).word()) & bit != 0 {
+                return refused(Found::Unmanaged);
+            }
         }
         // From here on nothing is known of its contents.
         put(&self.guarded, get(&self.guarded) & !bit);

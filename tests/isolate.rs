@@ -199,6 +199,43 @@ fn a_retired_frame_does_not_come_back_through_a_cache() {
     pool.verify().expect("a sound tree");
 }
 
+/// CPU 0 has a side open for the group, dry or not, when CPU 1 has the frame gone, and the hook does
+/// nothing: what CPU 0 frees is refused, or dropped at the end of the same operation.
+#[test]
+fn nor_through_the_cache_of_another_cpu() {
+    for (others, is_offline) in [(0, false), (10, false), (0, true), (10, true)] {
+        let pool = pool(Threads, 2, &[(0, 8 * BLOCK)]);
+        Threads::become_cpu(0);
+        let held: Vec<u64> =
+            (0..64).map(|_| pool.alloc().expect("a frame").into_number().get()).collect();
+        let (gone, rest) = (held[20], &held[54..]);
+        Threads::become_cpu(1);
+        if is_offline {
+            pool.free(frame(gone)).expect("own frame");
+            pool.drain().expect("no double free");
+            let isolation = isolate(pool, range(gone, 1)).expect("free memory");
+            pool.offline(isolation).expect("nothing is in use");
+        } else {
+            // SAFETY: `anywhere` gives fresh memory each time.
+            unsafe { pool.retire(frame(gone), anywhere) }.expect("own frame");
+        }
+        Threads::become_cpu(0);
+        // All of this is one operation: CPU 0 has been asked to drain, but not yet done so.
+        let numbers = rest[..others].iter().chain([&gone]).copied();
+        let mut frames: Vec<_> = numbers.map(|number| Some(frame(number))).collect();
+        let freed = pool.free_bulk(&mut frames);
+        match others {
+            0 => {
+                let refused = freed.expect_err("a frame that is gone");
+                assert_eq!((refused.frame.get(), refused.found), (gone, Found::Unmanaged));
+            }
+            _ => assert_eq!(pool.stats().late_double_frees, 1, "noticed at the end"),
+        }
+        pool.verify().expect("a sound pool");
+        assert_eq!(all_that_is_left(pool, range(gone, 1)).1, 0);
+    }
+}
+
 #[test]
 fn a_retired_frame_never_comes_back() {
     let pool = pool(Threads, 1, &[(0, 4 * BLOCK)]);

@@ -405,6 +405,20 @@ const PLANTS: &[Plant] = &[
         wrong: "match None::<(Refused, Phase)> {",
         models: "isolate::of_two",
     },
+    Plant {
+        name: "a flush that does not ask what is gone",
+        file: "slot.rs",
+        right: "frames & place.block().gone(place.group.word());",
+        wrong: "0;",
+        models: "isolate::what_is_retired",
+    },
+    Plant {
+        name: "a request to drain that does not tell what is gone",
+        file: "slot.rs",
+        right: "self.requests.asked.fetch_or(DRAIN, Ordering::Release);",
+        wrong: "self.requests.asked.fetch_or(DRAIN, Ordering::Relaxed);",
+        models: "isolate::what_is_retired",
+    },
 ];
 
 #[test]

@@ -1,7 +1,15 @@
 //! Memory that is taken away: who has taken it offline uses it, so a frame of it that anybody
 //! else was given shows as a data race.
 
+extern crate std;
+
+use std::boxed::Box;
+
 use super::{World, explore, spawn};
+use crate::arena::Arena;
+use crate::budget::{Budget, Rules};
+use crate::frame::{Frame, FrameNumber};
+use crate::slot::Slot;
 use crate::tree::IsolateError;
 
 #[test]
@@ -151,5 +159,36 @@ fn of_two_isolations_that_overlap_one_at_most_begins() {
         let theirs = other.join().unwrap();
         assert!(!(mine && theirs), "a frame went twice");
         world.check(3 - u64::from(mine) - 2 * u64::from(theirs));
+    });
+}
+
+#[test]
+fn what_is_retired_does_not_come_back_through_a_slot() {
+    explore(Some(3), || {
+        let world = World::new(&[(0, 4), (16, 18)]);
+        world.tree.readmit(world.isolate(0, 4).expect("managed memory"));
+        let budget = Budget::new(Rules::OFF, 6, 3, world.tree.shared_journal());
+        let slot = Slot::new(world.tree.journal_of(1), Box::leak(Box::new(budget)));
+        let slot: &'static Slot<'static> = Box::leak(Box::new(slot));
+        let alloc = || slot.take_turn(|turn| turn.alloc(&world.tree)).expect("at rest");
+        let held = alloc().expect("frame 0").into_number();
+        let bad = alloc().map(Frame::into_number).expect("frame 1, and the side is dry");
+        let free = |world: &World, frame: FrameNumber| {
+            slot.take_turn(|turn| turn.free(&world.tree, frame)).expect("no interrupt")
+        };
+        let other = spawn(&world, move |world| {
+            free(world, held).expect("own frame");
+            // Asked to drain by who has retired the other: it knows of that, then.
+            if slot.cached() == 0 {
+                free(world, bad).expect_err("a retired frame");
+            }
+        });
+        world.tree.retire(bad, |_| Ok(Arena::empty())).expect("own frame");
+        slot.request_drain();
+        other.join().unwrap();
+        // Its side may take it back, if it has not drained yet; but then it does, and drops it.
+        let _ = free(&world, bad);
+        assert_eq!(slot.cached(), 0);
+        world.check(4);
     });
 }
