@@ -229,7 +229,8 @@ impl Setup {
     /// to more free memory. Frames in caches are not part of it.
     ///
     /// Exact for all CPUs with a cache. What interrupts inside the allocator, CPUs without a
-    /// cache, and direct users of the tree take at the same moment can come out of it. The rest of
+    /// cache, and direct users of the tree take at the same moment can come out of it; so can the
+    /// frames of metadata of [`FramePool::isolate`]. The rest of
     /// the budget is granted to CPUs in batches: at most a 32nd of all memory (but 128 frames for
     /// each CPU) can be out of others' reach in this way, and comes back as cached frames do. The
     /// price: one atomic read-modify-write for a batch of 64 to 4096 frames, a few loads for a
@@ -1626,7 +1627,7 @@ impl Shared {
 
     /// Tells the budget what else has changed than by those who ask it.
     fn recount(&self) {
-        self.budget.recount(self.tree.managed_frames());
+        self.budget.recount(self.tree.ever_managed());
         self.budget.settle_shared(|| ());
     }
 

@@ -494,7 +494,7 @@ impl<'m> Slot<'m> {
     /// a refill.
     #[inline]
     fn fill(&self, tree: &FrameTree<'m>) -> Result<(), OutOfMemory> {
-        let Slot { alloc_side, free_side, home, .. } = self;
+        let Slot { alloc_side, free_side, .. } = self;
         let freed = get(&free_side.free).count_ones();
         if freed >= MANY {
             alloc_side.trade(free_side);
@@ -503,10 +503,12 @@ impl<'m> Slot<'m> {
         if freed != 0 {
             self.flush_free_side();
         }
-        let most = self.allow(1, WORD_BITS);
-        if most < WORD_BITS {
-            return self.fill_with(tree, most);
-        }
+        if self.requests.budget.is_none() { self.refill(tree) } else { self.fill_asking(tree) }
+    }
+
+    #[inline(always)]
+    fn refill(&self, tree: &FrameTree<'m>) -> Result<(), OutOfMemory> {
+        let Slot { alloc_side, home, .. } = self;
         let mut at = home.get();
         let refill = tree.refill_near(self.writer(), &mut at);
         home.put(at);
@@ -524,13 +526,31 @@ impl<'m> Slot<'m> {
         self.settle();
     }
 
+    /// A refill, if the budget allows it. What was set aside on the way was taken too: if the
+    /// credit is spent by that, the refill goes back.
+    #[inline(never)]
+    fn fill_asking(&self, tree: &FrameTree<'m>) -> Result<(), OutOfMemory> {
+        loop {
+            match self.allow(1, WORD_BITS) {
+                0 => return Err(OutOfMemory),
+                WORD_BITS => self.refill(tree)?,
+                most => self.fill_with(tree, most)?,
+            }
+            if self.writer().credit() >= 0 {
+                return Ok(());
+            }
+            let step = self.writer().begin();
+            // They were free just now: nothing overlaps.
+            let _ = flush(&step, self.alloc_side.close());
+            drop(step);
+            self.settle();
+        }
+    }
+
     /// A refill of so many frames at most, when the budget ends.
     #[cold]
     #[inline(never)]
     fn fill_with(&self, tree: &FrameTree<'m>, most: u64) -> Result<(), OutOfMemory> {
-        if most == 0 {
-            return Err(OutOfMemory);
-        }
         let cache = tree.alloc_some_with(self.writer(), most as u32)?;
         let group = Group::of(cache.base());
         let block = tree.open(group).map_err(|_| OutOfMemory)?.place.block();

@@ -14,7 +14,10 @@
 //!
 //! A frame that was set aside is *gone*: one bit says so, in a frame of metadata for each 128 MiB
 //! that anything was ever isolated in ([`crate::root::Gone`]). A free of one is refused, as of one
-//! that was never managed. (To record it without metadata, as "known to be zero, but not free",
+//! that was never managed. In the journals it counts as taken, by who has set it aside: so the
+//! budget ([`crate::budget`]) knows at once that a frame which came free is not to be had.
+//!
+//! (To record it without metadata, as "known to be zero, but not free",
 //! was tried and given up: for a moment a frame looks so that is just being taken or freed, and
 //! would be taken for gone while it has an owner.)
 //!
@@ -182,6 +185,8 @@ impl<'m> FrameTree<'m> {
         if self.in_use(&isolation).frames > 0 {
             return Err(isolation);
         }
+        // ORDERING: a statistic.
+        self.gone.fetch_add(isolation.range.len(), Ordering::Relaxed);
         self.directory.isolations.close(isolation.place);
         self.leave(isolation.place);
         Ok(isolation.range)
@@ -209,7 +214,10 @@ impl<'m> FrameTree<'m> {
     /// Frees those frames of a range that are gone, but not those of isolations; returns how many
     /// there were.
     pub(crate) fn bring_back(&self, range: NumberRange) -> u64 {
-        self.put_back(range, |base| !self.directory.isolations.recorded(base))
+        let back = self.put_back(range, |base| !self.directory.isolations.recorded(base));
+        // ORDERING: a statistic.
+        self.gone.fetch_sub(back, Ordering::Relaxed);
+        back
     }
 
     /// Frees those frames of a range that are gone or set aside, and of these what `which` names of
@@ -223,14 +231,13 @@ impl<'m> FrameTree<'m> {
             let Some(gone) = block.giant.gone(block.index).load() else { continue };
             // ORDERING: whoever clears a bit has the frame; Acquire pairs with the setting.
             let back = gone.word(block.index, word).fetch_and(!mask, Ordering::AcqRel) & mask;
-            // ORDERING: a statistic.
-            self.managed.fetch_add(u64::from(back.count_ones()), Ordering::Relaxed);
             self.directory.fill(block);
             if back != 0 {
                 put_frames(&step, self.place_of(block, word), back);
             }
             frames += u64::from(back.count_ones());
         }
+        writer.add(Counter::Returned, frames);
         frames
     }
 
@@ -251,11 +258,11 @@ impl<'m> FrameTree<'m> {
         for (block, word, bit) in self.words_of(range) {
             self.directory.open_up(block);
             full_fence();
-            self.let_go(block, word, bit);
+            mark_gone(block, word, bit);
         }
+        // ORDERING: a statistic.
+        self.gone.fetch_add(1, Ordering::Relaxed);
         self.directory.isolations.vacate(place);
-        // It goes as if it had been freed first.
-        self.shared_writer().add(Counter::Returned, 1);
         Ok(())
     }
 
@@ -273,20 +280,20 @@ impl<'m> FrameTree<'m> {
     /// Keeps what was just taken from one word to what may be handed out; `None` if that is
     /// nothing. One load while nothing is isolated.
     #[inline(always)]
-    pub(super) fn admit(&self, refill: Refill<'m>) -> Option<Refill<'m>> {
+    pub(super) fn admit(&self, writer: Writer<'_>, refill: Refill<'m>) -> Option<Refill<'m>> {
         rmw_fence();
-        if self.directory.isolations.is_empty() { Some(refill) } else { self.sift(refill) }
+        if self.directory.isolations.is_empty() { Some(refill) } else { self.sift(writer, refill) }
     }
 
     #[cold]
     #[inline(never)]
-    fn sift(&self, Refill { cache, block }: Refill<'m>) -> Option<Refill<'m>> {
+    fn sift(&self, writer: Writer<'_>, Refill { cache, block }: Refill<'m>) -> Option<Refill<'m>> {
         let base = cache.base();
         let group = Group::of(base);
         let mut free = cache.free();
         self.as_guest(between(base.get(), base.get() + WORD_BITS), |part| {
             let isolated = free & mask_in(group, part);
-            self.let_go(block, group.word(), isolated);
+            let_go(writer, block, group.word(), isolated);
             free &= !isolated;
         });
         let cache = PageCache::owned(base, free, cache.known_zero() & free);
@@ -310,7 +317,7 @@ impl<'m> FrameTree<'m> {
         self.as_guest(taken, |part| {
             // They are this CPU's: nothing overlaps.
             let _ = self.put_run(&step, between(at, part.start().get()));
-            self.words_of(part).for_each(|(block, word, mask)| self.let_go(block, word, mask));
+            self.words_of(part).for_each(|(block, word, mask)| let_go(writer, block, word, mask));
             at = part.end().get();
         });
         if at == start {
@@ -351,13 +358,13 @@ impl<'m> FrameTree<'m> {
             if nodes.blocks.is_set(block.index, Ordering::Acquire)
                 && split_block(writer, block, kept.clone())
             {
-                masks.for_each(|(word, mask)| self.let_go(block, word, mask));
+                masks.for_each(|(word, mask)| let_go(writer, block, word, mask));
                 continue;
             }
             // ORDERING: Acquire pairs with the Release in `write_leaf`, as in a search.
             if nodes.ready.is_set(block.index, Ordering::Acquire) {
                 for (word, mask) in masks {
-                    self.let_go(block, word, take_any(block.leaf().word(word), mask));
+                    let_go(writer, block, word, take_any(block.leaf().word(word), mask));
                 }
             }
         }
@@ -394,20 +401,6 @@ impl<'m> FrameTree<'m> {
             }
         }
         Ok(())
-    }
-
-    /// Makes frames gone that the caller has taken.
-    fn let_go(&self, block: Block<'_>, word: usize, frames: u64) {
-        if frames != 0
-            && let Some(gone) = block.giant.gone(block.index).load()
-        {
-            take_zeroes(block, word, frames);
-            // ORDERING: Release carries the block's opening up, and what was done to the frames,
-            // to whoever finds them gone.
-            gone.word(block.index, word).fetch_or(frames, Ordering::AcqRel);
-            // ORDERING: a statistic.
-            self.managed.fetch_sub(u64::from(frames.count_ones()), Ordering::Relaxed);
-        }
     }
 
     /// The lowest frame of a range that is not managed, or gone.
@@ -448,6 +441,24 @@ impl<'m> FrameTree<'m> {
 
     fn place_of(&self, block: Block<'m>, word: usize) -> Place<'m> {
         Place { group: block.group(word), giant: block.giant, leaf: block.leaf().word(word) }
+    }
+}
+
+/// Sets frames aside that this writer has taken, which has not counted them as such.
+fn let_go(writer: Writer<'_>, block: Block<'_>, word: usize, frames: u64) {
+    if frames != 0 {
+        mark_gone(block, word, frames);
+        writer.add(Counter::Taken, u64::from(frames.count_ones()));
+    }
+}
+
+/// Makes frames gone that the caller has taken.
+fn mark_gone(block: Block<'_>, word: usize, frames: u64) {
+    if let Some(gone) = block.giant.gone(block.index).load() {
+        take_zeroes(block, word, frames);
+        // ORDERING: Release carries the block's opening up, and what was done to the frames,
+        // to whoever finds them gone.
+        gone.word(block.index, word).fetch_or(frames, Ordering::AcqRel);
     }
 }
 

@@ -161,7 +161,7 @@ impl<'m> FrameTree<'m> {
     ) -> Option<Refill<'m>> {
         loop {
             let refill = self.search(writer, amount, join)?;
-            let admitted = self.admit(refill);
+            let admitted = self.admit(writer, refill);
             if admitted.is_some() {
                 return admitted;
             }
