@@ -166,6 +166,12 @@ impl<'m> Budget<'m> {
         self.rules.is_off()
     }
 
+    /// Whether there is a reserve. Else who takes many frames need not ask: the account follows.
+    #[inline]
+    pub fn has_reserve(&self) -> bool {
+        self.rules.reserve != 0
+    }
+
     /// How many frames an ordinary request that can use `least` to `most` may take: none, or as
     /// many. No read-modify-write if the credit suffices, one for a batch. Rings if there is a
     /// crossing to tell.

@@ -1369,8 +1369,9 @@ impl Shared {
 
     #[inline(never)]
     fn alloc_block(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
+        let look = |writer: Writer<'_>| self.tree.look_for_block(writer);
         let from_tree = |writer: Writer<'_>| self.tree.alloc_block_with(writer);
-        match self.take_turn(cpu, |turn| turn.asking(BLOCK_FRAMES, from_tree)) {
+        match self.take_turn(cpu, |turn| turn.asking(BLOCK_FRAMES, look, from_tree)) {
             Some(taken) => taken,
             None => self.alloc_block_nested(cpu),
         }
@@ -1434,7 +1435,8 @@ impl Shared {
         request: &Request,
     ) -> Result<FrameRange, AllocError> {
         request.check().map_err(AllocError::Request)?;
-        if !request.is_urgent() {
+        if !request.is_urgent() && turn.is_rationed() {
+            self.tree.look_for_run(turn.writer(), request)?;
             turn.ask(request.count()).map_err(|OutOfMemory| self.reserved())?;
         }
         turn.unasked(|writer| self.tree.alloc_run_with(writer, request, Wanted::Any))
@@ -1530,7 +1532,8 @@ impl Shared {
     fn alloc_giant(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
         let tree = &self.tree;
         let from_tree = |writer: Writer<'_>| tree.alloc_giant_with(writer);
-        let held = |turn: Turn<'_, 'static>| turn.asking(GIANT_FRAMES, from_tree);
+        let look = |writer: Writer<'_>| tree.look_for_giant(writer);
+        let held = |turn: Turn<'_, 'static>| turn.asking(GIANT_FRAMES, look, from_tree);
         self.take_turn_or(cpu, held, |writer| {
             self.budget.ask_shared(GIANT_FRAMES)?;
             from_tree(writer)

@@ -416,19 +416,31 @@ impl<'m> Turn<'_, 'm> {
         self.alloc(tree).or_else(|OutOfMemory| self.unasked(|writer| tree.alloc_with(writer)))
     }
 
-    /// Something that takes so many frames from the tree, if the budget allows it.
+    /// Something that takes so many frames from the tree, if it is there by the `look` of it, and
+    /// the budget allows it.
     #[inline]
     pub fn asking<T>(
         &self,
         frames: u64,
+        look: impl FnOnce(Writer<'m>) -> Result<(), OutOfMemory>,
         work: impl FnOnce(Writer<'m>) -> Result<T, OutOfMemory>,
     ) -> Result<T, OutOfMemory> {
-        self.ask(frames)?;
+        if self.is_rationed() {
+            look(self.writer())?;
+            self.ask(frames)?;
+        }
         self.unasked(work)
     }
 
-    /// Asks the budget for so many frames.
+    /// Whether there is a reserve, so that who wants many frames has to ask for them; but only for
+    /// what is there. While the budget has granted what can't be had, others go without, and
+    /// watermarks are crossed for nothing.
     #[inline]
+    pub fn is_rationed(&self) -> bool {
+        self.slot.requests.budget.is_some_and(Budget::has_reserve)
+    }
+
+    /// Asks the budget for so many frames.
     pub fn ask(&self, frames: u64) -> Result<(), OutOfMemory> {
         if self.slot.allow(frames, frames) == 0 { Err(OutOfMemory) } else { Ok(()) }
     }

@@ -98,7 +98,11 @@ fn blocks_gibs_and_runs_leave_it_too() {
     let run = pool.alloc_run(&Request::new(BLOCK - 1)).expect("what is left");
     let reserved = AllocError::Reserved { free: BLOCK + 1 };
     assert_eq!(pool.alloc_run(&Request::new(1)), Err(reserved));
-    assert_eq!(pool.alloc_run(&Request::new(1 << 40)), Err(reserved), "and hoards nothing");
+    // What is not there is not asked for, whatever the budget says.
+    let nowhere = pool.alloc_run(&Request::new(1 << 39)).expect_err("more than there is");
+    assert!(matches!(nowhere, AllocError::NoRun(_)), "{nowhere}");
+    let taken = pool.alloc_run(&Request::new(1).at(FrameNumber::new(3))).expect_err("in the GiB");
+    assert!(matches!(taken, AllocError::InTheWay { .. }), "{taken}");
     let block = Request::new(BLOCK).align(2 << 20).urgent();
     let urgent = pool.alloc_run(&block).expect("the reserve");
     pool.free_run(urgent).expect("a free");

@@ -148,6 +148,21 @@ impl<'m> FrameTree<'m> {
         Ok(FrameRange::owned(run))
     }
 
+    /// Looks whether there is a run that meets the request.
+    ///
+    /// # Errors
+    /// As [`FrameTree::alloc_run`], on the same evidence.
+    pub(crate) fn look_for_run(
+        &self,
+        writer: Writer<'_>,
+        request: &Request,
+    ) -> Result<(), AllocError> {
+        let rule = request.rule();
+        let look = || self.walk(writer, &rule, &mut Seeker::new(rule));
+        let begin = self.prove(writer, look);
+        begin.map(|_| ()).map_err(|OutOfMemory| self.why_no_run(writer, request))
+    }
+
     /// The lowest run, claimed.
     fn search_run(&self, writer: Writer<'_>, request: &Request) -> Option<NumberRange> {
         let above = self.above_low(|end| {

@@ -119,6 +119,22 @@ impl<'m> FrameTree<'m> {
         Ok(Frame::owned(FrameNumber::trusted(giant.number() * GIANT_FRAMES)))
     }
 
+    /// Looks whether there is a block, by the hints.
+    ///
+    /// # Errors
+    /// As [`FrameTree::alloc_block`], on the same evidence.
+    pub(crate) fn look_for_block(&self, writer: Writer<'_>) -> Result<(), OutOfMemory> {
+        let look = || self.directory.clusters().find(|cluster| hints_at_blocks(cluster) != 0);
+        self.prove(writer, look).map(|_| ())
+    }
+
+    /// The same for a giant.
+    pub(crate) fn look_for_giant(&self, writer: Writer<'_>) -> Result<(), OutOfMemory> {
+        // ORDERING: as in `hints_at_blocks`.
+        let is_there = |cluster: &&Cluster<'_>| cluster.free.load(Ordering::Acquire) != 0;
+        self.prove(writer, || self.directory.clusters().find(is_there)).map(|_| ())
+    }
+
     /// Repeats a search that finds nothing until that was true, or for a thousand looks.
     #[inline]
     pub(super) fn prove<T>(
