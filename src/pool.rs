@@ -1140,7 +1140,9 @@ impl<C: Cpus> FramePool<C> {
     /// most 128; it drains at the end of its next use of the pool at the latest.
     ///
     /// While anything is isolated each refill, run and block costs a look at the isolated ranges
-    /// more. The first time in each 128 MiB a frame outside the range is taken for metadata.
+    /// more. The first time in each 128 MiB a frame outside the range is taken for metadata: the
+    /// lowest, but of low memory ([`Setup::low_last`]) only if nothing else is left. It stays in
+    /// use for ever, so a range that it lies in can't go off line any more.
     ///
     /// # Errors
     /// See [`IsolateError`]; nothing is isolated then. Of two calls at the same moment with frames

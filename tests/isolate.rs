@@ -113,6 +113,38 @@ fn what_is_in_use_is_reported_until_it_is_freed() {
 }
 
 #[test]
+fn its_metadata_comes_from_low_memory_last() {
+    const LOW: u64 = 8 * BLOCK;
+    let setup = Setup::new(1).low_last(LOW * frametree::FRAME_SIZE);
+    let pool = pool_by(Threads, (1, setup), &[(0, LOW), (LOW, 40_000)]);
+    let used = |pool: &FramePool<Threads>, isolated: NumberRange| {
+        let blocks = pool.tree().expect("a tree").blocks();
+        let mut used = blocks.filter(|block| block.free < block.managed);
+        used.find(|block| !isolated.contains(block.first)).map(|block| block.first.get())
+    };
+    // From below it, from above it, and in the end from low memory.
+    let isolated = range(20_480, BLOCK);
+    let isolation = isolate(pool, isolated).expect("free memory");
+    assert_eq!(used(pool, isolated), Some(LOW));
+    pool.readmit(isolation);
+    let pool = pool_by(Threads, (1, setup), &[(0, LOW), (LOW, 40_000)]);
+    let isolated = range(LOW, BLOCK);
+    let isolation = isolate(pool, isolated).expect("free memory");
+    assert_eq!(used(pool, isolated), Some(LOW + BLOCK));
+    pool.readmit(isolation);
+    let pool = pool_by(Threads, (1, setup), &[(0, LOW), (LOW, BLOCK)]);
+    let isolated = range(LOW, BLOCK);
+    let isolation = isolate(pool, isolated).expect("free memory");
+    assert_eq!(used(pool, isolated), Some(0));
+    pool.offline(isolation).expect("nothing is in use");
+    // What has become metadata does not go.
+    let isolation = isolate(pool, range(0, BLOCK)).expect("managed memory");
+    assert_eq!(pool.in_use(&isolation), InUse { frames: 1, first: Some(FrameNumber::new(0)) });
+    pool.readmit(isolation);
+    pool.verify().expect("a sound pool");
+}
+
+#[test]
 fn a_cache_keeps_nothing_of_an_isolated_range() {
     let pool = pool(Threads, 2, &[(0, 64), (128, 64)]);
     let held: Vec<_> = (0..40).map(|_| pool.alloc().expect("a frame")).collect();

@@ -33,8 +33,8 @@ use crate::arena::Arena;
 use crate::cache::PageCache;
 use crate::directory::{Block, Group, Place};
 use crate::error::Found;
-use crate::frame::{FrameNumber, NumberRange};
-use crate::geometry::{BLOCK_FRAMES, FULL, NODE_WORDS, WORD_BITS};
+use crate::frame::{FrameNumber, FrameRange, NumberRange};
+use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, FULL, NODE_WORDS, WORD_BITS};
 use crate::isolation::{ISOLATIONS, Refused};
 use crate::journal::{Counter, Writer};
 use crate::node::{mask_between, take_any};
@@ -381,11 +381,7 @@ impl<'m> FrameTree<'m> {
             if link.load().is_some() {
                 continue;
             }
-            let [start, end] = [range.start(), range.end()].map(FrameNumber::start_address);
-            let below = Request::new(1).below(start);
-            let above = || self.alloc_run(&Request::new(1).above(end));
-            let frame = self.alloc_run(&below).or_else(|_| above());
-            let frame = frame.map_err(|_| IsolateError::NoMetadata)?;
+            let frame = self.frame_outside(range).ok_or(IsolateError::NoMetadata)?;
             let gone =
                 arena(frame.numbers().start()).map(|mut arena| arena.deal_part(1).put(Gone::new()));
             match gone {
@@ -401,6 +397,21 @@ impl<'m> FrameTree<'m> {
             }
         }
         Ok(())
+    }
+
+    /// A frame outside of a range, low memory last: the lowest, so that those that become metadata
+    /// lie together. They stay in use for ever.
+    fn frame_outside(&self, range: NumberRange) -> Option<FrameRange> {
+        let [start, end] = [range.start(), range.end()].map(FrameNumber::start_address);
+        let low_end = self.low_end * FRAME_SIZE;
+        let one = Request::new(1);
+        let wanted = [
+            one.above(low_end).below(start),
+            one.above(end.max(low_end)),
+            one.below(start),
+            one.above(end),
+        ];
+        wanted.iter().find_map(|request| self.alloc_run(request).ok())
     }
 
     /// The lowest frame of a range that is not managed, or gone.
