@@ -515,7 +515,15 @@ impl<'m> Slot<'m> {
         if freed != 0 {
             self.flush_free_side();
         }
-        if self.requests.budget.is_none() { self.refill(tree) } else { self.fill_asking(tree) }
+        loop {
+            match self.allow(1, WORD_BITS) {
+                WORD_BITS => self.refill(tree)?,
+                most => self.fill_with(tree, most)?,
+            }
+            if self.requests.budget.is_none() || self.is_within_budget() {
+                return Ok(());
+            }
+        }
     }
 
     #[inline(always)]
@@ -538,31 +546,28 @@ impl<'m> Slot<'m> {
         self.settle();
     }
 
-    /// A refill, if the budget allows it. What was set aside on the way was taken too: if the
-    /// credit is spent by that, the refill goes back.
+    /// Whether a refill was allowed. What was set aside on the way was taken too: if the credit is
+    /// spent by that, the refill goes back.
     #[inline(never)]
-    fn fill_asking(&self, tree: &FrameTree<'m>) -> Result<(), OutOfMemory> {
-        loop {
-            match self.allow(1, WORD_BITS) {
-                0 => return Err(OutOfMemory),
-                WORD_BITS => self.refill(tree)?,
-                most => self.fill_with(tree, most)?,
-            }
-            if self.writer().credit() >= 0 {
-                return Ok(());
-            }
-            let step = self.writer().begin();
-            // They were free just now: nothing overlaps.
-            let _ = flush(&step, self.alloc_side.close());
-            drop(step);
-            self.settle();
+    fn is_within_budget(&self) -> bool {
+        if self.writer().credit() >= 0 {
+            return true;
         }
+        let step = self.writer().begin();
+        // They were free just now: nothing overlaps.
+        let _ = flush(&step, self.alloc_side.close());
+        drop(step);
+        self.settle();
+        false
     }
 
     /// A refill of so many frames at most, when the budget ends.
     #[cold]
     #[inline(never)]
     fn fill_with(&self, tree: &FrameTree<'m>, most: u64) -> Result<(), OutOfMemory> {
+        if most == 0 {
+            return Err(OutOfMemory);
+        }
         let cache = tree.alloc_some_with(self.writer(), most as u32)?;
         let group = Group::of(cache.base());
         let block = tree.open(group).map_err(|_| OutOfMemory)?.place.block();
@@ -724,39 +729,23 @@ fn flush(step: &Step<'_>, held: Held<'_>) -> Result<(), FreeError> {
     }
     let writer = step.writer();
     writer.add(Counter::Flushes, 1);
-    if !place.block().is_full() {
-        return flush_at_an_edge(step, held);
-    }
+    let gone = if place.block().is_full() { 0 } else { gone_of(&place, frames) };
     // While a frame is held its block can't be free as a whole: else all were freed twice.
     let overlap = match check_above(place.block()) {
-        Ok(()) => give_frames(step, place, frames, known_zero),
+        Ok(()) => give_frames(step, place, frames & !gone, known_zero & !gone),
         Err(_) => frames,
     };
-    match overlap {
+    match overlap | gone {
         0 => Ok(()),
-        _ => Err(late_free(writer, place.group, overlap, Found::FreeAtFlush)),
+        _ => Err(late_free(writer, place.group, overlap, gone)),
     }
 }
 
-/// The same of a block that is not managed in full: some frames of it may be gone since the side
-/// was opened, and are not to come back.
+/// Which of these frames are gone, perhaps since the side was opened, and are not to come back.
 #[cold]
 #[inline(never)]
-fn flush_at_an_edge(step: &Step<'_>, held: Held<'_>) -> Result<(), FreeError> {
-    let Held { place: Some(place), frames, known_zero } = held else { return Ok(()) };
-    let gone = frames & place.block().gone(place.group.word());
-    let overlap = match check_above(place.block()) {
-        Ok(()) => give_frames(step, place, frames & !gone, known_zero & !gone),
-        Err(_) => frames & !gone,
-    };
-    let foreign = match gone {
-        0 => Ok(()),
-        _ => Err(late_free(step.writer(), place.group, gone, Found::Unmanaged)),
-    };
-    match overlap {
-        0 => foreign,
-        _ => Err(late_free(step.writer(), place.group, overlap, Found::FreeAtFlush)),
-    }
+fn gone_of(place: &Place<'_>, frames: u64) -> u64 {
+    frames & place.block().gone(place.group.word())
 }
 
 /// Looks whether a frame can be taken back to its group, of which nothing is held here.
@@ -777,9 +766,12 @@ fn check(opening: &Opening<'_>, frame: FrameNumber) -> Result<(), Found> {
 /// The error for frames that were free already, or gone, when a side was flushed.
 #[cold]
 #[inline(never)]
-fn late_free(writer: Writer<'_>, group: Group, frames: u64, found: Found) -> FreeError {
-    writer.add(Counter::LateDoubleFrees, u64::from(frames.count_ones()));
-    refuse(group, frames, found)
+fn late_free(writer: Writer<'_>, group: Group, overlap: u64, gone: u64) -> FreeError {
+    writer.add(Counter::LateDoubleFrees, u64::from((overlap | gone).count_ones()));
+    match overlap {
+        0 => refuse(group, gone, Found::Unmanaged),
+        _ => refuse(group, overlap, Found::FreeAtFlush),
+    }
 }
 
 /// What a closed side held.

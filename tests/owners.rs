@@ -53,8 +53,11 @@ fn what_is_dropped_is_counted_and_nothing_else() {
     pool.alloc_bulk(&mut bulk);
     drop(bulk);
     assert_eq!(lost_frames(), 311);
+    let run = pool.alloc_run(&Request::new(9)).expect("a run");
+    std::panic::catch_unwind(|| run.split_at(10)).expect_err("there are nine");
+    assert_eq!(lost_frames(), 320);
     // The pool goes on without them, and says so.
     pool.drain().expect("a drain");
     pool.verify().expect("a sound pool");
-    assert_eq!(pool.stats().free_frames, GIANT - 311);
+    assert_eq!(pool.stats().free_frames, GIANT - 320);
 }

@@ -408,8 +408,8 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "a flush that does not ask what is gone",
         file: "slot.rs",
-        right: "frames & place.block().gone(place.group.word());",
-        wrong: "0;",
+        right: "frames & place.block().gone(place.group.word())",
+        wrong: "let _ = place;\n    frames & 0",
         models: "isolate::what_is_retired",
     },
     Plant {
