@@ -366,7 +366,7 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "a refill that does not look at what is isolated",
         file: "tree/isolate.rs",
-        right: "if self.directory.isolations.is_empty() { Some(refill) } else { self.sift(refill) }",
+        right: "if self.directory.isolations.is_empty() { Some(refill) } else { self.sift(writer, refill) }",
         wrong: "Some(refill)",
         models: "isolate",
     },
