@@ -34,8 +34,10 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 .NOTPARALLEL:
 .PHONY: help run soak test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
 .PHONY: lint-features lint-other lint-doc bench bench-quick bench-charts instructions clean
-.PHONY: book msrv hardened-cost simulate worst fuzz miri tsan mutants coverage deny powerset minimal
-.PHONY: need-host need-boot need-test need-lint need-count
+.PHONY: book msrv hardened-cost simulate worst proofs spin fuzz miri tsan mutants coverage deny
+.PHONY: powerset minimal semver
+.PHONY: need-proofs need-spin need-host need-boot need-test need-lint need-count
+.PHONY: iso usb screen screenshot need-image
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +52,24 @@ soak: CPUS = 8
 soak: need-boot ## Have a kernel stamp and check frames for long [MINUTES=30 CPUS=8 MEM=512M]
 	@cargo run -q $(LOCKED) -p frametree-qemu -- --cpus $(CPUS) --mem $(MEM) \
 		--timeout $$(($(MINUTES) * 60 + 300)) --append soak=$(MINUTES) $(ARGS)
+
+# For machines of metal. `make iso` and `dd`, or `make usb`, which looks and asks before it writes.
+ISO := $(TARGETS)/frametree.iso
+# The stick, as `lsblk` names it.
+DEV ?=
+
+iso: need-image ## Make the disk image: BIOS and UEFI, CD and USB stick
+	@mkdir -p $(TARGETS)
+	@cargo run -q $(LOCKED) -p frametree-qemu -- --iso $(ISO)
+
+usb: iso ## Write the disk image to a USB stick, after asking [DEV=/dev/sdX]
+	@tools/usb.sh $(ISO) "$(DEV)"
+
+screen: need-image ## Boot the disk image in QEMU, memory on its screen [CPUS=4 MEM=512M]
+	@cargo run -q $(LOCKED) -p frametree-qemu -- --screen --cpus $(CPUS) --mem $(MEM) $(ARGS)
+
+screenshot: need-image ## Take the README's picture of that screen
+	@cargo run -q $(LOCKED) -p frametree-qemu -- --screenshot docs/screen.png
 
 test: test-loom test-host ## Run every test: loom models, host tests, boots in QEMU, doc tests
 
@@ -160,12 +180,19 @@ tsan: need-tsan ## Run the tests with threads under ThreadSanitizer
 	    -Zbuild-std --target x86_64-unknown-linux-gnu -p frametree \
 	    --test threads --test grow --test isolate --test reserve --test watermarks
 
+# `make test` proves most of it; these are all cases.
+proofs: need-proofs ## Prove the functions on words for all words and arguments, by z3
+	PROVE_ALL=1 cargo test $(LOCKED) -p frametree --test proofs -- --nocapture
+
+spin: need-spin ## Explore the protocol's model in Spin, and the bugs planted in it
+	cargo test $(LOCKED) -p frametree --test spin -- --nocapture
+
 mutants: need-mutants ## Change the library in all small ways, and see which tests notice: hours
 	cargo mutants --no-shuffle $(ARGS)
 
 coverage: need-coverage ## Which lines and branches of src/ the host tests reach
 	cargo +$(NIGHTLY) llvm-cov --branch --package frametree --all-features \
-	    --ignore-filename-regex '(tests|qemu|models|counts|faults)' test -- --skip every_planted
+	    --ignore-filename-regex '(tests|qemu|models|counts|deaths|faults)' test -- --skip every_planted
 
 deny: need-deny ## Licences, sources and duplicates of what the library depends on
 	cargo deny --offline check licenses bans sources
@@ -184,6 +211,13 @@ minimal: need-minimal ## Build the library with the oldest dependencies that it 
 
 book: need-book ## Make the book of docs/, in target/book
 	mdbook build docs
+# First the tag: the tool takes long to build.
+semver: ## Compare the public API with that of the last tag, for breaks
+	@git describe --tags --abbrev=0 >/dev/null 2>&1 || \
+	    { echo "There is no tag yet, so nothing to compare the public API with." >&2; exit 1; }
+	@tools/setup.sh host semver
+	cargo semver-checks -p frametree --all-features \
+	    --baseline-rev "$$(git describe --tags --abbrev=0)"
 
 clean: ## Remove everything that was built
 	cargo clean
@@ -192,8 +226,14 @@ need-host:
 	@tools/setup.sh host
 need-boot:
 	@tools/setup.sh host kernel qemu
+need-image:
+	@tools/setup.sh host kernel qemu image
 need-test:
-	@tools/setup.sh host kernel qemu uefi gdb count
+	@tools/setup.sh host kernel qemu uefi image gdb count solver spin
+need-proofs:
+	@tools/setup.sh host solver
+need-spin:
+	@tools/setup.sh host spin
 need-count:
 	@tools/setup.sh host count
 need-lint:

@@ -40,16 +40,32 @@ pub const fn starts_of_runs(word: u64, n: u32) -> u64 {
     starts & (starts >> left)
 }
 
-/// The length of the longest run. As many steps as that.
+/// The length of the longest run. At most twelve steps.
+///
+/// First where runs of 1, 2, 4, 8.. begin, as long as there are any; then back, adding each of
+/// these lengths to what has been found if a run goes on so far.
 #[inline]
 #[must_use]
 pub const fn longest_run(word: u64) -> u32 {
-    let (mut starts, mut length) = (word, 0);
-    while starts != 0 {
-        starts &= starts >> 1;
-        length += 1;
+    let mut starts = [word, 0, 0, 0, 0, 0];
+    let mut step = 0;
+    while step < 5 && starts[step] != 0 {
+        starts[step + 1] = starts[step] & (starts[step] >> (1 << step));
+        step += 1;
     }
-    length
+    let (mut found, mut length) = (u64::MAX, 0);
+    loop {
+        // A run of `length` is followed by one of `1 << step` more.
+        let longer = found & (starts[step] >> length);
+        if longer != 0 {
+            found = longer;
+            length += 1 << step;
+        }
+        if step == 0 {
+            return if word == u64::MAX { u64::BITS } else { length };
+        }
+        step -= 1;
+    }
 }
 
 /// A word with the `len` bits from bit `start` on set. Bits that would lie above bit 63 are cut.

@@ -72,7 +72,7 @@ impl Given {
 }
 
 /// Gives `mask` to a word of truth: one read-modify-write.
-#[inline]
+#[inline(always)]
 pub fn give(word: &Word, mask: u64) -> Given {
     Given::by(give_bits(word, mask), mask)
 }
@@ -125,13 +125,13 @@ pub fn take_bit(word: &Word, mask: u64) -> Result<(), ()> {
 
 /// Takes the lowest bit of a word of truth, as a mask; `None` if it holds nothing. One
 /// read-modify-write, and one more for each other CPU that changes the word meanwhile.
-#[inline]
+#[inline(always)]
 pub fn take_lowest(word: &Word) -> Option<u64> {
     take_lowest_of(word, FULL)
 }
 
 /// The same of the bits of `mask`.
-#[inline]
+#[inline(always)]
 pub fn take_lowest_of(word: &Word, mask: u64) -> Option<u64> {
     loop {
         // ORDERING: as in `take_all`.
@@ -223,9 +223,13 @@ impl Node {
     }
 
     /// Whether every word reads 0: all are looked at, without a branch for each.
-    #[inline]
+    #[inline(always)]
     pub fn is_empty(&self, ordering: Ordering) -> bool {
-        self.words.iter().fold(0, |bits, word| bits | word.load(ordering)) == 0
+        let mut bits = 0;
+        for word in &self.words {
+            bits |= word.load(ordering);
+        }
+        bits == 0
     }
 
     /// How many bits read set. A statistic: nothing hangs on it.

@@ -113,6 +113,9 @@ const AT_ONCE: usize = 64;
 /// How often an allocation looks again while other CPUs are about to give frames back.
 const LOOKS: usize = 1000;
 
+/// For how long, in pauses, it waits between two looks: together a fraction of a millisecond.
+const PAUSES: usize = 16;
+
 /// How a pool is to be initialised.
 ///
 /// # Examples
@@ -983,14 +986,29 @@ impl<C: Cpus> FramePool<C> {
     }
 
     /// Takes a 2 MiB block and returns its first frame: one read-modify-write if its GiB is split
-    /// already. Blocks are not cached.
+    /// already. Blocks are not cached; it is the lowest of the 128 MiB that this CPU took one of
+    /// last, while there is one.
     ///
     /// # Errors
     /// As [`FramePool::alloc`], after this CPU's cache was given back as well; frames in other
     /// CPUs' caches can keep a block from being whole.
     #[inline]
     pub fn alloc_block(&self) -> Result<Frame, AllocError> {
-        self.taking(whole::<BLOCK_FRAMES>, || self.take(Shared::alloc_block))
+        self.taking(whole::<BLOCK_FRAMES>, || {
+            if let Some(shared) = self.shared.get() {
+                let at_once =
+                    |cpu: CpuId| self.slots.get(cpu.get())?.alloc_block_at_once(&shared.tree);
+                if let Some(first) = self.cpus.with_current(at_once) {
+                    return Ok(Frame::owned(first));
+                }
+            }
+            self.alloc_block_slowly()
+        })
+    }
+
+    #[inline(never)]
+    fn alloc_block_slowly(&self) -> Result<Frame, AllocError> {
+        self.take(Shared::alloc_block)
     }
 
     /// Gives back a 2 MiB block, named by its first frame, that was taken as a whole: one
@@ -1004,15 +1022,26 @@ impl<C: Cpus> FramePool<C> {
         let Some(shared) = self.shared.get() else {
             return Err(FreeError { frame: number, found: Found::NotInitialised });
         };
-        let free = || self.cpus.with_current(|cpu| shared.free_block(cpu, number));
+        let free = || {
+            self.cpus.with_current(|cpu| {
+                let tree = &shared.tree;
+                match self.slots.get(cpu.get()).is_some_and(|s| s.free_block_at_once(tree, number))
+                {
+                    true => Ok(()),
+                    false => shared.free_block(cpu, number),
+                }
+            })
+        };
         self.giving(|| whole_at::<BLOCK_FRAMES>(number), Contents::Unknown, free)
     }
 
     /// Takes contiguous frames: exactly as many as the request asks for. Up to 64 without further
     /// conditions come from this CPU's cache if it has them in a row, without an atomic
     /// read-modify-write (a dry cache is refilled first, as for a single frame); else from the
-    /// tree, the lowest that fit, at one read-modify-write for each word of 64 frames that the run
-    /// touches, and for each block and GiB that it contains.
+    /// tree, the lowest that fit (without conditions the lowest as far as this CPU knows, which
+    /// notices what others have freed below after 64 runs at the latest), at one
+    /// read-modify-write for each word of 64 frames that the run touches, and for each block and
+    /// GiB that it contains.
     ///
     /// # Errors
     /// As [`FrameTree::alloc_run`], after this CPU's cache and those of the others were given back
@@ -1030,7 +1059,22 @@ impl<C: Cpus> FramePool<C> {
                 return Ok(range(start, count));
             }
         }
+        if request.is_plain()
+            && let Some(run) = self.alloc_run_near(request.count())
+        {
+            return Ok(FrameRange::owned(run));
+        }
         self.alloc_run_slowly(request)
+    }
+
+    #[inline(never)]
+    fn alloc_run_near(&self, count: u64) -> Option<NumberRange> {
+        let shared = self.shared.get()?;
+        let near = |cpu: CpuId| {
+            let slot = shared.slots.get(cpu.get())?;
+            slot.take_turn(|turn| turn.alloc_run_near(&shared.tree, count))?
+        };
+        self.cpus.with_current(near)
     }
 
     #[inline(never)]
@@ -1274,19 +1318,24 @@ impl<C: Cpus> FramePool<C> {
                 self.cpus.request_drain(CpuId::new(index));
             }
         }
-        let mut looks = LOOKS;
+        let mut looks = 1usize;
         loop {
-            let wait = others.clone().any(|(_, slot)| slot.is_about_to_drain());
-            let taken = self.cpus.with_current(|cpu| {
-                // A double free that only this flush could see is counted in the journal.
-                let _ = shared.drain(cpu);
-                attempt(shared, cpu)
-            });
-            looks -= 1;
-            if taken.is_ok() || !wait || looks == 0 {
-                return taken;
+            let is_last =
+                looks == LOOKS || !others.clone().any(|(_, slot)| slot.is_about_to_drain());
+            // Rarer and rarer: if one of them has stopped inside a step, each attempt is a thousand
+            // looks at the tree by itself.
+            if is_last || looks.is_power_of_two() {
+                let taken = self.cpus.with_current(|cpu| {
+                    // A double free that only this flush could see is counted in the journal.
+                    let _ = shared.drain(cpu);
+                    attempt(shared, cpu)
+                });
+                if taken.is_ok() || is_last {
+                    return taken;
+                }
             }
-            pause();
+            looks += 1;
+            (0..PAUSES).for_each(|_| pause());
         }
     }
 }
@@ -1371,9 +1420,7 @@ impl Shared {
 
     #[inline(never)]
     fn alloc_block(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
-        let look = |writer: Writer<'_>| self.tree.look_for_block(writer);
-        let from_tree = |writer: Writer<'_>| self.tree.alloc_block_with(writer);
-        match self.take_turn(cpu, |turn| turn.asking(BLOCK_FRAMES, look, from_tree)) {
+        match self.take_turn(cpu, |turn| turn.alloc_block(&self.tree)) {
             Some(taken) => taken,
             None => self.alloc_block_nested(cpu),
         }
@@ -1460,7 +1507,7 @@ impl Shared {
     fn free_run(&self, cpu: CpuId, run: NumberRange) -> Result<(), FreeError> {
         let tree = &self.tree;
         let cached = |turn: Turn<'_, 'static>| match turn.first_held(run) {
-            None => turn.unasked(|writer| tree.free_run_with(writer, run)),
+            None => turn.free_run(tree, run),
             Some(frame) => {
                 // Only what lies below can be the lowest mistake.
                 let below = NumberRange::trusted(run.start(), frame);

@@ -242,6 +242,11 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
+    /// So many frames between two others, and nothing else.
+    pub const fn between(count: u64, first: u64, end: u64) -> Self {
+        Self { count, align: 1, first, end, boundary: 0 }
+    }
+
     /// The lowest frame at or above `start` at which a run may begin, its end not looked at.
     #[inline]
     pub const fn lowest_begin(&self, start: u64) -> u64 {
@@ -265,10 +270,10 @@ impl Rule {
         if next < self.end { next } else { self.end }
     }
 
-    /// Whether it says no more than how many.
+    /// Whether it says no more than how many, and from where on.
     #[inline]
-    pub const fn is_plain(&self) -> bool {
-        self.align == 1 && self.boundary == 0 && self.first == 0 && self.end == FRAME_LIMIT
+    pub const fn is_loose(&self) -> bool {
+        self.align == 1 && self.boundary == 0 && self.end == FRAME_LIMIT
     }
 
     const fn aligned(&self, frame: u64) -> u64 {

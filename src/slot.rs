@@ -39,12 +39,15 @@ use crate::cache::{Contents, Known, PageCache};
 use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber, NumberRange};
-use crate::geometry::WORD_BITS;
+use crate::geometry::{BLOCK_FRAMES, FRAME_LIMIT, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Journal, Step, Writer};
-use crate::node::mask_between;
+use crate::node::{Given, mask_between};
 use crate::root::Giant;
 use crate::sync::{Link, Ordering, Way, Word, interrupt_fence};
-use crate::tree::{FrameTree, Gift, HomeCell, Opening, Refill, check_above, give_frames, refuse};
+use crate::tree::{
+    BlockHome, FrameTree, Gift, HomeCell, Opening, Refill, RunHints, check_above, finish,
+    give_at_once, give_frames, refuse,
+};
 
 /// One CPU's page cache. Two pairs of lines: the owner's, and one for requests to it.
 #[derive(Debug)]
@@ -68,6 +71,9 @@ struct Requests<'m> {
     budget: Option<&'m Budget<'m>>,
     /// The group that the last frame went past the sides to.
     passed: Word,
+    /// Empty if there is a budget to ask.
+    block_home: BlockHome<'m>,
+    run_hints: RunHints,
 }
 
 /// How many freed frames are handed out again rather than given to the tree.
@@ -115,6 +121,8 @@ impl<'m> Slot<'m> {
                 asked: Word::new(0),
                 budget: (!budget.is_off()).then_some(budget),
                 passed: Word::new(Side::CLOSED),
+                block_home: BlockHome::new(),
+                run_hints: RunHints::new(),
             },
         }
     }
@@ -252,6 +260,48 @@ impl<'m> Slot<'m> {
             && get(&requests.passed) != group.number()
     }
 
+    /// Takes a block near the last one, if there is one: its first frame. One read-modify-write.
+    #[inline(always)]
+    pub fn alloc_block_at_once(&self, tree: &FrameTree<'m>) -> Option<FrameNumber> {
+        let turn = self.enter()?;
+        let Some(block) = self.requests.block_home.claim() else {
+            drop(turn);
+            return None;
+        };
+        if !tree.is_presentable(block) {
+            return turn.alloc_block_rest(tree, block);
+        }
+        self.writer().add(Counter::Taken, BLOCK_FRAMES);
+        drop(turn);
+        self.serve();
+        Some(block.first_frame())
+    }
+
+    /// Gives a block back, if nothing is to be said against it and there is no budget: whether it
+    /// did. One read-modify-write.
+    #[inline(always)]
+    pub fn free_block_at_once(&self, tree: &FrameTree<'m>, first: FrameNumber) -> bool {
+        let Some(block) = tree.block_to_free(first) else { return false };
+        let Some(turn) = self.enter() else { return false };
+        let number = first.get() / BLOCK_FRAMES;
+        let holds_some = |side: &Side<'m>| side.stretch(NODE_WORDS as u64) == number;
+        if holds_some(&self.alloc_side)
+            || holds_some(&self.free_side)
+            || self.requests.budget.is_some()
+        {
+            drop(turn);
+            return false;
+        }
+        let step = self.writer().begin();
+        if let Err(given) = give_at_once(block) {
+            return turn.free_block_rest(step, block, given);
+        }
+        self.writer().add(Counter::Returned, BLOCK_FRAMES);
+        drop(step);
+        drop(turn);
+        self.serve()
+    }
+
     #[inline(always)]
     fn enter(&self) -> Option<Turn<'_, 'm>> {
         if self.is_busy() {
@@ -361,6 +411,29 @@ impl<'m> Turn<'_, 'm> {
         alloc_side.alloc_run(count).or_else(|| free_side.alloc_run(count))
     }
 
+    /// Takes so many contiguous frames, from the cache or from the tree near the last ones, if
+    /// there is no budget to ask. A dry cache is filled first.
+    pub fn alloc_run_near(&self, tree: &FrameTree<'m>, count: u64) -> Option<NumberRange> {
+        let Requests { budget, run_hints, .. } = &self.slot.requests;
+        if count.wrapping_sub(1) >= FRAME_LIMIT || budget.is_some() {
+            return None;
+        }
+        let cached = if count <= WORD_BITS { self.alloc_run(tree, count as u32) } else { None };
+        match cached {
+            Some(start) => {
+                let end = FrameNumber::trusted(start.get() + count);
+                Some(NumberRange::trusted(start, end))
+            }
+            None => tree.alloc_run_near(self.writer(), run_hints, count),
+        }
+    }
+
+    /// Gives contiguous frames to the tree.
+    pub fn free_run(&self, tree: &FrameTree<'m>, run: NumberRange) -> Result<(), FreeError> {
+        self.slot.requests.run_hints.widen(run);
+        self.unasked(|writer| tree.free_run_with(writer, run))
+    }
+
     /// Takes a frame, and says what is known of its contents: one of zeros, if the allocation
     /// side holds any.
     #[inline]
@@ -414,6 +487,41 @@ impl<'m> Turn<'_, 'm> {
     /// others.
     pub fn alloc_urgent(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
         self.alloc(tree).or_else(|OutOfMemory| self.unasked(|writer| tree.alloc_with(writer)))
+    }
+
+    /// Takes the lowest block, if the budget allows it. The next is taken near it if there is no
+    /// budget, and it need not be used last.
+    pub fn alloc_block(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
+        let look = |writer: Writer<'_>| tree.look_for_block(writer);
+        let block = self.asking(BLOCK_FRAMES, look, |writer| tree.take_block(writer))?;
+        let Requests { budget, block_home, .. } = &self.slot.requests;
+        if budget.is_none() && !tree.is_low_block(block) {
+            block_home.put(block);
+        }
+        Ok(Frame::owned(block.first_frame()))
+    }
+
+    /// Hands a block out that was claimed, if it may be.
+    #[cold]
+    #[inline(never)]
+    fn alloc_block_rest(self, tree: &FrameTree<'m>, block: Block<'m>) -> Option<FrameNumber> {
+        let block = tree.present(self.writer(), block)?;
+        self.writer().add(Counter::Taken, BLOCK_FRAMES);
+        let slot = self.slot;
+        drop(self);
+        slot.serve();
+        Some(block.first_frame())
+    }
+
+    /// Does what is left to do for a block that was given to the tree.
+    #[cold]
+    #[inline(never)]
+    fn free_block_rest(self, step: Step<'_>, block: Block<'m>, given: Given) -> bool {
+        let is_back = finish(&step, block, given);
+        drop(step);
+        let slot = self.slot;
+        drop(self);
+        is_back && slot.serve()
     }
 
     /// Something that takes so many frames from the tree, if it is there by the `look` of it, and

@@ -17,10 +17,10 @@ use core::marker::PhantomData;
 pub use imp::Ordering;
 
 /// Tells of an access, under `cfg(observed)`: what a simulator of many CPUs sees of the crate
-/// (`benches/src/bin/simulator/`). Nothing otherwise.
+/// (`benches/src/bin/simulator/`); and in the crate's own unit tests. Nothing otherwise.
 macro_rules! watch {
     ($word:expr, $access:ident) => {
-        #[cfg(observed)]
+        #[cfg(any(observed, all(test, not(loom))))]
         watching::access(core::ptr::from_ref($word).addr(), watching::Access::$access);
     };
 }
@@ -323,7 +323,7 @@ pub fn interrupt_fence() {
 /// What a loop does between two looks at what another CPU is about to change.
 #[inline]
 pub fn pause() {
-    #[cfg(observed)]
+    #[cfg(any(observed, all(test, not(loom))))]
     watching::pause();
     #[cfg(loom)]
     loom::thread::yield_now();
@@ -331,8 +331,8 @@ pub fn pause() {
     core::hint::spin_loop();
 }
 
-/// Who watches all accesses of this thread, under `cfg(observed)` only.
-#[cfg(observed)]
+/// Who watches all accesses of this thread, under `cfg(observed)` and in unit tests only.
+#[cfg(any(observed, all(test, not(loom))))]
 pub mod watching {
     extern crate std;
 

@@ -55,6 +55,7 @@ fn figure(output: &str, label: &str) -> u64 {
 fn boots(cpus: u32, memory: Memory) -> String {
     let Report { outcome, output, .. } = run(&Boot::new(cpus, memory));
     assert_eq!(outcome, Outcome::Success, "{outcome}:\n{output}");
+    fits_a_terminal(&output);
     let numbers: Vec<String> = (0..cpus).map(|cpu| cpu.to_string()).collect();
     let up = format!("CPUs: {} up, {cpus} in all", numbers.join(" "));
     assert!(output.contains(&up), "no {up:?}:\n{output}");
@@ -68,6 +69,12 @@ fn boots(cpus: u32, memory: Memory) -> String {
     assert_eq!(figure(&output, "  removed "), 1024, "{output}");
     assert!(figure(&output, "  NMIs ") >= 250 * u64::from(cpus), "{output}");
     assert!(output.contains(" hit inside the allocator\n"), "{output}");
+    let urgent = figure(&output, "  reserve ");
+    assert_eq!(urgent, 24 * u64::from(cpus), "{output}");
+    assert!(figure(&output, "had in interrupts, ") > 0, "{output}");
+    assert!(figure(&output, "  low last ") >= 512, "{output}");
+    let crossings = figure(&output, "  crossings ");
+    assert!(crossings >= 2 && crossings.is_multiple_of(2), "{output}");
     assert!(figure(&output, "  zeroed ") > 1000, "{output}");
     assert!(figure(&output, "  large pages ") > 0, "{output}");
     assert!(output.contains(&format!("frames accounted for: {managed} of {managed}, all\n")));
@@ -75,6 +82,16 @@ fn boots(cpus: u32, memory: Memory) -> String {
     assert!(figure(&output, "  nested ") > 0, "no interrupt hit inside the allocator:\n{output}");
     assert_eq!(figure(&output, "  allocations "), figure(&output, "  frees "));
     output
+}
+
+/// What the kernel prints can be read on 80 columns, without colour, and in a log.
+fn fits_a_terminal(output: &str) {
+    for line in output.lines() {
+        let width = line.chars().count();
+        assert!(width <= 80, "{width} columns: {line:?}");
+        let odd = line.chars().find(|c| c.is_control() || !(c.is_ascii() || "·░▒▓█".contains(*c)));
+        assert!(odd.is_none(), "{odd:?} in {line:?}");
+    }
 }
 
 /// Boots with a fault on request, which must end the boot in this way.

@@ -5,11 +5,12 @@
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, alloc};
+use std::cell::Cell;
 use std::ptr::NonNull;
 
 use frametree::cpus::Guard;
 use frametree::heap::{Bytes, PoolHeap};
-use frametree::{FRAME_SIZE, FramePool};
+use frametree::{CpuId, Cpus, FRAME_SIZE, FramePool};
 use proptest::prelude::*;
 use support::{BLOCK, Threads, pool};
 
@@ -29,12 +30,17 @@ const FRAMES: u64 = 4 * BLOCK;
 /// A pool of real memory, and a heap on it. Never freed.
 fn heap<B: Bytes>(cpus: usize) -> (Heap<B>, &'static FramePool<Threads>) {
     let pool = pool(Threads, cpus, &[(0, FRAMES)]);
+    // SAFETY: see `memory`.
+    (unsafe { PoolHeap::new(pool, Free, memory()) }, pool)
+}
+
+/// Where physical address 0 is "mapped": all memory of a pool lies behind it.
+fn memory() -> usize {
     let layout = Layout::from_size_align((FRAMES * FRAME_SIZE) as usize, 2 << 20).unwrap();
     // SAFETY: its size is not 0.
     let memory = unsafe { alloc(layout) };
     assert!(!memory.is_null());
-    // SAFETY: physical address 0 lies there, and all memory of the pool behind it.
-    (unsafe { PoolHeap::new(pool, Free, memory.expose_provenance()) }, pool)
+    memory.expose_provenance()
 }
 
 /// Something allocated, full of a byte of its own.
@@ -161,6 +167,50 @@ fn all_cpus_at_once() {
         }
     });
     all_is_back(&heap, pool);
+}
+
+std::thread_local! {
+    static LOCKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says so while it is held.
+struct Noted;
+// SAFETY: as `Free`.
+unsafe impl Guard for Noted {
+    fn hold<R>(&self, work: impl FnOnce() -> R) -> R {
+        LOCKED.set(true);
+        let result = work();
+        LOCKED.set(false);
+        result
+    }
+}
+
+/// A kernel whose hooks wait for other CPUs, which may wait for the heap's lock.
+struct Outside;
+// SAFETY: one thread.
+unsafe impl Cpus for Outside {
+    fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R {
+        assert!(!LOCKED.get(), "the pool is used under the heap's lock");
+        work(CpuId::new(0))
+    }
+}
+
+#[test]
+fn the_pool_is_used_outside_of_the_lock() {
+    let pool = pool(Outside, 1, &[(0, FRAMES)]);
+    // SAFETY: see `memory`.
+    let heap: PoolHeap<_, _> = unsafe { PoolHeap::new(pool, Noted, memory()) };
+    for size in [100, 30 << 10, 300 << 10] {
+        let layout = Layout::from_size_align(size, 8).unwrap();
+        // SAFETY: the size is not 0, and what was allocated is freed once.
+        unsafe {
+            let objects: [_; 20] = std::array::from_fn(|_| heap.alloc(layout));
+            assert!(objects.iter().all(|object| !object.is_null()));
+            objects.into_iter().for_each(|object| heap.dealloc(object, layout));
+        }
+    }
+    heap.trim();
+    assert_eq!((heap.frames(), pool.stats().free_frames), (0, FRAMES));
 }
 
 /// The simplest allocator of bytes there is: it takes memory back only when it has got all of it.

@@ -7,8 +7,11 @@
 #   kernel   the library of x86_64-unknown-none, for the demo kernel
 #   qemu     QEMU, to boot it
 #   uefi     the library of x86_64-unknown-uefi, and the firmware OVMF, for a UEFI application
+#   image    GRUB and what it makes a disk image with, for BIOS and UEFI
 #   gdb      gdb, which looks into a stopped kernel
 #   count    valgrind, to count the instructions of the hot paths
+#   solver   z3, to prove the functions on words
+#   spin     Spin, to explore the protocol's model
 #   lint     rustfmt, clippy, and the library of every bare-metal target
 #   miri     a nightly Rust with Miri
 #   tsan     a nightly Rust with the source of its library, to build it under ThreadSanitizer
@@ -133,6 +136,18 @@ need_ovmf() {
     want_package ovmf "OVMF is missing: QEMU boots a UEFI application by it"
 }
 
+# One after the other: `grub-mkrescue` says what it lacks only when it runs.
+need_image() {
+    local why="it makes the disk image that boots real machines"
+    have grub-mkrescue || want_package grub-common "grub-mkrescue is missing: $why"
+    [[ -d /usr/lib/grub/i386-pc ]] ||
+        want_package grub-pc-bin "GRUB for BIOS is missing: the disk image has it"
+    [[ -d /usr/lib/grub/x86_64-efi ]] ||
+        want_package grub-efi-amd64-bin "GRUB for UEFI is missing: the disk image has it"
+    have xorriso || want_package xorriso "xorriso is missing: grub-mkrescue calls it"
+    have mformat || want_package mtools "mformat is missing: grub-mkrescue calls it"
+}
+
 need_gdb() {
     have gdb && return
     want_package gdb "gdb is missing: a test looks into a stopped kernel with it"
@@ -141,6 +156,16 @@ need_gdb() {
 need_valgrind() {
     have valgrind && return
     want_package valgrind "valgrind is missing: it counts the instructions of the hot paths"
+}
+
+need_z3() {
+    have z3 && return
+    want_package z3 "z3 is missing: it proves the functions on words"
+}
+
+need_spin() {
+    have spin && return
+    want_package spin "spin is missing: it explores the protocol's model"
 }
 
 need() {
@@ -152,8 +177,11 @@ need() {
         need_target "$UEFI_TARGET" "a small kernel is a UEFI application"
         need_ovmf
         ;;
+    image) need_image ;;
     gdb) need_gdb ;;
     count) need_valgrind ;;
+    solver) need_z3 ;;
+    spin) need_spin ;;
     lint)
         need_component rustfmt fmt
         need_component clippy clippy

@@ -15,6 +15,10 @@ multiboot2_header:
     .long -(0xe85250d6 + multiboot2_end - multiboot2_header)
     .short 3, 0                         # tag 3: where to enter
     .long 12, boot_start, 0
+    .balign 8
+    .short 5, 1                         # tag 5: a screen of pixels, if there is one
+    .long 20, 1024, 768, 32
+    .balign 8
     .short 0, 0                         # tag 0: the end
     .long 8
 multiboot2_end:

@@ -11,6 +11,8 @@ use uart_16550::backend::PioBackend;
 use uart_16550::{Config, Uart16550};
 use x86_64::instructions::interrupts::without_interrupts;
 
+use crate::log;
+
 const COM1: u16 = 0x3f8;
 /// How often a byte is offered to a port that does not take it: some milliseconds.
 const SEND_ATTEMPTS: usize = 10_000;
@@ -56,6 +58,12 @@ pub fn write(text: fmt::Arguments) {
     if QUIET.load(Ordering::Relaxed) {
         return;
     }
+    log::keep(text);
+    send(text);
+}
+
+/// Writes to the serial line only, for whoever listens there: the screen does not repeat it.
+pub fn send(text: fmt::Arguments) {
     without_interrupts(|| {
         let guard = (0..LOCK_ATTEMPTS).find_map(|_| {
             core::hint::spin_loop();
@@ -69,6 +77,14 @@ pub fn write(text: fmt::Arguments) {
         });
         let _ = guard.write_fmt(text);
     });
+}
+
+/// A byte that came in, if there is one.
+pub fn read() -> Option<u8> {
+    without_interrupts(|| match &mut *CONSOLE.try_lock()? {
+        Console::Absent => None,
+        Console::Com1(port) => port.try_receive_byte().ok(),
+    })
 }
 
 /// From here on text is thrown away; or not.

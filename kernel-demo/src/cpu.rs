@@ -19,7 +19,7 @@ use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
 use x86_64::structures::tss::TaskStateSegment;
 
 /// The most CPUs that this kernel starts.
-pub const MAX_CPUS: usize = 64;
+pub const MAX_CPUS: usize = 128;
 /// The entry of the interrupt stack table that double faults use.
 pub const DOUBLE_FAULT_STACK: u16 = 0;
 const EMERGENCY_STACK_BYTES: usize = 8192;

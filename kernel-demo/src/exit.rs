@@ -30,11 +30,18 @@ pub fn exit(outcome: Outcome) -> ! {
     device.exit(outcome as u32)
 }
 
+const NOBODY: usize = usize::MAX;
+static REPORTER: AtomicUsize = AtomicUsize::new(NOBODY);
+
+/// Whether the kernel has failed.
+pub fn has_failed() -> bool {
+    // ORDERING: Relaxed; for the screen.
+    REPORTER.load(Ordering::Relaxed) != NOBODY
+}
+
 /// Lets one CPU report its failure. The others stop here, so that the report stays whole; a CPU
 /// that fails while it reports leaves at once.
 pub fn claim_failure(outcome: Outcome) {
-    static REPORTER: AtomicUsize = AtomicUsize::new(NOBODY);
-    const NOBODY: usize = usize::MAX;
     let this = cpu::current().get();
     // ORDERING: Relaxed; the word picks one CPU and hands nothing over.
     match REPORTER.compare_exchange(NOBODY, this, Ordering::Relaxed, Ordering::Relaxed) {

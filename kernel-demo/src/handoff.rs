@@ -5,12 +5,13 @@
 //! nothing here allocates or changes anything. What is handed over lies in memory that the map
 //! calls usable: it stays intact only because [`Handoff::reservations`] names it.
 
-use ::multiboot2::{BootInformation, BootInformationHeader, MAGIC};
+use ::multiboot2::{BootInformation, BootInformationHeader, FramebufferType, MAGIC};
 use ::pvh::start_info::reader::{IdentityMap, StartInfoReader};
 use frametree::boot::e820::Entry;
 use frametree::boot::{Placed, multiboot2, pvh};
 
 use crate::boot;
+use crate::screen::Description;
 
 /// Both protocols give addresses below 4 GiB, where boot.s maps physical addresses to themselves;
 /// first of all that of what is read here.
@@ -98,6 +99,27 @@ impl Handoff {
             }
         }
         .unwrap_or("")
+    }
+
+    /// The screen, if the loader has set one up that shows pixels of red, green and blue.
+    pub fn framebuffer(&self) -> Option<Description> {
+        let Protocol::Multiboot2(information, _) = &self.0 else {
+            return None;
+        };
+        let tag = information.framebuffer_tag()?.ok()?;
+        let Ok(FramebufferType::RGB { red, green, blue }) = tag.buffer_type() else {
+            return None;
+        };
+        let is_full_colour = [red.size, green.size, blue.size] == [8; 3];
+        let bytes = u32::from(tag.bpp()) / 8;
+        (is_full_colour && matches!(bytes, 3 | 4)).then(|| Description {
+            address: tag.address(),
+            pitch: tag.pitch(),
+            width: tag.width(),
+            height: tag.height(),
+            bytes,
+            shifts: [red.position, green.position, blue.position],
+        })
     }
 
     /// Where the ACPI tables begin.

@@ -64,6 +64,7 @@ entry_point!(nmi_entry, nmi);
 extern "C" fn timer() {
     exercises::interrupt::tick();
     exercises::nmi::tick();
+    exercises::reserve::tick();
     apic::end_of_interrupt();
 }
 

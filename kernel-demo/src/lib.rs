@@ -3,7 +3,8 @@
 //!
 //! One idea a file. From the ground up: boot (into 64-bit Rust), console and exit, clock, cpu and
 //! interrupts, apic, waiting; handoff and firmware (what the loader and ACPI say); memory (the
-//! pool), paging and heap on top of it; smp (all CPUs); exercises; picture, report and this file.
+//! pool), paging and heap on top of it; smp (all CPUs); exercises; steering and screen (for who
+//! watches); picture, report and this file.
 //!
 //! Three programs are made of it: the demo (main.rs) and the small kernels of `examples/`, which
 //! have a `kernel_main` of their own and take from here what they need.
@@ -26,11 +27,14 @@ mod firmware;
 pub mod handoff;
 mod heap;
 mod interrupts;
+mod log;
 pub mod memory;
 pub mod paging;
 mod picture;
 mod report;
+mod screen;
 pub mod smp;
+mod steering;
 mod text;
 mod waiting;
 
@@ -81,9 +85,15 @@ pub fn demo(handoff: &Handoff) -> ! {
             fault::commit()
         }
     });
-    match exercises::soak::requested(handoff.command_line()) {
-        Some(time) => exercises::soak::run(time),
-        None => exercise(&boot_memory),
+    let command_line = handoff.command_line();
+    if let Some(time) = exercises::soak::requested(command_line) {
+        exercises::soak::run(time);
+    } else if let Some(names) = exercises::some::requested(command_line) {
+        exercises::some::run(names);
+    } else if let Some(wish) = screen::requested(command_line) {
+        screen::run(handoff, wish);
+    } else {
+        exercise(&boot_memory);
     }
     exit::exit(Outcome::Success)
 }
@@ -147,9 +157,11 @@ fn exercise(boot_memory: &BootMemory) {
     let joined = unsafe { exercises::late::run(boot_memory) };
     exercises::stamp::run();
     exercises::exhaust::run();
+    let reserve = exercises::reserve::run();
     exercises::interrupt::run();
     let done = report::Done {
         joined,
+        reserve,
         nmi: exercises::nmi::run(),
         shapes: exercises::shapes::run(),
         zero: exercises::zero::run(),

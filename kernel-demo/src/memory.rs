@@ -6,7 +6,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use frametree::cpus::{GsSlot, NotPreempted, Pinned};
-use frametree::{CpuId, FramePool, InitError, MemoryMap, Metadata, Setup};
+use frametree::{CpuId, Crossing, FramePool, InitError, MemoryMap, Metadata, Setup};
 use x86_64::instructions::interrupts;
 use x86_64::structures::paging::{FrameAllocator, PhysFrame, Size4KiB};
 
@@ -73,6 +73,31 @@ pub fn requested_drains() -> u64 {
     DRAINS.iter().map(|drains| drains.load(Ordering::Relaxed)).sum()
 }
 
+/// Memory for old devices, which is used last.
+pub const LOW_END: u64 = 16 << 20;
+
+/// Frames of the reserve for each CPU.
+pub const RESERVE: u64 = 32;
+
+/// Free frames at which the pool says that memory is low, and that it is not any more.
+const LOW_MARK: u64 = 1024;
+const HIGH_MARK: u64 = 2048;
+
+/// Crossings of these marks so far.
+static CROSSINGS: AtomicU64 = AtomicU64::new(0);
+
+/// What the pool calls when free memory crosses one.
+fn count_crossing(_: Crossing) {
+    // ORDERING: Relaxed; a count.
+    CROSSINGS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How often free memory has crossed a watermark.
+pub fn crossings() -> u64 {
+    // ORDERING: Relaxed; a count.
+    CROSSINGS.load(Ordering::Relaxed)
+}
+
 /// What the kernel keeps a frame for.
 #[derive(Clone, Copy)]
 pub enum Purpose {
@@ -80,11 +105,13 @@ pub enum Purpose {
     Table,
     /// A CPU's stack.
     Stack,
+    /// The picture on the screen.
+    Screen,
     /// The pool's own metadata, for what was isolated and retired.
     Pool,
 }
 
-static KEPT: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+static KEPT: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
 /// How many frames the kernel keeps for this purpose.
 pub fn kept(purpose: Purpose) -> u64 {
@@ -94,7 +121,8 @@ pub fn kept(purpose: Purpose) -> u64 {
 
 /// How many frames the kernel keeps in all, its heap among them.
 pub fn kept_in_all() -> u64 {
-    [Purpose::Table, Purpose::Stack, Purpose::Pool].map(kept).iter().sum::<u64>() + heap::frames()
+    [Purpose::Table, Purpose::Stack, Purpose::Screen, Purpose::Pool].map(kept).iter().sum::<u64>()
+        + heap::frames()
 }
 
 /// Puts frames on the account that the kernel keeps from now on.
@@ -121,8 +149,11 @@ unsafe impl FrameAllocator<Size4KiB> for KernelFrames {
 /// # Safety
 /// What the map calls usable is memory that nobody uses.
 pub unsafe fn init(map: &mut MemoryMap, cpus: usize) -> Result<Metadata, InitError> {
-    // Memory for old devices is used last.
-    let setup = Setup::new(cpus).metadata_below(paging::EARLY_MAP_END).low_last(16 << 20);
+    let setup = Setup::new(cpus)
+        .metadata_below(paging::EARLY_MAP_END)
+        .low_last(LOW_END)
+        .reserve(RESERVE * cpus as u64)
+        .watermarks(LOW_MARK, HIGH_MARK, count_crossing);
     // SAFETY: By contract, and the early map maps everything below its end, writable and forever.
     unsafe { POOL.init(map, setup, paging::direct_map) }
 }

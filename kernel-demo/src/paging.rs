@@ -99,6 +99,30 @@ where
     }
 }
 
+/// Where devices' memory is mapped.
+const DEVICES: u64 = 0xffff_d800_0000_0000;
+/// How much of it there is.
+const DEVICES_LENGTH: u64 = 1 << 39;
+
+/// Maps memory of a device, wherever it lies, without caching it more than the machine says by
+/// itself (the firmware has set up write-combining for screens). It stays forever.
+pub fn map_device(physical: u64, length: u64) -> *mut u8 {
+    static NEXT: Mutex<u64> = Mutex::new(DEVICES);
+    let first = physical / Size2MiB::SIZE * Size2MiB::SIZE;
+    let end = physical + length;
+    let mut next = NEXT.lock();
+    let address = *next + (physical - first);
+    for at in (first..end).step_by(Size2MiB::SIZE as usize) {
+        assert!(*next < DEVICES + DEVICES_LENGTH, "no room for devices");
+        let page = Page::<Size2MiB>::containing_address(VirtAddr::new(*next));
+        let frame = PhysFrame::containing_address(PhysAddr::new(at));
+        // SAFETY: The place is new, and the memory is the device's: no frame of the pool.
+        unsafe { map(page, frame) };
+        *next += Size2MiB::SIZE;
+    }
+    core::ptr::with_exposed_provenance_mut(address as usize)
+}
+
 /// Whether this CPU has pages of 1 GiB.
 pub fn has_giant_pages() -> bool {
     CpuFeatures::new()

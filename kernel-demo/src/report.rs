@@ -4,7 +4,7 @@
 use core::time::Duration;
 use frametree::{FRAME_SIZE, MemoryMap, Metadata, RegionKind};
 
-use crate::exercises::{self, nmi, pages, remove, shapes, zero};
+use crate::exercises::{self, nmi, pages, remove, reserve, shapes, zero};
 use crate::handoff::Handoff;
 use crate::memory::{self, POOL, Purpose};
 use crate::paging::Mapped;
@@ -95,6 +95,8 @@ pub fn picture_legend() {
 pub struct Done {
     /// Frames that joined late.
     pub joined: u64,
+    /// Urgent ones.
+    pub reserve: reserve::Counts,
     /// In the storm.
     pub nmi: nmi::Counts,
     /// Of every shape.
@@ -159,7 +161,11 @@ fn summary_of(shapes: &shapes::Counts) {
 
 /// What came and went, and how: a line each.
 fn summary_of_the_rest(done: &Done) {
-    let Done { joined, nmi, zero, pages, remove, .. } = done;
+    let Done { joined, reserve, nmi, zero, pages, remove, .. } = done;
+    let reserve::Counts { urgent, refused, above } = reserve;
+    println!("  reserve     {urgent:>12}    had in interrupts, {refused} other requests refused");
+    println!("  low last    {above:>12}    single frames from above 16 MiB came first");
+    println!("  crossings   {:>12}    of the two watermarks", memory::crossings());
     println!("  NMIs        {:>12}    {} hit inside the allocator", nmi.met, nmi.inside);
     println!("  zeroed      {:>12}    {} were known to be zero", zero.checked, zero.known);
     println!("  large pages {:>12}    of 2 MiB, and {} of 1 GiB", pages.large, pages.giant);

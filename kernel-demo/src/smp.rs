@@ -6,7 +6,7 @@
 //! ends the kernel with a panic: no wait is without a limit.
 
 use core::mem;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
 use frametree::CpuId;
 use spin::Mutex;
@@ -96,6 +96,26 @@ extern "C" fn next_cpu_main(index: usize) -> ! {
         // ORDERING: Release hands CPU 0 what the job did here.
         DONE.fetch_add(1, Ordering::Release);
     }
+}
+
+/// Takes the last CPU out of those that run jobs, for good: it does `work` from now on. There are
+/// two CPUs at least, and this is called once.
+pub fn detach_last(work: fn() -> !) {
+    static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
+    let last = online() - 1;
+    run(|cpu| {
+        if cpu.get() == last {
+            let begin = work;
+            // ORDERING: Release pairs with the Acquire below: the job is not needed any more.
+            HAS_BEGUN.store(true, Ordering::Release);
+            begin();
+        } else if cpu.get() == 0 {
+            let begun = wait_for(JOB_LIMIT, || HAS_BEGUN.load(Ordering::Acquire));
+            begun.expect("the last CPU does not take its job");
+            // `run` waits for all that are left. ORDERING: Relaxed; all of them are up.
+            ONLINE.fetch_sub(1, Ordering::Relaxed);
+        }
+    });
 }
 
 /// Runs `job` on every CPU at once, and returns when all are through.

@@ -7,8 +7,8 @@ use core::hint::spin_loop;
 use core::time::Duration;
 use x86_64::instructions::interrupts;
 
-use crate::apic;
 use crate::clock::Stopwatch;
+use crate::{apic, steering};
 
 /// How long a wait stays awake.
 const AWAKE: Duration = Duration::from_micros(100);
@@ -21,8 +21,12 @@ pub struct TimedOut;
 
 /// Waits until `condition` holds, at most for `limit`.
 pub fn wait_for(limit: Duration, mut condition: impl FnMut() -> bool) -> Result<(), TimedOut> {
-    let watch = Stopwatch::start();
+    let mut watch = Stopwatch::start();
     while !condition() {
+        if steering::is_paused() {
+            // Somebody wants to look: that is nobody's delay.
+            watch = Stopwatch::start();
+        }
         match watch.elapsed() {
             elapsed if elapsed > limit => return Err(TimedOut),
             elapsed if elapsed > AWAKE && interrupts::are_enabled() => nap(NAP),

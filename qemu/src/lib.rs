@@ -7,9 +7,13 @@
 //! It never uses KVM, so that a boot is the same everywhere. It installs nothing: what is missing
 //! is an error that names the command to run.
 
+mod control;
+mod image;
 mod kernel;
 mod machine;
 mod uefi;
 
+pub use control::Control;
+pub use image::{Entry, Firmware, ImageError, Medium, image};
 pub use kernel::{BuildError, application, kernel, small_kernel};
-pub use machine::{Boot, BootError, Memory, MemoryError, Outcome, Report};
+pub use machine::{Boot, BootError, Memory, MemoryError, Outcome, Report, Screen};

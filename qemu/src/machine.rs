@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::str::FromStr;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -78,8 +78,27 @@ pub struct Boot {
     pub memory: Memory,
     /// What the kernel finds on its command line.
     pub command_line: String,
+    /// What its CPUs have or lack, as QEMU writes it after the model: `pdpe1gb=off`.
+    pub features: String,
+    /// Whether it has COM1, through which the kernel is heard.
+    pub has_com1: bool,
+    /// Whether it has a screen, that of a PC; QEMU may show it in a window.
+    pub screen: Screen,
+    /// The socket through which [`Control`](crate::Control) reaches it, if that is wanted.
+    pub control: Option<PathBuf>,
     /// How long the run may take.
     pub time_limit: Duration,
+}
+
+/// What a machine shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Screen {
+    /// It has no graphics.
+    Absent,
+    /// A graphics card, and nobody looks.
+    Hidden,
+    /// A window, or what else QEMU chooses.
+    Window,
 }
 
 /// How a run ended.
@@ -191,7 +210,16 @@ impl Boot {
     /// A machine of that size, with an empty command line and two minutes' time.
     pub fn new(cpus: u32, memory: Memory) -> Self {
         let time_limit = Duration::from_secs(120);
-        Self { cpus, memory, command_line: String::new(), time_limit }
+        Self {
+            cpus,
+            memory,
+            command_line: String::new(),
+            features: String::new(),
+            has_com1: true,
+            screen: Screen::Absent,
+            control: None,
+            time_limit,
+        }
     }
 
     /// Boots `kernel` and waits for the end. `live` gets the output as it comes.
@@ -235,21 +263,32 @@ impl Boot {
 
     /// The machine, with nothing to boot yet.
     pub(crate) fn machine(&self) -> Command {
-        let Self { cpus, memory, .. } = self;
+        let Self { cpus, memory, features, .. } = self;
         let address_bits = if *memory < Memory::gibibytes(512) { 40 } else { 48 };
+        let separator = if features.is_empty() { "" } else { "," };
         let mut command = Command::new(QEMU);
         command
             // Never KVM. 48 address bits only where memory needs them: OVMF hangs on so many.
-            .args(["-accel", "tcg", "-cpu", &format!("max,phys-bits={address_bits}")])
+            .args(["-accel", "tcg", "-cpu"])
+            .arg(format!("max,phys-bits={address_bits}{separator}{features}"))
             .args(["-smp", &cpus.to_string(), "-m", &memory.to_string()])
             // Memory that is not there until the kernel touches it.
             .args(["-object", &format!("memory-backend-ram,id=ram,size={memory},reserve=off")])
-            .args(["-machine", "memory-backend=ram"])
-            .args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"])
+            .args(["-machine", "memory-backend=ram", "-nodefaults", "-no-reboot"])
+            .args(["-serial", if self.has_com1 { "stdio" } else { "none" }])
             .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"])
-            .stdin(Stdio::null())
+            // Who sees the screen may also type here.
+            .stdin(if self.screen == Screen::Window { Stdio::inherit() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        match self.screen {
+            Screen::Absent => command.args(["-display", "none"]),
+            Screen::Hidden => command.args(["-display", "none", "-vga", "std"]),
+            Screen::Window => command.args(["-vga", "std"]),
+        };
+        if let Some(socket) = &self.control {
+            command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
+        }
         command
     }
 }

@@ -22,18 +22,25 @@ impl Boot {
         application: &Path,
         live: impl FnMut(&[u8]),
     ) -> Result<Report, BootError> {
-        let (code, variables) = FIRMWARE
-            .into_iter()
-            .find(|(code, variables)| Path::new(code).exists() && Path::new(variables).exists())
-            .ok_or(BootError::FirmwareMissing)?;
-        let mut command: Command = self.machine();
+        let mut command = self.machine();
+        firmware(&mut command)?;
         command
-            .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={code}")])
-            // What the firmware writes there is forgotten.
-            .args(["-drive", &format!("if=pflash,format=raw,snapshot=on,file={variables}")])
             .args(["-drive", &format!("format=raw,file=fat:rw:{}", disk(application)?.display())]);
         self.watch(command, live)
     }
+}
+
+/// Gives the machine the firmware.
+pub fn firmware(command: &mut Command) -> Result<(), BootError> {
+    let (code, variables) = FIRMWARE
+        .into_iter()
+        .find(|(code, variables)| Path::new(code).exists() && Path::new(variables).exists())
+        .ok_or(BootError::FirmwareMissing)?;
+    command
+        .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={code}")])
+        // What the firmware writes there is forgotten.
+        .args(["-drive", &format!("if=pflash,format=raw,snapshot=on,file={variables}")]);
+    Ok(())
 }
 
 /// A folder beside the application that has nothing but it.

@@ -11,6 +11,7 @@
 //! `cargo test --lib` with `RUSTFLAGS="--cfg loom"`; `tests/planted.rs` plants bugs into the steps
 //! of the protocols and shows that these models find them.
 
+mod blocks;
 mod budget;
 mod evidence;
 mod grow;
@@ -146,7 +147,7 @@ impl World {
     }
 
     /// The same for contiguous frames.
-    fn touch_run(&self, run: NumberRange) {
+    pub fn touch_run(&self, run: NumberRange) {
         self.touch(run.start(), (1 << run.len()) - 1);
     }
 

@@ -4,6 +4,7 @@
 use super::{World, explore, spawn};
 use crate::frame::FrameRange;
 use crate::request::Request;
+use crate::tree::RunHints;
 
 /// Frees what was got, if anything was.
 fn back(world: &World, cpu: usize, run: Option<FrameRange>) {
@@ -248,5 +249,31 @@ fn a_run_is_found_while_the_blocks_that_it_lies_in_merge() {
         world.free_run(1, run);
         assert_eq!(world.tree.count_free().blocks, 1, "merged");
         world.check(4);
+    });
+}
+
+/// A run near the last one, or else from anywhere, used at once.
+fn near(world: &World, cpu: usize, hints: &RunHints, count: u64) -> Option<FrameRange> {
+    match world.tree.alloc_run_near(world.tree.sole_writer(cpu), hints, count) {
+        Some(run) => {
+            world.touch_run(run);
+            Some(FrameRange::owned(run))
+        }
+        None => world.alloc_run(cpu, &Request::new(count)).ok(),
+    }
+}
+
+#[test]
+fn a_run_near_the_last_one_in_a_block_that_was_never_split() {
+    explore(Some(3), || {
+        // A GiB that was free as a whole: nothing below it was ever written.
+        let world = World::new(&[(0, 16)]);
+        let rest = world.claim(0, 4, 16);
+        let other = spawn(&world, |world| world.claim(1, 0, 2));
+        let run = near(&world, 0, &RunHints::new(), 1);
+        back(&world, 1, other.join().unwrap());
+        back(&world, 0, run);
+        back(&world, 0, rest);
+        world.check(16);
     });
 }

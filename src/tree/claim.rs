@@ -10,7 +10,8 @@
 //! Since all claims go upward, of several that overlap the one that has come furthest meets no
 //! other: somebody always gets through.
 
-use super::free::{check_above, put_frames, refuse};
+use super::blocks::is_held_whole;
+use super::free::{Opening, check_above, give_frames, put_frames, refuse};
 use super::levels::{
     give_block, make_all_ready, make_ready, merge_giant, split_block, split_giant, take_zeroes,
 };
@@ -121,11 +122,26 @@ impl<'m> FrameTree<'m> {
         writer: Writer<'_>,
         run: NumberRange,
     ) -> Result<(), FreeError> {
+        if !run.is_empty() && Group::of(run.start()).number() == (run.end().get() - 1) / WORD_BITS {
+            return self.free_within_a_word(writer, run);
+        }
         self.check_run(run)?;
         let step = writer.begin();
         let (overlap, first) = self.put_run(&step, run);
         writer.add(Counter::Returned, run.len() - overlap);
         first
+    }
+
+    /// The same for frames of one word, of which there is one at least.
+    fn free_within_a_word(&self, writer: Writer<'_>, run: NumberRange) -> Result<(), FreeError> {
+        let group = Group::of(run.start());
+        let (frames, _) = frames_of(group, run.start().get(), run.end().get());
+        let opening = self.check_frames(group, frames)?;
+        let step = writer.begin();
+        match give_frames(&step, opening.place, frames, 0) {
+            0 => Ok(()),
+            overlap => Err(refuse(group, overlap, Found::Free)),
+        }
     }
 
     /// Looks whether all of these frames may be freed, as far as the tree knows.
@@ -138,7 +154,7 @@ impl<'m> FrameTree<'m> {
             let group = Group::of(FrameNumber::trusted(at));
             let behind = match self.piece(at, end) {
                 Some((Piece::Giant(giant), behind)) if is_held(giant) => behind,
-                Some((Piece::Block(block), behind)) if is_block_held(block) => behind,
+                Some((Piece::Block(block), behind)) if is_held_whole(block) => behind,
                 _ => {
                     let (frames, behind) = frames_of(group, at, end);
                     self.check_frames(group, frames)?;
@@ -150,7 +166,7 @@ impl<'m> FrameTree<'m> {
         Ok(())
     }
 
-    fn check_frames(&self, group: Group, frames: u64) -> Result<(), FreeError> {
+    fn check_frames(&self, group: Group, frames: u64) -> Result<Opening<'m>, FreeError> {
         let opening = self.open(group).map_err(|found| refuse(group, frames, found))?;
         let managed = frames & opening.managed;
         let (free, found) = match check_above(opening.place.block()) {
@@ -160,7 +176,7 @@ impl<'m> FrameTree<'m> {
         };
         let foreign = frames & !managed;
         match free | foreign {
-            0 => Ok(()),
+            0 => Ok(opening),
             wrong if foreign >> wrong.trailing_zeros() & 1 != 0 => {
                 Err(refuse(group, wrong, Found::Unmanaged))
             }
@@ -267,10 +283,4 @@ const fn frames_of(group: Group, at: u64, end: u64) -> (u64, u64) {
 /// Whether all of a giant that is managed in full is held by somebody.
 fn is_held<'m>(giant: &'m Giant<'m>) -> bool {
     giant.in_use().is_some() && giant.blocks().all(|block| free_in(block) == 0)
-}
-
-/// Whether all of a block that is managed in full is held by somebody.
-fn is_block_held(block: Block<'_>) -> bool {
-    // ORDERING: a look for bugs of the caller; exact at rest.
-    check_above(block).is_ok() && block.leaf().is_empty(Ordering::Relaxed)
 }

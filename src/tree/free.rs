@@ -9,14 +9,14 @@
 //! the same block, can be missed while that is under way: the two callers both claim to own the
 //! frame at that moment.
 
-use super::levels::{announce, give_block, merge_block, merge_giant};
-use super::longest::{is_wide, widen};
+use super::levels::{announce, merge_block};
+use super::longest::{is_row_wide, widen};
 use super::{FrameTree, free_in};
 use crate::cache::{PageCache, empty_out};
 use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError};
 use crate::frame::{Frame, FrameNumber};
-use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_FRAMES};
+use crate::geometry::{FULL, GIANT_FRAMES};
 use crate::journal::{Counter, Step, Writer};
 use crate::node::{Edge, Fill, Given, give, give_bits};
 use crate::root::{Giant, Nodes};
@@ -46,7 +46,7 @@ impl<'m> Gift<'m> {
     pub fn is_plain(self, frame: FrameNumber) -> bool {
         let Given { overlap, edge, fill } = Given::by(self.before, bit_of(frame));
         let is_common = overlap == 0 && edge == Edge::Within && fill == Fill::Partial;
-        is_common && is_wide(self.block(frame))
+        is_common && is_row_wide(self.block(frame))
     }
 
     /// Ends the step, if there is nothing else to do.
@@ -169,46 +169,6 @@ impl<'m> FrameTree<'m> {
         }
     }
 
-    /// [`FrameTree::free_block`], in this writer's journal.
-    #[inline(always)]
-    pub(crate) fn free_block_with(
-        &self,
-        writer: Writer<'_>,
-        first: FrameNumber,
-    ) -> Result<(), FreeError> {
-        let block = self.check_block(first)?;
-        let _step = writer.begin();
-        let given = give_block(block);
-        if given.overlap != 0 {
-            return Err(FreeError { frame: first, found: Found::FreeBlock });
-        }
-        writer.add(Counter::Returned, BLOCK_FRAMES);
-        if given.fill == Fill::Full {
-            merge_giant(writer, block.giant);
-        }
-        Ok(())
-    }
-
-    /// Looks whether a whole block may be freed, as far as the tree knows.
-    ///
-    /// # Errors
-    /// What was found instead.
-    #[inline(always)]
-    pub(crate) fn check_block(&self, first: FrameNumber) -> Result<Block<'m>, FreeError> {
-        let refused = |found| FreeError { frame: first, found };
-        let giant = self.locate_aligned(first, BLOCK_FRAMES)?;
-        let block = Block { giant, index: Group::of(first).block() };
-        if !block.is_full() && self.directory.managed_frames(block) < BLOCK_FRAMES {
-            return Err(refused(Found::Unmanaged));
-        }
-        check_above(block).map_err(refused)?;
-        // ORDERING: a look for bugs of the caller; exact at rest.
-        if !block.leaf().is_empty(Ordering::Relaxed) {
-            return Err(refused(partly_free(block)));
-        }
-        Ok(block)
-    }
-
     /// [`FrameTree::free_giant`], in this writer's journal.
     pub(crate) fn free_giant_with(
         &self,
@@ -245,7 +205,11 @@ impl<'m> FrameTree<'m> {
 
     /// The giant of something large, which may have frames that are not managed.
     #[inline]
-    fn locate_aligned(&self, first: FrameNumber, frames: u64) -> Result<&'m Giant<'m>, FreeError> {
+    pub(super) fn locate_aligned(
+        &self,
+        first: FrameNumber,
+        frames: u64,
+    ) -> Result<&'m Giant<'m>, FreeError> {
         if !first.get().is_multiple_of(frames) {
             return Err(FreeError { frame: first, found: Found::Misaligned { frames } });
         }
@@ -259,7 +223,7 @@ impl<'m> FrameTree<'m> {
 ///
 /// # Errors
 /// At which level.
-#[inline]
+#[inline(always)]
 pub(crate) fn check_above(block: Block<'_>) -> Result<(), Found> {
     if is_in_use_above(block) {
         Ok(())
@@ -334,12 +298,6 @@ fn give_zeroes(place: Place<'_>, known_zero: u64) {
     let (hint, mask) = block.giant.nodes().zero.at(block.index);
     // ORDERING: as above.
     hint.fetch_or(mask, Ordering::Relaxed);
-}
-
-#[cold]
-#[inline(never)]
-fn partly_free(block: Block<'_>) -> Found {
-    Found::PartlyFree { free: block.leaf().count() }
 }
 
 /// The error for the lowest frame of `frames`.

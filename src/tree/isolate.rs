@@ -34,7 +34,7 @@ use crate::cache::PageCache;
 use crate::directory::{Block, Group, Place};
 use crate::error::Found;
 use crate::frame::{FrameNumber, FrameRange, NumberRange};
-use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, FULL, NODE_WORDS, WORD_BITS};
+use crate::geometry::{BLOCK_FRAMES, FRAME_LIMIT, FRAME_SIZE, FULL, NODE_WORDS, WORD_BITS};
 use crate::isolation::{ISOLATIONS, Refused};
 use crate::journal::{Counter, Writer};
 use crate::node::{mask_between, take_any};
@@ -247,8 +247,10 @@ impl<'m> FrameTree<'m> {
         frame: FrameNumber,
         arena: impl Fn(FrameNumber) -> Result<Arena<'m>, IsolateError>,
     ) -> Result<(), IsolateError> {
-        let range = NumberRange::trusted(frame, FrameNumber::trusted(frame.get() + 1));
-        if self.first_unmanaged(range).is_some() {
+        // The number behind the last frame may stand for one; there is none behind that.
+        let end = FrameNumber::trusted((frame.get() + 1).min(FRAME_LIMIT));
+        let range = NumberRange::trusted(frame, end);
+        if range.is_empty() || self.first_unmanaged(range).is_some() {
             return Err(IsolateError::Unmanaged { frame });
         }
         if self.check_run(range).is_err() {

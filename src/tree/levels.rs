@@ -43,7 +43,7 @@ pub enum Hint {
 }
 
 /// Writes a block's leaf if that has never been done. The caller holds the whole block.
-#[inline]
+#[inline(always)]
 pub(super) fn make_ready(block: Block<'_>) {
     let (word, mask) = block.giant.nodes().ready.at(block.index);
     // ORDERING: set by an earlier holder of this block; the block's own bit carried it here.
@@ -53,6 +53,7 @@ pub(super) fn make_ready(block: Block<'_>) {
 }
 
 #[cold]
+#[inline(never)]
 fn write_leaf(block: Block<'_>) {
     block.leaf().fill(0);
     block.zeroes().fill(0);
@@ -63,15 +64,22 @@ fn write_leaf(block: Block<'_>) {
 }
 
 /// Forgets what is known to be zero in a block that the caller holds as a whole.
-#[inline]
+#[inline(always)]
 pub(super) fn forget_zero(block: Block<'_>) {
     let (word, mask) = block.giant.nodes().zero.at(block.index);
     // ORDERING: all frames are this CPU's, and so is what is known of them.
     if word.load(Ordering::Relaxed) & mask != 0 {
-        block.zeroes().fill(0);
-        // ORDERING: others change other bits; carried on by the block's own bit.
-        word.fetch_and(!mask, Ordering::Relaxed);
+        empty_zeroes(block);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn empty_zeroes(block: Block<'_>) {
+    block.zeroes().fill(0);
+    let (word, mask) = block.giant.nodes().zero.at(block.index);
+    // ORDERING: others change other bits; carried on by the block's own bit.
+    word.fetch_and(!mask, Ordering::Relaxed);
 }
 
 /// Claims a free block and hands its frames to its leaf, all but those numbered `kept`, which
@@ -144,6 +152,7 @@ pub(super) fn retire(writer: Writer<'_>, block: Block<'_>) {
 
 /// Says at the cluster that a giant has something. The caller has made a word of the giant
 /// go from nothing to something, inside a step of its journal.
+#[inline(never)]
 pub(super) fn raise(giant: &Giant<'_>, hint: Hint) {
     let (word, mask) = (hint_word(giant, hint), giant.mask);
     full_fence();
@@ -242,14 +251,21 @@ fn lower_zero(block: Block<'_>) {
 }
 
 /// Frees a block that the caller holds as a whole, inside a step.
+#[inline]
 pub(super) fn give_block(block: Block<'_>) -> Given {
     let (word, mask) = block.giant.nodes().blocks.at(block.index);
     let given = give(word, mask);
+    tell_of_block(block, given);
+    given
+}
+
+/// Says what a free block changes for those who search.
+#[inline]
+pub(super) fn tell_of_block(block: Block<'_>, given: Given) {
     widen(block);
     if given.edge == Edge::FromEmpty {
         raise(block.giant, Hint::Whole);
     }
-    given
 }
 
 /// Makes every block of a giant that the caller holds ready to be freed in parts.

@@ -23,36 +23,43 @@ pub const ANY: u64 = 0xff;
 const BYTE: usize = 8;
 
 /// Where a block's byte lies: its row, and by how many bits it is shifted there.
-#[inline]
+#[inline(always)]
 fn byte_of<'m>(block: Block<'m>) -> (&'m Word, usize) {
     let row = block.giant.nodes().longest.row(block.index / ROW_BLOCKS);
     (row, block.index % ROW_BLOCKS * BYTE)
 }
 
-/// What a row says when nothing is known of the blocks from its first up to this one.
-#[inline]
-const fn any_up_to(shift: usize) -> u64 {
-    u64::MAX >> (u64::BITS as usize - BYTE - shift)
+/// What a row says of a block, and of the one below in the same row, when nothing is known of them.
+#[inline(always)]
+const fn any_of_two(shift: usize) -> u64 {
+    ANY << shift | ANY << shift >> BYTE
 }
 
 /// After frames were given to a block by a read-modify-write: takes back what was said of it and
 /// of the block below. One load, if nothing was said.
 #[inline(always)]
 pub fn widen(block: Block<'_>) {
+    if !is_wide(block) {
+        let (row, shift) = byte_of(block);
+        // ORDERING: Release carries the step's begin to a search that reads this.
+        row.fetch_or(any_of_two(shift), Ordering::Release);
+    }
+}
+
+/// After frames were given to a block by a read-modify-write: whether nothing is said of it and of
+/// the block below.
+#[inline(always)]
+pub fn is_wide(block: Block<'_>) -> bool {
     rmw_fence();
     let (row, shift) = byte_of(block);
-    let any = any_up_to(shift) & !(any_up_to(shift) >> (2 * BYTE));
     // ORDERING: behind the fence; it and the one in `narrow` order the two looks.
-    if row.load(Ordering::Relaxed) & any != any {
-        // ORDERING: Release carries the step's begin to a search that reads this.
-        row.fetch_or(any, Ordering::Release);
-    }
+    !row.load(Ordering::Relaxed) & any_of_two(shift) == 0
 }
 
 /// After frames were given to a block, before [`widen`]: whether that has surely nothing to do, as
 /// nothing was said of any block in the row.
 #[inline(always)]
-pub fn is_wide(block: Block<'_>) -> bool {
+pub fn is_row_wide(block: Block<'_>) -> bool {
     rmw_fence();
     // ORDERING: as in `widen`.
     byte_of(block).0.load(Ordering::Relaxed) == u64::MAX

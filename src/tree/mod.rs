@@ -20,13 +20,14 @@
 //!
 //! The protocols, a file each: [`levels`] (split, merge, announce, retire), [`search`] (refill
 //! and allocation), [`free`] (flush, free, and what is refused), [`runs`] (finding contiguous
-//! frames), with [`longest`] to pass crumbs quickly, and [`claim`] (taking and giving them, piece
-//! by piece). [`init`] and [`grow`] add memory, [`isolate`] takes it away. [`verify`] checks every
-//! invariant at rest.
+//! frames), with [`longest`] to pass crumbs quickly and [`near`] to begin where the last was found,
+//! and [`claim`] (taking and giving them, piece by piece); [`blocks`] (2 MiB as a whole). [`init`]
+//! and [`grow`] add memory, [`isolate`] takes it away. [`verify`] checks every invariant at rest.
 //!
 //! The shape is the radix tree of Go's `mpagealloc.go`, with counters and locks replaced by one
 //! bit per level and the page tables' radix of 512.
 
+mod blocks;
 mod claim;
 mod free;
 mod grow;
@@ -35,6 +36,7 @@ mod init;
 mod isolate;
 mod levels;
 mod longest;
+mod near;
 mod runs;
 #[cfg(feature = "hardened")]
 mod seal;
@@ -45,9 +47,11 @@ pub use grow::GrowError;
 pub use isolate::{InUse, IsolateError, Isolation};
 pub use verify::Broken;
 
+pub(crate) use blocks::{BlockHome, finish, give_at_once};
 pub(crate) use free::{Gift, Opening, check_above, give_frames, refuse};
 pub(crate) use home::HomeCell;
 pub(crate) use init::Plan;
+pub(crate) use near::RunHints;
 pub(crate) use runs::Wanted;
 #[cfg(feature = "hardened")]
 pub(crate) use seal::mix;
@@ -173,6 +177,7 @@ impl<'m> FrameTree<'m> {
     /// # Safety
     /// Every byte of the frame is 0, and nobody will write to it before it is handed out again:
     /// its next owner gets it as zeroed.
+    #[allow(unsafe_code, reason = "the caller vouches for the contents")]
     pub unsafe fn free_zeroed(&self, frame: Frame) -> Result<(), FreeError> {
         self.free_zeroed_with(self.shared_writer(), frame.into_number())
     }

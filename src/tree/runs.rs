@@ -22,6 +22,7 @@ use crate::geometry::{
     BLOCK_FRAMES, FRAME_SIZE, FULL, GIANT_FRAMES, GIANT_ROWS, NODE_WORDS, ROW_BLOCKS, WORD_BITS,
 };
 use crate::journal::{Counter, Writer};
+use crate::node::mask_between;
 use crate::request::{Request, Rule};
 use crate::root::{Giant, Nodes};
 use crate::sync::Ordering;
@@ -90,7 +91,7 @@ impl Visit for Seeker {
 
     #[inline(always)]
     fn in_vain(&self) -> Option<u64> {
-        self.rule.is_plain().then_some(self.rule.count)
+        self.rule.is_loose().then_some(self.rule.count)
     }
 }
 
@@ -174,7 +175,7 @@ impl<'m> FrameTree<'m> {
     }
 
     /// The lowest run by this rule, claimed.
-    fn search_by(&self, writer: Writer<'_>, rule: &Rule) -> Option<NumberRange> {
+    pub(super) fn search_by(&self, writer: Writer<'_>, rule: &Rule) -> Option<NumberRange> {
         loop {
             let begin = self.walk(writer, rule, &mut Seeker::new(*rule))?;
             let count = rule.count;
@@ -218,7 +219,10 @@ impl<'m> FrameTree<'m> {
             for bit in ones(free | whole | partial) {
                 let Some(giant) = cluster.giant(u64::from(bit)).load() else { continue };
                 let first = giant.number() * GIANT_FRAMES;
-                if first >= rule.end || first + GIANT_FRAMES <= rule.first {
+                if first >= rule.end {
+                    return None;
+                }
+                if first + GIANT_FRAMES <= rule.first {
                     continue;
                 }
                 let found = if giant.is_free() {
@@ -246,18 +250,23 @@ fn walk_giant<'m>(
 ) -> Option<u64> {
     const LANE: u64 = (1 << ROW_BLOCKS) - 1;
     let Nodes { blocks, partial, longest, .. } = giant.nodes();
-    for word in 0..NODE_WORDS {
+    // Blocks below can't have the begin of a run.
+    let start = rule.first.saturating_sub(giant.number() * GIANT_FRAMES) / BLOCK_FRAMES;
+    for word in start as usize / WORD_BITS as usize..NODE_WORDS {
         // ORDERING: as in `walk`.
         let whole = blocks.word(word).load(Ordering::Acquire);
         // ORDERING: as in `walk`.
         let some = whole | partial.word(word).load(Ordering::Acquire);
+        let below = mask_between(0, start as usize, word * WORD_BITS as usize);
+        let some = some & !below;
         for at in (0..WORD_BITS as usize).step_by(ROW_BLOCKS) {
             let lane = some >> at & LANE;
             let block = Block { giant, index: word * WORD_BITS as usize + at };
             let first = block.first_frame().get();
-            let is_outside =
-                first >= rule.end || first + BLOCK_FRAMES * ROW_BLOCKS as u64 <= rule.first;
-            if lane == 0 || is_outside {
+            if first >= rule.end {
+                return None;
+            }
+            if lane == 0 {
                 continue;
             }
             // ORDERING: a hint; Acquire as in `bound`.
@@ -266,7 +275,7 @@ fn walk_giant<'m>(
             let likely = bytes_at_least(bounds, least.min(ANY) as u8);
             let row =
                 Row { whole: whole >> at, some: lane, likely, ends: ends(block, bounds, least) };
-            let found = walk_row(writer, block, row, visit);
+            let found = walk_row(writer, block, (row, rule.first), visit);
             if found.is_some() {
                 return found;
             }
@@ -306,7 +315,12 @@ fn ends(first: Block<'_>, bounds: u64, least: u64) -> u64 {
 
 /// The same for the row of blocks that begins with `block`.
 #[inline]
-fn walk_row(writer: Writer<'_>, block: Block<'_>, row: Row, visit: &mut impl Visit) -> Option<u64> {
+fn walk_row(
+    writer: Writer<'_>,
+    block: Block<'_>,
+    (row, from): (Row, u64),
+    visit: &mut impl Visit,
+) -> Option<u64> {
     let first = block.first_frame().get();
     let mut left = row.some & (row.likely | row.whole | row.ends);
     if visit.goes_on_at(first) {
@@ -323,7 +337,7 @@ fn walk_row(writer: Writer<'_>, block: Block<'_>, row: Row, visit: &mut impl Vis
         } else if !is_ready(block) {
             None
         } else if is_likely {
-            walk_block(writer, block, start, visit)
+            walk_block(writer, block, from, visit)
         } else {
             walk_ends(block, start, 1 << bit == row.ends, visit)
         };
@@ -361,24 +375,29 @@ fn is_ready(block: Block<'_>) -> bool {
     block.giant.nodes().ready.is_set(block.index, Ordering::Acquire)
 }
 
-/// The same for one block, frame by frame.
+/// The same for one block, frame by frame, from one of them or its first on.
 fn walk_block(
     writer: Writer<'_>,
     block: Block<'_>,
-    first: u64,
+    from: u64,
     visit: &mut impl Visit,
 ) -> Option<u64> {
     let least = visit.least().min(WORD_BITS) as u32;
-    let mut some = 0;
-    let mut start = first;
-    for word in block.leaf().words() {
+    let first = block.first_frame().get();
+    // What lies below `from` is of no interest.
+    let passed = from.saturating_sub(first);
+    let mut unseen = u64::MAX << (passed % WORD_BITS);
+    let mut some = passed;
+    let mut start = first + passed - passed % WORD_BITS;
+    for word in block.leaf().words().skip((passed / WORD_BITS) as usize) {
         // ORDERING: as in `walk`.
-        let bits = word.load(Ordering::Acquire);
+        let bits = word.load(Ordering::Acquire) & unseen;
         some |= bits;
         let found = walk_word(bits, start, least, visit);
         if found.is_some() {
             return found;
         }
+        unseen = u64::MAX;
         start += WORD_BITS;
     }
     if some == 0 {

@@ -10,8 +10,7 @@
 
 use super::FrameTree;
 use super::levels::{
-    Hint, forget_zero, lower, make_all_ready, make_ready, retire, split_block, split_giant,
-    take_zeroes,
+    Hint, forget_zero, lower, make_all_ready, retire, split_block, split_giant, take_zeroes,
 };
 use crate::cache::{Known, PageCache};
 use crate::directory::Block;
@@ -101,17 +100,6 @@ impl<'m> FrameTree<'m> {
         Ok(refill.cache)
     }
 
-    /// [`FrameTree::alloc_block`], in this writer's journal.
-    #[inline(always)]
-    pub(crate) fn alloc_block_with(&self, writer: Writer<'_>) -> Result<Frame, OutOfMemory> {
-        let block = match self.search_block(writer) {
-            Some(block) => block,
-            None => self.prove_by_looks(writer, || self.search_block(writer))?,
-        };
-        writer.add(Counter::Taken, BLOCK_FRAMES);
-        Ok(Frame::owned(block.first_frame()))
-    }
-
     /// [`FrameTree::alloc_giant`], in this writer's journal.
     pub(crate) fn alloc_giant_with(&self, writer: Writer<'_>) -> Result<Frame, OutOfMemory> {
         let giant = self.prove(writer, || self.search_giant_whole(writer))?;
@@ -184,25 +172,7 @@ impl<'m> FrameTree<'m> {
         }
     }
 
-    /// The lowest free block that may be handed out, claimed and ready.
-    #[inline(always)]
-    fn search_block(&self, writer: Writer<'_>) -> Option<Block<'m>> {
-        loop {
-            let block = match self.above_low(|end| self.search_whole_above(writer, end)) {
-                Some(block) => block,
-                None => self.search_whole(writer, 0)?,
-            };
-            make_ready(block);
-            forget_zero(block);
-            let first = block.first_frame().get();
-            let frames = [first, first + BLOCK_FRAMES].map(FrameNumber::trusted);
-            if self.admits(writer, NumberRange::trusted(frames[0], frames[1])) {
-                return Some(block);
-            }
-        }
-    }
-
-    /// The same for a giant.
+    /// The lowest free giant that may be handed out, claimed and ready.
     fn search_giant_whole(&self, writer: Writer<'_>) -> Option<&'m Giant<'m>> {
         loop {
             let above = self.above_low(|end| self.search_giants(end));
@@ -295,14 +265,8 @@ impl<'m> FrameTree<'m> {
         if self.low_end == 0 { None } else { search(self.low_end) }
     }
 
-    #[inline(never)]
-    fn search_whole_above(&self, writer: Writer<'_>, from: u64) -> Option<Block<'m>> {
-        self.search_whole(writer, from)
-    }
-
     /// The lowest free block of the GiBs that begin at or above this frame, claimed.
-    #[inline(always)]
-    fn search_whole(&self, writer: Writer<'_>, from: u64) -> Option<Block<'m>> {
+    pub(super) fn search_whole(&self, writer: Writer<'_>, from: u64) -> Option<Block<'m>> {
         let mut walk = Walk::new(self.directory.clusters());
         while let Some(giant) = walk.next(hints_at_blocks) {
             if giant.number() * GIANT_FRAMES < from {

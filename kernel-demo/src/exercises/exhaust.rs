@@ -1,6 +1,6 @@
 //! exhaust: all that is free can be taken, and all that was taken comes back as it was.
 //!
-//! All CPUs take until nothing is left; what they hold together must be every frame there is.
+//! All CPUs take until nothing is left, the reserve at the end; what they hold together must be every frame there is.
 //! Then each gives back what its neighbour took, in another order, and the tree must be in its
 //! first state again: as many free frames, whole 2 MiB blocks and whole GiBs as before.
 
@@ -78,13 +78,16 @@ fn take_all(worker: &mut Worker, tree: &FrameTree, ledger: &mut Ledger, availabl
     }
     let share = tree.free_frames() / smp::online() as u64;
     let mut milestones = Milestones::new(share);
-    while let Some(frame) = worker.take() {
-        if ledger.is_full() {
-            ledger.add_page(frame);
-        } else {
-            ledger.add(Held { first: frame, size: Size::Frame, note: 0 });
+    // What nobody gets otherwise, at the end.
+    for take in [Worker::take, Worker::take_urgent] {
+        while let Some(frame) = take(worker) {
+            if ledger.is_full() {
+                ledger.add_page(frame);
+            } else {
+                ledger.add(Held { first: frame, size: Size::Frame, note: 0 });
+            }
+            milestones.passed(worker.cpu(), "taking");
         }
-        milestones.passed(worker.cpu(), "taking");
     }
 }
 

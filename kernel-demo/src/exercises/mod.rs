@@ -1,6 +1,7 @@
 //! The exercises: what a kernel does with frames, on all CPUs at once, each with a check that
 //! ends the boot if anything is off. Each prints what it measured.
 
+pub mod breathe;
 pub mod exhaust;
 pub mod heap;
 pub mod interrupt;
@@ -10,8 +11,10 @@ pub mod nmi;
 pub mod pages;
 mod pattern;
 pub mod remove;
+pub mod reserve;
 pub mod shapes;
 pub mod soak;
+pub mod some;
 pub mod stamp;
 mod worker;
 pub mod zero;

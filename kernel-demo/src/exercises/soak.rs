@@ -52,7 +52,7 @@ pub fn run(time: Duration) {
 }
 
 /// Looks at the pool at rest; returns how many faults it has seen.
-fn check() -> u64 {
+pub fn check() -> u64 {
     super::drain_all();
     let (stats, kept) = (POOL.stats(), memory::kept_in_all());
     let (free, managed) = (stats.free_frames, stats.managed_frames);

@@ -123,12 +123,15 @@ fn damage_one(ledger: &mut Ledger) {
     }
 }
 
-/// Takes frames until the ledger has `goal` of them, or there are none.
+/// Takes frames until the ledger has `goal` of them, or there are none: the reserve at the end.
 fn sweep(worker: &mut Worker, round: &Round, goal: u64, ledger: &mut Ledger) {
     while ledger.frames() < goal {
         match worker.take() {
             Some(frame) => worker.keep(frame, WORDS, ledger),
-            None if round.is_in(Phase::StepAside) => return,
+            None if round.is_in(Phase::StepAside) => match worker.take_urgent() {
+                Some(frame) => worker.keep(frame, WORDS, ledger),
+                None => return,
+            },
             None => {
                 worker.empty_hand(WORDS);
                 clear_the_way(round);

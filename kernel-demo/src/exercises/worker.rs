@@ -8,6 +8,7 @@ use frametree::{AllocError, CpuId, Frame, FrameRange, NumberRange, Request};
 use super::ledger::{Entry, Held, Ledger, Size};
 use super::pattern::{self, Stamp, WORDS};
 use crate::memory::POOL;
+use crate::steering;
 
 /// Frames that a worker keeps in motion.
 const HAND: usize = 32;
@@ -95,6 +96,13 @@ impl Worker {
     /// Takes a frame; `None` if the pool has nothing left.
     pub fn take(&mut self) -> Option<Frame> {
         let frame = POOL.alloc().ok()?;
+        self.count_taken(1);
+        Some(frame)
+    }
+
+    /// The same of the reserve too.
+    pub fn take_urgent(&mut self) -> Option<Frame> {
+        let frame = POOL.alloc_urgent().ok()?;
         self.taken += 1;
         Some(frame)
     }
@@ -104,16 +112,18 @@ impl Worker {
         if let Err(error) = POOL.free(frame) {
             panic!("CPU {} was refused: {error}", self.cpu.get());
         }
-        self.given_back += 1;
+        self.count_given_back(1);
     }
 
     /// Counts frames that went another way, in larger pieces.
     pub fn count_taken(&mut self, frames: u64) {
+        steering::count_operation();
         self.taken += frames;
     }
 
     /// As [`Worker::count_taken`], for the way back.
     pub fn count_given_back(&mut self, frames: u64) {
+        steering::count_operation();
         self.given_back += frames;
     }
 
@@ -162,7 +172,7 @@ impl Worker {
     /// Takes a run.
     pub fn take_run(&mut self, request: &Request) -> Result<FrameRange, AllocError> {
         let run = POOL.alloc_run(request)?;
-        self.taken += run.len();
+        self.count_taken(run.len());
         Ok(run)
     }
 
@@ -172,7 +182,7 @@ impl Worker {
         if let Err(error) = POOL.free_run(run) {
             panic!("CPU {} was refused: {error}", self.cpu.get());
         }
-        self.given_back += frames;
+        self.count_given_back(frames);
     }
 
     /// Stamps all of a run.
@@ -218,7 +228,7 @@ impl Worker {
         }
         let first = POOL.alloc_block();
         let first = first.unwrap_or_else(|error| panic!("CPU {}: {error}", self.cpu.get()));
-        self.taken += Size::Block.frames();
+        self.count_taken(Size::Block.frames());
         assert!(first.start_address().is_multiple_of(2 << 20), "{} for 2 MiB", first.number());
         let StampedRun { run, sequence } = self.stamp_run(whole(first, Size::Block));
         let first = pattern::frames(run).next().expect("a block has frames");
@@ -233,7 +243,7 @@ impl Worker {
         if let Err(error) = POOL.free_block(first) {
             panic!("CPU {} was refused: {error}", self.cpu.get());
         }
-        self.given_back += size.frames();
+        self.count_given_back(size.frames());
     }
 
     /// One change to the set in hand: a random place is filled, or its frame checked and given

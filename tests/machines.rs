@@ -1,0 +1,300 @@
+//! The demo kernel where real machines differ from `qemu -kernel`: started by GRUB from the disk
+//! image, by BIOS and UEFI, as CD and as USB stick; without COM1, without pages of 1 GiB, on 128
+//! CPUs; and its screen. And the script that writes the image to a stick.
+#![cfg(not(loom))]
+
+use std::fs::{self, File};
+use std::io::{BufReader, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use frametree_qemu::{Boot, Control, Firmware, Medium, Memory, Outcome, Report, Screen};
+
+/// A fast exercise that takes all memory there is.
+const SHORT: &str = "only=exhaust";
+
+fn kernel() -> &'static Path {
+    frametree_qemu::kernel().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A place for this test run's files.
+fn place(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+fn image() -> &'static Path {
+    static IMAGE: OnceLock<PathBuf> = OnceLock::new();
+    IMAGE.get_or_init(|| {
+        let file = place("short.iso");
+        let made = frametree_qemu::image(kernel(), &file, 0, &[("Short", SHORT)]);
+        made.unwrap_or_else(|error| panic!("{error}"));
+        file
+    })
+}
+
+fn machine(cpus: u32, memory: Memory) -> Boot {
+    let time_limit = Duration::from_secs(90);
+    Boot { time_limit, command_line: SHORT.into(), ..Boot::new(cpus, memory) }
+}
+
+fn succeeds(report: Result<Report, frametree_qemu::BootError>) -> String {
+    let Report { outcome, output, .. } = report.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(outcome, Outcome::Success, "{outcome}:\n{output}");
+    output
+}
+
+/// Boots the image, and checks what only this way of booting has.
+fn image_boots(firmware: Firmware, medium: Medium) {
+    let boot = machine(2, Memory::mebibytes(256));
+    let output = succeeds(boot.run_image(image(), firmware, medium, |_| ()));
+    assert!(output.contains("booted through multiboot2"), "{output}");
+    assert!(output.contains("CPUs: 0 1 up, 2 in all"), "no second CPU, so no MADT:\n{output}");
+    assert!(output.contains("only exhaust: "), "not this command line:\n{output}");
+    assert!(output.contains("every frame accounted for"), "{output}");
+    let information = output.lines().find(|line| line.contains("  boot information: "));
+    let information = information.unwrap_or_else(|| panic!("not reserved:\n{output}"));
+    // Below 1 MiB all is reserved already; GRUB puts it there on UEFI.
+    let is_low = information.trim_start().starts_with("0x0000000");
+    assert!(is_low || !information.ends_with(": 0 frames"), "it was not usable: {information}");
+    let kinds = ["usable", "reserved"].map(|kind| output.matches(kind).count());
+    assert!(kinds.into_iter().all(|count| count > 1), "a memory map:\n{output}");
+}
+
+#[test]
+fn the_image_from_cd_by_bios() {
+    image_boots(Firmware::Bios, Medium::Cd);
+}
+
+#[test]
+fn the_image_from_a_stick_by_bios() {
+    image_boots(Firmware::Bios, Medium::Usb);
+}
+
+#[test]
+fn the_image_from_cd_by_uefi() {
+    image_boots(Firmware::Uefi, Medium::Cd);
+}
+
+#[test]
+fn the_image_from_a_stick_by_uefi() {
+    image_boots(Firmware::Uefi, Medium::Usb);
+}
+
+#[test]
+fn without_com1() {
+    let boot = Boot { has_com1: false, ..machine(2, Memory::mebibytes(64)) };
+    let output = succeeds(boot.run(kernel(), |_| ()));
+    assert_eq!(output, "", "somebody was heard");
+}
+
+#[test]
+fn without_pages_of_1_gib() {
+    let boot = Boot { features: "pdpe1gb=off".into(), ..machine(2, Memory::gibibytes(6)) };
+    let output = succeeds(boot.run(kernel(), |_| ()));
+    assert!(output.contains("Mapped above 4 GiB: 0 pages of 1 GiB, 1"), "{output}");
+}
+
+#[test]
+fn on_128_cpus() {
+    let output = succeeds(machine(128, Memory::mebibytes(256)).run(kernel(), |_| ()));
+    assert!(output.contains(" 126 127 up, 128 in all"), "{output}");
+}
+
+/// A picture of the screen, as QEMU took it.
+struct Picture {
+    width: usize,
+    pixels: Vec<[u8; 3]>,
+}
+
+impl Picture {
+    fn take(machine: &mut Control, name: &str) -> Self {
+        let file = place(name);
+        machine.screenshot(&file).expect("a picture");
+        let decoder = png::Decoder::new(BufReader::new(File::open(&file).expect("a file")));
+        let mut reader = decoder.read_info().expect("a PNG");
+        let mut bytes = vec![0; reader.output_buffer_size().expect("a size")];
+        let info = reader.next_frame(&mut bytes).expect("a picture");
+        assert_eq!((info.width, info.height), (1024, 768));
+        assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
+        let pixels = bytes.chunks_exact(3).map(|part| part.try_into().expect("three"));
+        Self { width: info.width as usize, pixels: pixels.collect() }
+    }
+
+    fn at(&self, x: usize, y: usize) -> [u8; 3] {
+        self.pixels[y * self.width + x]
+    }
+
+    /// A part of it, line by line.
+    fn part(&self, columns: Range<usize>, rows: Range<usize>) -> Vec<[u8; 3]> {
+        rows.flat_map(|y| columns.clone().map(move |x| (x, y)))
+            .map(|(x, y)| self.at(x, y))
+            .collect()
+    }
+
+    /// The cells of the map.
+    fn map(&self) -> Vec<[u8; 3]> {
+        self.part(100..676, 100..372)
+    }
+}
+
+/// Colours of `kernel-demo/src/screen/palette.rs`, and how much of a cell is in use at least.
+const GROUND: [u8; 3] = [0x0e, 0x14, 0x1b];
+const PANEL: [u8; 3] = [0x17, 0x20, 0x2a];
+const YELLOW: [u8; 3] = [0xff, 0xd7, 0x4a];
+const CELLS: [([u8; 3], f64); 7] = [
+    ([0x22, 0x2e, 0x3a], 0.0),
+    ([0x2f, 0x55, 0x8c], 0.1),
+    ([0x4f, 0x72, 0x96], 0.3),
+    ([0x7f, 0x8c, 0x8a], 0.5),
+    ([0xae, 0xa4, 0x70], 0.7),
+    ([0xd8, 0xbd, 0x5c], 0.9),
+    (YELLOW, 1.0),
+];
+
+/// Looks at a picture of 1 GiB with some 60 % in use, the lowest memory first.
+fn looks_right(picture: &Picture) {
+    assert_eq!(picture.at(4, 4), GROUND, "around the parts");
+    assert_eq!(picture.at(20, 50), PANEL, "the upper left part");
+    assert_eq!(picture.at(720, 560), PANEL, "the lower right part");
+    let title = picture.part(12..102, 12..32);
+    assert!(title.contains(&[0xf2, 0xf5, 0xf7]), "no title");
+
+    // The map has cells and what is between them, and nothing else.
+    let fullness = |pixel: &[u8; 3]| {
+        let known = CELLS.iter().find(|(color, _)| color == pixel);
+        assert!(known.is_some() || *pixel == PANEL, "{pixel:x?} in the map");
+        known.map(|(_, fullness)| *fullness)
+    };
+    let share = |pixels: &[[u8; 3]]| {
+        let cells: Vec<f64> = pixels.iter().filter_map(fullness).collect();
+        assert!(cells.len() * 3 > pixels.len() * 2, "more gaps than cells");
+        cells.iter().sum::<f64>() / cells.len() as f64
+    };
+    let map = picture.map();
+    let (low, high) = map.split_at(map.len() / 2);
+    assert!(share(low) > share(high) + 0.1, "{} below, {} above", share(low), share(high));
+    assert!(CELLS[1..6].iter().any(|(color, _)| map.contains(color)), "no cell in part");
+    // And as much of it is yellow as the bar beside it says.
+    let bar = picture.part(724..1000, 96..97);
+    let used = bar.iter().filter(|&&pixel| pixel == YELLOW).count() as f64 / bar.len() as f64;
+    assert!((0.2..0.95).contains(&used), "{used} in use");
+    assert!((share(&map) - used).abs() < 0.1, "{} on the map, {used} at the bar", share(&map));
+}
+
+#[test]
+fn the_screen_shows_memory_and_obeys_keys() {
+    let (file, socket) = (place("screen.iso"), place("screen.socket"));
+    let _ = fs::remove_file(&socket);
+    let made = frametree_qemu::image(kernel(), &file, 0, &[("Screen", "screen")]);
+    made.unwrap_or_else(|error| panic!("{error}"));
+    let screen = Screen::Hidden;
+    let boot = Boot { screen, control: Some(socket.clone()), ..machine(3, Memory::gibibytes(1)) };
+
+    // What is waited for in what the kernel says, and what is done then.
+    type Step = (&'static str, fn(&mut Control));
+    let steps: [Step; 6] = [
+        ("screen: 5 s", |machine| machine.press("spc").unwrap()),
+        ("screen: paused", |machine| {
+            let mut after = || {
+                // Pictures are drawn on.
+                thread::sleep(Duration::from_millis(1200));
+                Picture::take(machine, "screen.png")
+            };
+            let (one, other) = (after(), after());
+            looks_right(&one);
+            assert!(one.map() == other.map(), "memory moves while all pause");
+            machine.press("spc").unwrap();
+        }),
+        ("screen: goes on", |machine| machine.press("equal").unwrap()),
+        ("screen: load 70 %", |machine| machine.press("9").unwrap()),
+        ("screen: key 9, heap", |_| ()),
+        ("heap: ", |machine| machine.press("q").unwrap()),
+    ];
+    let (mut said, mut steps, mut control) = (String::new(), steps.into_iter().peekable(), None);
+    let report = boot.run_image(&file, Firmware::Bios, Medium::Cd, |bytes| {
+        said += &String::from_utf8_lossy(bytes);
+        while let Some((_, act)) = steps.next_if(|(sign, _)| said.contains(sign)) {
+            let connect = || Control::connect(&socket).expect("a socket");
+            act(control.get_or_insert_with(connect));
+        }
+    });
+    let output = succeeds(report);
+    assert!(steps.next().is_none(), "not all was said:\n{output}");
+    assert!(output.contains("screen: over; every frame accounted for"), "{output}");
+}
+
+#[test]
+fn the_screen_with_one_cpu_that_draws_too_and_with_two() {
+    let file = place("alone.iso");
+    let made = frametree_qemu::image(kernel(), &file, 0, &[("Screen", "screen=3")]);
+    made.unwrap_or_else(|error| panic!("{error}"));
+    for cpus in [1, 2] {
+        let boot = Boot { screen: Screen::Hidden, ..machine(cpus, Memory::mebibytes(256)) };
+        let output = succeeds(boot.run_image(&file, Firmware::Bios, Medium::Cd, |_| ()));
+        assert!(output.contains("screen: over; every frame accounted for"), "{output}");
+    }
+}
+
+#[test]
+fn without_a_screen_there_is_none() {
+    let boot = Boot { command_line: "screen".into(), ..machine(1, Memory::mebibytes(64)) };
+    let output = succeeds(boot.run(kernel(), |_| ()));
+    assert!(output.contains("screen: the loader gave none"), "{output}");
+}
+
+/// Runs `make usb`'s script, with this answer to its question.
+fn write_stick(device: &str, answer: &str) -> Output {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/usb.sh");
+    let mut command = Command::new(script);
+    let pipes = [Stdio::piped(), Stdio::piped(), Stdio::piped()];
+    let [input, output, errors] = pipes;
+    command.args([image(), Path::new(device)]).stdin(input).stdout(output).stderr(errors);
+    let mut child = command.spawn().expect("a script");
+    // It may have refused before it reads.
+    let _ = child.stdin.take().expect("piped").write_all(answer.as_bytes());
+    child.wait_with_output().expect("an end")
+}
+
+#[test]
+fn a_stick_is_written_after_the_right_answer_only() {
+    let image = fs::read(image()).expect("the image");
+    let stick = place("stick");
+    let before = vec![0x5a; image.len() + 4096];
+    fs::write(&stick, &before).expect("a file");
+    let name = stick.to_str().expect("a plain path");
+    for answer in ["", "\n", "yes\n", "/dev/sda\n"] {
+        let output = write_stick(name, answer);
+        assert!(!output.status.success() && fs::read(&stick).unwrap() == before, "{output:?}");
+    }
+    let output = write_stick(name, &format!("{name}\n"));
+    assert!(output.status.success(), "{output:?}");
+    let after = fs::read(&stick).unwrap();
+    assert!(after[..image.len()] == image[..], "not the image");
+    assert!(after.len() == before.len() && after.ends_with(&[0x5a; 4096]), "more than the image");
+}
+
+#[test]
+fn what_is_no_stick_is_refused() {
+    // This machine's own disk, if it shows one.
+    let root = Command::new("findmnt").args(["-no", "SOURCE", "/"]).output();
+    let root = root.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let own = root.ok().filter(|root| Path::new(root).exists());
+    let cases = [
+        (Some(""), "which stick?"),
+        (Some("/dev/no-such-disk"), "does not exist"),
+        (Some("/dev/null"), "is no disk"),
+        (Some("/tmp"), "is no disk"),
+        (Some(image().to_str().unwrap()), "is the image itself"),
+        (own.as_deref(), ""),
+    ];
+    for (device, why) in cases.into_iter().filter_map(|(device, why)| Some((device?, why))) {
+        let output = write_stick(device, &format!("{device}\n"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(why), "{device:?}: {output:?}");
+        assert!(output.stdout.is_empty(), "{device:?} was asked about: {output:?}");
+    }
+}
