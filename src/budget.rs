@@ -67,7 +67,7 @@ struct Count {
     word: Word,
     /// How many crossings have been told.
     told: Word,
-    /// How many frames were managed when that was last looked at.
+    /// How many frames had ever been managed when that was last looked at.
     managed: Word,
 }
 
@@ -166,6 +166,12 @@ impl<'m> Budget<'m> {
         self.rules.is_off()
     }
 
+    /// Whether there is a reserve. Else who takes many frames need not ask: the account follows.
+    #[inline]
+    pub fn has_reserve(&self) -> bool {
+        self.rules.reserve != 0
+    }
+
     /// How many frames an ordinary request that can use `least` to `most` may take: none, or as
     /// many. No read-modify-write if the credit suffices, one for a batch. Rings if there is a
     /// crossing to tell.
@@ -239,16 +245,23 @@ impl<'m> Budget<'m> {
         self.change(|_| credit, ring);
     }
 
-    /// Counts frames that have come into the tree, or are gone from it, since so many were managed.
+    /// Counts frames that have come into the tree, of which there have been so many by now. Who
+    /// looked at that number earlier, and comes later, changes nothing.
     pub fn recount(&self, managed: u64) {
         if self.is_off() {
             return;
         }
         let word = &self.count.managed;
-        // ORDERING: a number only; whoever comes second changes nothing.
-        let before = word.load(Ordering::Relaxed);
-        if before != managed && word.compare_exchange(before, managed, Ordering::Relaxed).is_ok() {
-            self.change(|_| managed.wrapping_sub(before).cast_signed(), || ());
+        // ORDERING: a number only, which grows.
+        let mut before = word.load(Ordering::Relaxed);
+        while before < managed {
+            match word.compare_exchange(before, managed, Ordering::Relaxed) {
+                Ok(_) => {
+                    self.change(|_| (managed - before).cast_signed(), || ());
+                    return;
+                }
+                Err(now) => before = now,
+            }
         }
     }
 

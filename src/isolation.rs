@@ -1,21 +1,40 @@
 //! Isolated ranges: frames that are not to be handed out any more, though some are still in use.
 //!
 //! A few ranges at a time, each in a place of its own. Whoever takes frames from the tree asks
-//! here afterwards, and that is one load while nothing is isolated. A place is written by who has
-//! made its version odd; a reader that finds it odd, or changed, has not seen a range: the
-//! isolation is not in force yet, or is over.
+//! here afterwards, and that is one load while nothing is isolated.
+//!
+//! **On record, then in force.** A range is put on record first, where only those look who want
+//! to isolate something too: so who has to be turned away has not harmed anybody. In force,
+//! takers set its frames aside.
+//!
+//! **Guests.** A taker sets frames aside only as a guest of the place, which it can become only
+//! while the range is in force; who has isolated it is one too. A range that is not in force any
+//! more stays on record until the last guest has left, and this last one brings back what the
+//! others have set aside meanwhile. So nobody marks a frame on behalf of an isolation that is
+//! over, and nobody mistakes such a mark for that of the next isolation. Nobody waits: all that a
+//! guest who stands still keeps is the place, and the frames in its hands.
+//!
+//! All of it is one word for each place, changed by read-modify-writes: phase, guests, and a
+//! version that grows when the place is given away.
+
+use core::ops::Range;
+
+use bit_field::BitField;
 
 use crate::frame::{FrameNumber, NumberRange};
 use crate::node::mask_between;
-use crate::sync::{Ordering, Word, full_fence};
+use crate::sync::{Ordering, Word, full_fence, pause};
 
 /// How many ranges can be isolated at a time.
-pub const ISOLATIONS: usize = if cfg!(loom) { 1 } else { 16 };
+pub const ISOLATIONS: usize = if cfg!(loom) { 2 } else { 16 };
+
+/// How often a range is looked at whose last guest is about to leave.
+const LOOKS: usize = if cfg!(loom) { 2 } else { 1000 };
 
 /// The ranges that are isolated now.
 #[derive(Debug)]
 pub struct Isolations {
-    /// How many there are, or are about to be.
+    /// How many are in force, or are about to be.
     active: Word,
     places: [Place; ISOLATIONS],
 }
@@ -23,47 +42,158 @@ pub struct Isolations {
 /// Room for one range.
 #[derive(Debug)]
 struct Place {
-    /// Odd while the rest changes.
-    version: Word,
+    /// Truth: a [`State`].
+    state: Word,
     start: Word,
-    /// The frame behind the range; 0 if there is none.
+    /// The frame behind the range.
     end: Word,
 }
 
+/// What becomes of a place. They are numbered in the order that they come in, but that the last
+/// two are one or the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+enum Phase {
+    /// Nobody's.
+    Free,
+    /// The range is being written.
+    Written,
+    /// On record.
+    Named,
+    /// Takers set its frames aside.
+    InForce,
+    /// Over: its frames are the tree's again.
+    Readmitted,
+    /// Over: nothing is to be brought back.
+    Over,
+}
+
+/// A place's word, read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct State(u64);
+
+/// Why a range can't be put on record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// Some of it is there already.
+    Overlap(NumberRange),
+    /// All places are taken.
+    TooMany,
+}
+
+impl State {
+    const PHASE: Range<usize> = 0..3;
+    const GUESTS: Range<usize> = 3..32;
+    const VERSION: Range<usize> = 32..64;
+    const GUEST: u64 = 1 << Self::GUESTS.start;
+
+    fn of(version: u64, guests: u64, phase: Phase) -> Self {
+        let mut word = phase as u64;
+        word.set_bits(Self::GUESTS, guests).set_bits(Self::VERSION, version);
+        Self(word)
+    }
+
+    fn phase(self) -> Phase {
+        let phase = self.0.get_bits(Self::PHASE);
+        let all = [Phase::Free, Phase::Written, Phase::Named, Phase::InForce, Phase::Readmitted];
+        all.into_iter().find(|other| *other as u64 == phase).unwrap_or(Phase::Over)
+    }
+
+    fn guests(self) -> u64 {
+        self.0.get_bits(Self::GUESTS)
+    }
+
+    fn version(self) -> u64 {
+        self.0.get_bits(Self::VERSION)
+    }
+
+    /// The next state of a place that is its caller's alone.
+    fn next(self, phase: Phase) -> Self {
+        match phase {
+            Phase::Free => Self::of((self.version() + 1) % (1 << 32), 0, phase),
+            _ => Self::of(self.version(), 1, phase),
+        }
+    }
+
+    /// Whether it has not changed but for its guests.
+    fn is_like(self, other: Self) -> bool {
+        self.phase() == other.phase() && self.version() == other.version()
+    }
+}
+
 impl Place {
-    fn range(&self) -> Option<NumberRange> {
+    fn state(&self) -> State {
+        // ORDERING: Acquire pairs with the Release in `set`: who sees that a range is there reads
+        // it whole.
+        State(self.state.load(Ordering::Acquire))
+    }
+
+    /// For who has it to himself.
+    fn set(&self, state: State) {
+        // ORDERING: Release, as said in `state`.
+        self.state.store(state.0, Ordering::Release);
+    }
+
+    fn swap(&self, state: State, other: State) -> Result<(), State> {
+        // ORDERING: Acquire and Release, as said in `state` and `leave`.
+        let swapped = self.state.compare_exchange(state.0, other.0, Ordering::AcqRel);
+        swapped.map(|_| ()).map_err(State)
+    }
+
+    /// Its range, and the state in which it was read, if it has one.
+    fn look(&self) -> Option<(State, NumberRange)> {
         loop {
-            // ORDERING: Acquire pairs with the Release in `write`.
-            let version = self.version.load(Ordering::Acquire);
-            // ORDERING: what is read while somebody writes is thrown away.
-            let [start, end] = [&self.start, &self.end].map(|word| word.load(Ordering::Relaxed));
-            full_fence();
-            // ORDERING: behind the fence.
-            if !version.is_multiple_of(2) || end == 0 {
+            let state = self.state();
+            if matches!(state.phase(), Phase::Free | Phase::Written) {
                 return None;
             }
+            let range = self.range();
+            full_fence();
             // ORDERING: behind the fence.
-            if self.version.load(Ordering::Relaxed) == version {
-                let [start, end] = [start, end].map(FrameNumber::trusted);
-                return Some(NumberRange::trusted(start, end));
+            if State(self.state.load(Ordering::Relaxed)).is_like(state) {
+                return Some((state, range));
             }
         }
     }
 
-    /// Makes it say something else, if it is still at this version.
-    fn write(&self, version: u64, start: u64, end: u64) -> bool {
-        // ORDERING: Acquire keeps the stores below behind it.
-        if self.version.compare_exchange(version, version + 1, Ordering::Acquire).is_err() {
+    /// The same of a range that is in force.
+    fn look_in_force(&self) -> Option<(State, NumberRange)> {
+        self.look().filter(|(state, _)| state.phase() == Phase::InForce)
+    }
+
+    fn range(&self) -> NumberRange {
+        // ORDERING: written before the state that says so; what is read while somebody writes is
+        // thrown away.
+        let [start, end] = [&self.start, &self.end].map(|word| word.load(Ordering::Relaxed));
+        NumberRange::trusted(FrameNumber::trusted(start), FrameNumber::trusted(end))
+    }
+
+    /// Puts a range on record here, if the place is nobody's.
+    fn name(&self, range: NumberRange) -> bool {
+        let state = self.state();
+        let written = state.next(Phase::Written);
+        if state.phase() != Phase::Free || self.swap(state, written).is_err() {
             return false;
         }
         full_fence();
-        // ORDERING: nobody else writes while the version is odd; readers look at it again.
-        self.start.store(start, Ordering::Relaxed);
+        // ORDERING: nobody else writes in this phase; readers look at the state again.
+        self.start.store(range.start().get(), Ordering::Relaxed);
         // ORDERING: as above.
-        self.end.store(end, Ordering::Relaxed);
-        // ORDERING: Release pairs with the Acquire in `range`.
-        self.version.store(version + 2, Ordering::Release);
+        self.end.store(range.end().get(), Ordering::Relaxed);
+        self.set(written.next(Phase::Named));
         true
+    }
+
+    /// Becomes a guest, if it is in force as it was seen.
+    fn enter(&self, seen: State) -> bool {
+        let mut state = seen;
+        while state.is_like(seen) {
+            match self.swap(state, State(state.0 + State::GUEST)) {
+                Ok(()) => return true,
+                Err(other) => state = other,
+            }
+        }
+        false
     }
 }
 
@@ -71,12 +201,12 @@ impl Isolations {
     /// None.
     pub fn new() -> Self {
         let word = || Word::new(0);
-        let place = || Place { version: word(), start: word(), end: word() };
+        let place = || Place { state: word(), start: word(), end: word() };
         Self { active: word(), places: core::array::from_fn(|_| place()) }
     }
 
-    /// Whether there is none: one load. The caller has just taken frames, and a full fence
-    /// between that and this orders it with [`Isolations::begin`]: either this sees the
+    /// Whether none is in force: one load. The caller has just taken frames, and a full fence
+    /// between that and this orders it with [`Isolations::enforce`]: either this sees the
     /// isolation, or who isolates sees that the frames are taken.
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
@@ -84,58 +214,132 @@ impl Isolations {
         self.active.load(Ordering::Relaxed) == 0
     }
 
-    /// Isolates a range from now on, for everybody who takes frames hereafter. Returns its place;
-    /// `None` if all places are taken.
-    pub fn begin(&self, range: NumberRange) -> Option<usize> {
+    /// Puts a range on record that overlaps no other there. Returns its place, of which the caller
+    /// is a guest.
+    ///
+    /// # Errors
+    /// What is in the way. Of two that overlap, and come at once, both may be turned away.
+    pub fn claim(&self, range: NumberRange) -> Result<usize, Refused> {
+        let mut looks = LOOKS;
+        loop {
+            looks -= 1;
+            match self.try_claim(range) {
+                // It is as good as over.
+                Err((Refused::Overlap(_), Phase::Readmitted | Phase::Over)) if looks > 0 => {
+                    pause();
+                }
+                Err((refused, _)) => return Err(refused),
+                Ok(at) => return Ok(at),
+            }
+        }
+    }
+
+    fn try_claim(&self, range: NumberRange) -> Result<usize, (Refused, Phase)> {
+        let overlap = |but: Option<usize>| {
+            let others = self.places.iter().enumerate().filter(|(at, _)| Some(*at) != but);
+            let mut ranges = others.filter_map(|(_, place)| place.look());
+            let found = ranges.find_map(|(state, other)| Some((state, range.overlap(other)?)));
+            found.map(|(state, both)| (Refused::Overlap(both), state.phase()))
+        };
+        if let Some(refused) = overlap(None) {
+            return Err(refused);
+        }
+        let named = self.places.iter().position(|place| place.name(range));
+        let at = named.ok_or((Refused::TooMany, Phase::Named))?;
+        full_fence();
+        // Looked for again: of two that overlap, and begin at once, at least one sees it.
+        match overlap(Some(at)) {
+            None => Ok(at),
+            Some(refused) => {
+                self.vacate(at);
+                Err(refused)
+            }
+        }
+    }
+
+    /// Isolates the range with this place from now on, for everybody who takes frames hereafter.
+    pub fn enforce(&self, at: usize) {
+        let place = &self.places[at];
         // ORDERING: the fence below orders it.
         self.active.fetch_add(1, Ordering::Relaxed);
-        let (start, end) = (range.start().get(), range.end().get());
-        let free = |place: &Place| {
-            // ORDERING: Acquire as in `range`; the write decides.
-            let version = place.version.load(Ordering::Acquire);
-            // ORDERING: as above.
-            let is_free = version.is_multiple_of(2) && place.end.load(Ordering::Relaxed) == 0;
-            is_free && place.write(version, start, end)
-        };
-        let place = self.places.iter().position(free);
-        if place.is_none() {
-            // ORDERING: as above.
-            self.active.fetch_sub(1, Ordering::Relaxed);
-        }
+        place.set(place.state().next(Phase::InForce));
         full_fence();
-        place
     }
 
-    /// Ends the isolation that has this place; the caller is the one who began it.
-    pub fn end(&self, place: usize) {
-        let Some(place) = self.places.get(place) else { return };
-        // ORDERING: only its owner changes a place that is taken.
-        place.write(place.version.load(Ordering::Relaxed), 0, 0);
+    /// Ends what is in force; the caller stays a guest. Whether there is no other guest.
+    pub fn readmit(&self, at: usize) -> bool {
+        self.end(at, Phase::Readmitted)
+    }
+
+    /// The same, with nothing to bring back.
+    pub fn close(&self, at: usize) {
+        self.end(at, Phase::Over);
+    }
+
+    fn end(&self, at: usize, phase: Phase) -> bool {
+        let by = phase as u64 - Phase::InForce as u64;
+        // ORDERING: as in `leave`; from here on nobody can become a guest.
+        let before = State(self.places[at].state.fetch_add(by, Ordering::AcqRel));
         // ORDERING: frames of the range are the caller's, or in the tree.
         self.active.fetch_sub(1, Ordering::Relaxed);
+        before.guests() == 1
     }
 
-    /// What of a range is isolated, or a part of that.
-    pub fn overlap(&self, range: NumberRange) -> Option<NumberRange> {
-        self.ranges().find_map(|(_, other)| range.overlap(other))
+    /// Leaves a place as a guest. The last one is given the range if what was set aside of it is to
+    /// be brought back, and has to [`vacate`](Self::vacate) the place then.
+    pub fn leave(&self, at: usize) -> Option<NumberRange> {
+        let place = &self.places[at];
+        // ORDERING: Release and Acquire: what each guest has set aside is seen by the last one.
+        let before = State(place.state.fetch_sub(State::GUEST, Ordering::AcqRel));
+        match before.phase() {
+            _ if before.guests() > 1 => None,
+            Phase::Readmitted => Some(place.range()),
+            _ => {
+                self.vacate(at);
+                None
+            }
+        }
     }
 
-    /// The same, apart from the isolation with this place.
-    pub fn overlap_elsewhere(&self, place: usize, range: NumberRange) -> Option<NumberRange> {
-        let others = self.ranges().filter(|(at, _)| *at != place);
-        others.into_iter().find_map(|(_, other)| range.overlap(other))
+    /// Gives a place away whose last guest the caller is, or was.
+    pub fn vacate(&self, at: usize) {
+        let place = &self.places[at];
+        place.set(place.state().next(Phase::Free));
+    }
+
+    /// Becomes a guest of the lowest isolated range that overlaps this one; returns the place, and
+    /// what is isolated.
+    pub fn enter(&self, range: NumberRange) -> Option<(usize, NumberRange)> {
+        loop {
+            let overlaps = self.places.iter().enumerate().filter_map(|(at, place)| {
+                let (state, other) = place.look_in_force()?;
+                Some((at, state, range.overlap(other)?))
+            });
+            let (at, state, both) = overlaps.min_by_key(|(.., both)| both.start())?;
+            if self.places[at].enter(state) {
+                return Some((at, both));
+            }
+        }
     }
 
     /// Which of 64 frames from `base` on are isolated, one bit each.
     pub fn mask(&self, base: FrameNumber) -> u64 {
-        self.ranges().fold(0, |mask, (_, range)| {
+        self.mask_of(base, Place::look_in_force)
+    }
+
+    /// Which are on record.
+    pub fn recorded(&self, base: FrameNumber) -> u64 {
+        self.mask_of(base, Place::look)
+    }
+
+    fn mask_of(
+        &self,
+        base: FrameNumber,
+        look: impl Fn(&Place) -> Option<(State, NumberRange)>,
+    ) -> u64 {
+        self.places.iter().filter_map(look).fold(0, |mask, (_, range)| {
             let (start, end) = (range.start().get() as usize, range.end().get() as usize);
             mask | mask_between(start, end, base.get() as usize)
         })
-    }
-
-    fn ranges(&self) -> impl Iterator<Item = (usize, NumberRange)> {
-        let places = self.places.iter().enumerate();
-        places.filter_map(|(at, place)| Some((at, place.range()?)))
     }
 }

@@ -47,7 +47,7 @@ pub enum Counter {
     Merges,
     /// Claims that another CPU was faster at.
     LostRaces,
-    /// Double frees that only the flush of a cache could find.
+    /// Double frees, and frees of what is gone, that only the flush of a cache could find.
     LateDoubleFrees,
     /// Operations that went past a busy cache: an interrupt inside the allocator.
     Nested,

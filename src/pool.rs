@@ -232,7 +232,8 @@ impl Setup {
     /// to more free memory. Frames in caches are not part of it.
     ///
     /// Exact for all CPUs with a cache. What interrupts inside the allocator, CPUs without a
-    /// cache, and direct users of the tree take at the same moment can come out of it. The rest of
+    /// cache, and direct users of the tree take at the same moment can come out of it; so can the
+    /// frames of metadata of [`FramePool::isolate`]. The rest of
     /// the budget is granted to CPUs in batches: at most a 32nd of all memory (but 128 frames for
     /// each CPU) can be out of others' reach in this way, and comes back as cached frames do. The
     /// price: one atomic read-modify-write for a batch of 64 to 4096 frames, a few loads for a
@@ -627,7 +628,9 @@ impl<C> FramePool<C> {
     }
 
     /// Ends an isolation of which nothing is in use any more: its frames are gone for good. No
-    /// free of one is accepted, and none counts as managed. The memory may be unplugged.
+    /// free of one is accepted, and none counts as managed. The memory may be unplugged. (A CPU
+    /// that has been asked to drain, but has not done so, may still take one back into its cache;
+    /// at the end of that operation it is dropped, and counted: [`Stats::late_double_frees`].)
     ///
     /// # Errors
     /// The isolation, unchanged, if some of it is in use.
@@ -644,7 +647,8 @@ impl<C> FramePool<C> {
     }
 
     /// Frees those frames of a range that are gone ([`offline`](Self::offline),
-    /// [`retire`](Self::retire)): the memory is there again. Returns how many there were.
+    /// [`retire`](Self::retire)), but not those of ranges that are isolated now: the memory is
+    /// there again. Returns how many there were.
     ///
     /// # Safety
     /// The frames are memory that nobody uses.
@@ -1181,10 +1185,14 @@ impl<C: Cpus> FramePool<C> {
     /// most 128; it drains at the end of its next use of the pool at the latest.
     ///
     /// While anything is isolated each refill, run and block costs a look at the isolated ranges
-    /// more. The first time in each 128 MiB a frame outside the range is taken for metadata.
+    /// more. The first time in each 128 MiB a frame outside the range is taken for metadata: the
+    /// lowest, but of low memory ([`Setup::low_last`]) only if nothing else is left. It stays in
+    /// use for ever, so a range that it lies in can't go off line any more.
     ///
     /// # Errors
-    /// See [`IsolateError`]; nothing is isolated then.
+    /// See [`IsolateError`]; nothing is isolated then. Of two calls at the same moment with frames
+    /// in common both may be refused. A range that was isolated until just now is refused for as
+    /// long as a CPU has frames of it in its hands that it is about to set aside.
     ///
     /// # Safety
     /// The pointer that `to_virtual` returns for a physical address is valid for reads and writes
@@ -1228,10 +1236,12 @@ impl<C: Cpus> FramePool<C> {
     /// is accepted hereafter. If it is a part of something larger, that must be freed around it.
     /// (A broken frame that somebody else has is for [`isolate`](Self::isolate).)
     ///
-    /// Caches are drained, as for `isolate`: one whose group the frame is in would take it back.
+    /// Caches are drained, as for `isolate`: one whose group the frame is in would take it back
+    /// (see [`offline`](Self::offline)).
     ///
     /// # Errors
-    /// The frame, and why: see [`IsolateError`]. Nothing has changed then.
+    /// The frame, and why: see [`IsolateError`]; it counts as a range for the moment, so it must
+    /// not be isolated. Nothing has changed then.
     ///
     /// # Safety
     /// As [`FramePool::isolate`].
@@ -1491,7 +1501,8 @@ impl Shared {
         request: &Request,
     ) -> Result<FrameRange, AllocError> {
         request.check().map_err(AllocError::Request)?;
-        if !request.is_urgent() {
+        if !request.is_urgent() && turn.is_rationed() {
+            self.tree.look_for_run(turn.writer(), request)?;
             turn.ask(request.count()).map_err(|OutOfMemory| self.reserved())?;
         }
         turn.unasked(|writer| self.tree.alloc_run_with(writer, request, Wanted::Any))
@@ -1587,7 +1598,8 @@ impl Shared {
     fn alloc_giant(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
         let tree = &self.tree;
         let from_tree = |writer: Writer<'_>| tree.alloc_giant_with(writer);
-        let held = |turn: Turn<'_, 'static>| turn.asking(GIANT_FRAMES, from_tree);
+        let look = |writer: Writer<'_>| tree.look_for_giant(writer);
+        let held = |turn: Turn<'_, 'static>| turn.asking(GIANT_FRAMES, look, from_tree);
         self.take_turn_or(cpu, held, |writer| {
             self.budget.ask_shared(GIANT_FRAMES)?;
             from_tree(writer)
@@ -1684,7 +1696,7 @@ impl Shared {
 
     /// Tells the budget what else has changed than by those who ask it.
     fn recount(&self) {
-        self.budget.recount(self.tree.managed_frames());
+        self.budget.recount(self.tree.ever_managed());
         self.budget.settle_shared(|| ());
     }
 

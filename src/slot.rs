@@ -316,8 +316,9 @@ impl<'m> Slot<'m> {
 
     /// Asks the owner to drain at the end of the use that it is in, or of its next one.
     pub fn request_drain(&self) {
-        // ORDERING: a request only.
-        self.requests.asked.fetch_or(DRAIN, Ordering::Relaxed);
+        // ORDERING: Release pairs with the Acquire in `serve_requests`: who drains knows what is
+        // gone.
+        self.requests.asked.fetch_or(DRAIN, Ordering::Release);
     }
 
     /// Has the crossings told at the end of the turn that it is in, or of its next one.
@@ -491,7 +492,8 @@ impl<'m> Turn<'_, 'm> {
     /// Takes the lowest block, if the budget allows it. The next is taken near it if there is no
     /// budget, and it need not be used last.
     pub fn alloc_block(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
-        let block = self.asking(BLOCK_FRAMES, |writer| tree.take_block(writer))?;
+        let look = |writer: Writer<'_>| tree.look_for_block(writer);
+        let block = self.asking(BLOCK_FRAMES, look, |writer| tree.take_block(writer))?;
         let Requests { budget, block_home, .. } = &self.slot.requests;
         if budget.is_none() && !tree.is_low_block(block) {
             block_home.put(block);
@@ -522,19 +524,31 @@ impl<'m> Turn<'_, 'm> {
         is_back && slot.serve()
     }
 
-    /// Something that takes so many frames from the tree, if the budget allows it.
+    /// Something that takes so many frames from the tree, if it is there by the `look` of it, and
+    /// the budget allows it.
     #[inline]
     pub fn asking<T>(
         &self,
         frames: u64,
+        look: impl FnOnce(Writer<'m>) -> Result<(), OutOfMemory>,
         work: impl FnOnce(Writer<'m>) -> Result<T, OutOfMemory>,
     ) -> Result<T, OutOfMemory> {
-        self.ask(frames)?;
+        if self.is_rationed() {
+            look(self.writer())?;
+            self.ask(frames)?;
+        }
         self.unasked(work)
     }
 
-    /// Asks the budget for so many frames.
+    /// Whether there is a reserve, so that who wants many frames has to ask for them; but only for
+    /// what is there. While the budget has granted what can't be had, others go without, and
+    /// watermarks are crossed for nothing.
     #[inline]
+    pub fn is_rationed(&self) -> bool {
+        self.slot.requests.budget.is_some_and(Budget::has_reserve)
+    }
+
+    /// Asks the budget for so many frames.
     pub fn ask(&self, frames: u64) -> Result<(), OutOfMemory> {
         if self.slot.allow(frames, frames) == 0 { Err(OutOfMemory) } else { Ok(()) }
     }
@@ -600,7 +614,7 @@ impl<'m> Slot<'m> {
     /// a refill.
     #[inline]
     fn fill(&self, tree: &FrameTree<'m>) -> Result<(), OutOfMemory> {
-        let Slot { alloc_side, free_side, home, .. } = self;
+        let Slot { alloc_side, free_side, .. } = self;
         let freed = get(&free_side.free).count_ones();
         if freed >= MANY {
             alloc_side.trade(free_side);
@@ -609,10 +623,20 @@ impl<'m> Slot<'m> {
         if freed != 0 {
             self.flush_free_side();
         }
-        let most = self.allow(1, WORD_BITS);
-        if most < WORD_BITS {
-            return self.fill_with(tree, most);
+        loop {
+            match self.allow(1, WORD_BITS) {
+                WORD_BITS => self.refill(tree)?,
+                most => self.fill_with(tree, most)?,
+            }
+            if self.requests.budget.is_none() || self.is_within_budget() {
+                return Ok(());
+            }
         }
+    }
+
+    #[inline(always)]
+    fn refill(&self, tree: &FrameTree<'m>) -> Result<(), OutOfMemory> {
+        let Slot { alloc_side, home, .. } = self;
         let mut at = home.get();
         let refill = tree.refill_near(self.writer(), &mut at);
         home.put(at);
@@ -628,6 +652,21 @@ impl<'m> Slot<'m> {
         let _ = flush(&step, self.free_side.close());
         drop(step);
         self.settle();
+    }
+
+    /// Whether a refill was allowed. What was set aside on the way was taken too: if the credit is
+    /// spent by that, the refill goes back.
+    #[inline(never)]
+    fn is_within_budget(&self) -> bool {
+        if self.writer().credit() >= 0 {
+            return true;
+        }
+        let step = self.writer().begin();
+        // They were free just now: nothing overlaps.
+        let _ = flush(&step, self.alloc_side.close());
+        drop(step);
+        self.settle();
+        false
     }
 
     /// A refill of so many frames at most, when the budget ends.
@@ -768,8 +807,8 @@ impl<'m> Slot<'m> {
             && let Some(turn) = self.enter()
         {
             // ORDERING: withdrawn before the work: one that comes just now is either withdrawn,
-            // and the work is still to come, or kept.
-            let asked = self.requests.asked.fetch_and(0, Ordering::Relaxed);
+            // and the work is still to come, or kept. Acquire as said in `request_drain`.
+            let asked = self.requests.asked.fetch_and(0, Ordering::Acquire);
             if asked & DRAIN != 0 {
                 // A double free that only this flush could see is counted in the journal.
                 let _ = self.give_all();
@@ -798,12 +837,23 @@ fn flush(step: &Step<'_>, held: Held<'_>) -> Result<(), FreeError> {
     }
     let writer = step.writer();
     writer.add(Counter::Flushes, 1);
+    let gone = if place.block().is_full() { 0 } else { gone_of(&place, frames) };
     // While a frame is held its block can't be free as a whole: else all were freed twice.
     let overlap = match check_above(place.block()) {
-        Ok(()) => give_frames(step, place, frames, known_zero),
+        Ok(()) => give_frames(step, place, frames & !gone, known_zero & !gone),
         Err(_) => frames,
     };
-    if overlap == 0 { Ok(()) } else { Err(late_double_free(writer, place.group, overlap)) }
+    match overlap | gone {
+        0 => Ok(()),
+        _ => Err(late_free(writer, place.group, overlap, gone)),
+    }
+}
+
+/// Which of these frames are gone, perhaps since the side was opened, and are not to come back.
+#[cold]
+#[inline(never)]
+fn gone_of(place: &Place<'_>, frames: u64) -> u64 {
+    frames & place.block().gone(place.group.word())
 }
 
 /// Looks whether a frame can be taken back to its group, of which nothing is held here.
@@ -821,12 +871,15 @@ fn check(opening: &Opening<'_>, frame: FrameNumber) -> Result<(), Found> {
     Ok(())
 }
 
-/// The error for frames that were free already when a side was flushed.
+/// The error for frames that were free already, or gone, when a side was flushed.
 #[cold]
 #[inline(never)]
-fn late_double_free(writer: Writer<'_>, group: Group, overlap: u64) -> FreeError {
-    writer.add(Counter::LateDoubleFrees, u64::from(overlap.count_ones()));
-    refuse(group, overlap, Found::FreeAtFlush)
+fn late_free(writer: Writer<'_>, group: Group, overlap: u64, gone: u64) -> FreeError {
+    writer.add(Counter::LateDoubleFrees, u64::from((overlap | gone).count_ones()));
+    match overlap {
+        0 => refuse(group, gone, Found::Unmanaged),
+        _ => refuse(group, overlap, Found::FreeAtFlush),
+    }
 }
 
 /// What a closed side held.
@@ -984,9 +1037,15 @@ impl<'m> Side<'m> {
         }
         if held == 0
             && let Some(giant) = self.giant.load()
-            && let Err(found) = check_above(Block { giant, index: Group::of(frame).block() })
         {
-            return refused(found);
+            let block = Block { giant, index: Group::of(frame).block() };
+            if let Err(found) = check_above(block) {
+                return refused(found);
+            }
+            // It may have become so since the side was opened.
+            if !block.is_full() && block.gone(Group::of(frame).word()) & bit != 0 {
+                return refused(Found::Unmanaged);
+            }
         }
         // From here on nothing is known of its contents.
         put(&self.guarded, get(&self.guarded) & !bit);

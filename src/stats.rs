@@ -49,7 +49,7 @@ pub struct Stats {
     pub lost_races: u64,
     /// Operations of interrupts that came inside an operation of the same CPU.
     pub nested: u64,
-    /// Double frees that only the flush of a cache could see.
+    /// Double frees, and frees of what is gone, that only the flush of a cache could see.
     pub late_double_frees: u64,
 }
 

@@ -121,8 +121,10 @@ fn commands_that_documents_name_exist() {
                     assert!(is_target(pair[1]), "{place}: no such target");
                 }
                 if pair[0] == "--test" {
-                    let test = root().join("tests").join(pair[1]).with_extension("rs");
-                    assert!(test.exists(), "{place}: no such test");
+                    let test = root().join("tests").join(pair[1]);
+                    let exists =
+                        test.with_extension("rs").exists() || test.join("main.rs").exists();
+                    assert!(exists, "{place}: no such test");
                 }
             }
         }

@@ -61,7 +61,8 @@ fn free_memory_is_gone_at_once() {
         assert_eq!(isolation.range(), isolated);
         assert_eq!(pool.in_use(&isolation), InUse { frames: 0, first: None }, "{isolated:?}");
         pool.verify().expect("a sound tree");
-        let taken_for_metadata = pool.stats().managed_frames - pool.stats().free_frames;
+        let taken = pool.stats().managed_frames - pool.stats().free_frames;
+        let taken_for_metadata = taken - isolated.len();
         assert!(taken_for_metadata <= 24, "{taken_for_metadata} frames of metadata");
         pool.verify().expect("a sound tree");
         let left = 3 * GIANT - isolated.len() - taken_for_metadata;
@@ -109,6 +110,38 @@ fn what_is_in_use_is_reported_until_it_is_freed() {
     pool.verify().expect("a sound tree");
     let refused = pool.free_run(run(2 * GIANT, 200)).expect_err("freed, and half of it gone");
     assert_eq!((refused.frame.get(), refused.found), (2 * GIANT, Found::Unmanaged));
+}
+
+#[test]
+fn its_metadata_comes_from_low_memory_last() {
+    const LOW: u64 = 8 * BLOCK;
+    let setup = Setup::new(1).low_last(LOW * frametree::FRAME_SIZE);
+    let pool = pool_by(Threads, (1, setup), &[(0, LOW), (LOW, 40_000)]);
+    let used = |pool: &FramePool<Threads>, isolated: NumberRange| {
+        let blocks = pool.tree().expect("a tree").blocks();
+        let mut used = blocks.filter(|block| block.free < block.managed);
+        used.find(|block| !isolated.contains(block.first)).map(|block| block.first.get())
+    };
+    // From below it, from above it, and in the end from low memory.
+    let isolated = range(20_480, BLOCK);
+    let isolation = isolate(pool, isolated).expect("free memory");
+    assert_eq!(used(pool, isolated), Some(LOW));
+    pool.readmit(isolation);
+    let pool = pool_by(Threads, (1, setup), &[(0, LOW), (LOW, 40_000)]);
+    let isolated = range(LOW, BLOCK);
+    let isolation = isolate(pool, isolated).expect("free memory");
+    assert_eq!(used(pool, isolated), Some(LOW + BLOCK));
+    pool.readmit(isolation);
+    let pool = pool_by(Threads, (1, setup), &[(0, LOW), (LOW, BLOCK)]);
+    let isolated = range(LOW, BLOCK);
+    let isolation = isolate(pool, isolated).expect("free memory");
+    assert_eq!(used(pool, isolated), Some(0));
+    pool.offline(isolation).expect("nothing is in use");
+    // What has become metadata does not go.
+    let isolation = isolate(pool, range(0, BLOCK)).expect("managed memory");
+    assert_eq!(pool.in_use(&isolation), InUse { frames: 1, first: Some(FrameNumber::new(0)) });
+    pool.readmit(isolation);
+    pool.verify().expect("a sound pool");
 }
 
 #[test]
@@ -199,6 +232,43 @@ fn a_retired_frame_does_not_come_back_through_a_cache() {
     pool.verify().expect("a sound tree");
 }
 
+/// CPU 0 has a side open for the group, dry or not, when CPU 1 has the frame gone, and the hook does
+/// nothing: what CPU 0 frees is refused, or dropped at the end of the same operation.
+#[test]
+fn nor_through_the_cache_of_another_cpu() {
+    for (others, is_offline) in [(0, false), (10, false), (0, true), (10, true)] {
+        let pool = pool(Threads, 2, &[(0, 8 * BLOCK)]);
+        Threads::become_cpu(0);
+        let held: Vec<u64> =
+            (0..64).map(|_| pool.alloc().expect("a frame").into_number().get()).collect();
+        let (gone, rest) = (held[20], &held[54..]);
+        Threads::become_cpu(1);
+        if is_offline {
+            pool.free(frame(gone)).expect("own frame");
+            pool.drain().expect("no double free");
+            let isolation = isolate(pool, range(gone, 1)).expect("free memory");
+            pool.offline(isolation).expect("nothing is in use");
+        } else {
+            // SAFETY: `anywhere` gives fresh memory each time.
+            unsafe { pool.retire(frame(gone), anywhere) }.expect("own frame");
+        }
+        Threads::become_cpu(0);
+        // All of this is one operation: CPU 0 has been asked to drain, but not yet done so.
+        let numbers = rest[..others].iter().chain([&gone]).copied();
+        let mut frames: Vec<_> = numbers.map(|number| Some(frame(number))).collect();
+        let freed = pool.free_bulk(&mut frames);
+        match others {
+            0 => {
+                let refused = freed.expect_err("a frame that is gone");
+                assert_eq!((refused.frame.get(), refused.found), (gone, Found::Unmanaged));
+            }
+            _ => assert_eq!(pool.stats().late_double_frees, 1, "noticed at the end"),
+        }
+        pool.verify().expect("a sound pool");
+        assert_eq!(all_that_is_left(pool, range(gone, 1)).1, 0);
+    }
+}
+
 #[test]
 fn a_retired_frame_never_comes_back() {
     let pool = pool(Threads, 1, &[(0, 4 * BLOCK)]);
@@ -248,7 +318,7 @@ fn what_can_not_be_isolated_is_refused_and_nothing_changes() {
     refused(range(7 * GIANT, 1), IsolateError::Unmanaged { frame: FrameNumber::new(7 * GIANT) });
     let isolations: Vec<_> =
         (0..16).map(|at| isolate(pool, range(1000 + at * 10, 5)).expect("a place")).collect();
-    refused(range(1002, 2), IsolateError::Unmanaged { frame: FrameNumber::new(1002) });
+    refused(range(1002, 9), IsolateError::Overlap { isolated: range(1002, 3) });
     refused(range(5000, 1), IsolateError::TooMany { limit: 16 });
     for isolation in isolations {
         pool.readmit(isolation);
@@ -266,6 +336,43 @@ fn what_can_not_be_isolated_is_refused_and_nothing_changes() {
     );
     assert_eq!(all_that_is_left(pool, range(0, 1)).0, 100 + GIANT - 1, "a frame of metadata");
     pool.verify().expect("a sound tree");
+}
+
+/// Isolations that are readmitted or refused, over and over, while others take and give frames of
+/// the range: none may be left set aside.
+#[test]
+fn nothing_is_lost_to_isolations_that_come_to_nothing() {
+    const CPUS: usize = 3;
+    const LAST: u64 = 16 * BLOCK;
+    let pool = pool(Threads, CPUS, &[(0, LAST)]);
+    let held = pool.alloc_run(&Request::new(64)).expect("free");
+    let first = isolate(pool, range(0, 64)).expect("managed memory");
+    let done = AtomicBool::new(false);
+    Crew::new(CPUS).run(|cpu| {
+        if cpu > 0 {
+            while !done.load(Ordering::Relaxed) {
+                let frames: Vec<_> = (0..300).filter_map(|_| pool.alloc().ok()).collect();
+                let run = pool.alloc_run(&Request::new(700)).ok();
+                frames.into_iter().for_each(|frame| pool.free(frame).expect("own frame"));
+                run.into_iter().for_each(|run| pool.free_run(run).expect("own frames"));
+                pool.drain().expect("no double free");
+            }
+            return;
+        }
+        for _ in 0..2000 {
+            let isolation = isolate(pool, range(100, 1000)).expect("nothing else is isolated");
+            pool.readmit(isolation);
+            let refused = isolate(pool, range(0, 4096)).expect_err("the first frames are");
+            assert_eq!(refused, IsolateError::Overlap { isolated: range(0, 64) });
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    pool.readmit(first);
+    pool.free_run(held).expect("own frames");
+    pool.verify().expect("a sound pool");
+    let stats = pool.stats();
+    assert_eq!(stats.managed_frames, LAST);
+    assert_eq!(stats.free_frames, LAST - 1, "one frame of metadata");
 }
 
 #[test]

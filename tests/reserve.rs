@@ -98,7 +98,11 @@ fn blocks_gibs_and_runs_leave_it_too() {
     let run = pool.alloc_run(&Request::new(BLOCK - 1)).expect("what is left");
     let reserved = AllocError::Reserved { free: BLOCK + 1 };
     assert_eq!(pool.alloc_run(&Request::new(1)), Err(reserved));
-    assert_eq!(pool.alloc_run(&Request::new(1 << 40)), Err(reserved), "and hoards nothing");
+    // What is not there is not asked for, whatever the budget says.
+    let nowhere = pool.alloc_run(&Request::new(1 << 39)).expect_err("more than there is");
+    assert!(matches!(nowhere, AllocError::NoRun(_)), "{nowhere}");
+    let taken = pool.alloc_run(&Request::new(1).at(FrameNumber::new(3))).expect_err("in the GiB");
+    assert!(matches!(taken, AllocError::InTheWay { .. }), "{taken}");
     let block = Request::new(BLOCK).align(2 << 20).urgent();
     let urgent = pool.alloc_run(&block).expect("the reserve");
     pool.free_run(urgent).expect("a free");
@@ -133,6 +137,31 @@ fn memory_that_is_added_is_for_ordinary_requests() {
     held.extend(std::iter::from_fn(|| pool.alloc().ok()));
     assert_eq!(held.len(), 3900);
     held.into_iter().for_each(|frame| pool.free(frame).expect("a free"));
+    pool.verify().expect("a sound pool");
+}
+
+#[test]
+fn what_is_set_aside_is_not_made_up_for_by_the_reserve() {
+    let pool = pool(500, &[(0, 8192)]);
+    let ordinary = || std::iter::from_fn(|| pool.alloc().ok()).map(Frame::into_number);
+    assert_eq!(ordinary().count(), 7692);
+    let isolated = NumberRange::from_numbers(640, 1040);
+    let memory = vec![0u64; 1024].leak().as_mut_ptr().cast::<u8>();
+    let aligned = memory.wrapping_add(memory.align_offset(4096));
+    // SAFETY: the memory is given once.
+    let isolation = unsafe { pool.isolate(isolated, |_| aligned) }.expect("managed memory");
+    for number in 640..1040 {
+        // SAFETY: the test holds it, and uses no memory.
+        pool.free(unsafe { Frame::from_number(FrameNumber::new(number)) }).expect("a free");
+    }
+    drain_all(pool);
+    assert_eq!(ordinary().count(), 0, "they came from the reserve");
+    drain_all(pool);
+    pool.verify().expect("a sound pool");
+    assert_eq!(pool.tree().expect("a tree").free_frames(), 499, "a frame of metadata");
+    pool.readmit(isolation);
+    assert_eq!(ordinary().count(), 399, "and the reserve is full again");
+    drain_all(pool);
     pool.verify().expect("a sound pool");
 }
 

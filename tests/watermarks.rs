@@ -90,6 +90,27 @@ fn all_kinds_of_requests_cross_them() {
 }
 
 #[test]
+fn what_can_not_be_had_crosses_none() {
+    for reserve in [0, 10] {
+        let setup = Setup::new(1).reserve(reserve).watermarks(1000, 2000, note);
+        let pool = pool_by(Threads, (1, setup), &[(0, 200_000), (300_000, 200_000)]);
+        told();
+        let one = pool.alloc().expect("a frame");
+        pool.alloc_run(&frametree::Request::new(399_900)).expect_err("they are not in a row");
+        pool.alloc_giant().expect_err("there is none");
+        assert_eq!(told(), [], "400,000 frames are free");
+        let blocks: Vec<_> = std::iter::from_fn(|| pool.alloc_block().ok()).collect();
+        assert!(told().iter().all(|crossing| crossing.number == 1), "once, when it was true");
+        for block in blocks {
+            pool.free_block(block).expect("a free");
+        }
+        pool.free(one).expect("a free");
+        pool.drain().expect("a drain");
+        pool.verify().expect("a sound pool");
+    }
+}
+
+#[test]
 fn who_is_told_may_use_the_pool() {
     /// Gives back what was kept for this when memory is low.
     fn relieve(crossing: Crossing) {

@@ -1,7 +1,16 @@
 //! Memory that is taken away: who has taken it offline uses it, so a frame of it that anybody
 //! else was given shows as a data race.
 
+extern crate std;
+
+use std::boxed::Box;
+
 use super::{World, explore, spawn};
+use crate::arena::Arena;
+use crate::budget::{Budget, Rules};
+use crate::frame::{Frame, FrameNumber};
+use crate::slot::Slot;
+use crate::tree::IsolateError;
 
 #[test]
 fn nobody_is_given_a_frame_that_is_taken_offline() {
@@ -69,15 +78,116 @@ fn what_is_readmitted_is_free_once() {
         let world = World::new(&[(0, 4), (16, 18)]);
         let isolation = world.isolate(0, 4).expect("managed memory");
         let other = spawn(&world, |world| {
-            let first = world.refill(1).ok();
-            let second = world.refill(1).ok();
-            [first, second]
+            let cache = world.refill(1).expect("a frame, if it is the last one");
+            world.flush(1, cache);
         });
         world.tree.readmit(isolation);
-        for cache in other.join().unwrap().into_iter().flatten() {
-            world.flush(1, cache);
-        }
+        other.join().unwrap();
         assert_eq!(world.tree.count_free().blocks, 1, "merged");
         world.check(5);
+    });
+}
+
+#[test]
+fn what_a_taker_sets_aside_late_comes_back() {
+    explore(Some(3), || {
+        let world = World::new(&[(0, 2), (16, 18)]);
+        let held = world.alloc(1).expect("frame 0");
+        let isolation = world.isolate(0, 2).expect("managed memory");
+        world.free(1, held);
+        // It finds the freed frame in its hands, and the isolation in force, or over.
+        let other = spawn(&world, |world| {
+            if let Ok(cache) = world.refill(1) {
+                world.flush(1, cache);
+            }
+        });
+        world.tree.readmit(isolation);
+        other.join().unwrap();
+        world.check(3);
+        world.isolate(0, 2).map(|isolation| world.tree.readmit(isolation)).expect("a free place");
+    });
+}
+
+#[test]
+fn a_run_that_is_taken_meanwhile_comes_back() {
+    explore(Some(2), || {
+        let world = World::new(&[(0, 4), (16, 18)]);
+        let held = world.alloc_block(1).expect("the only block");
+        let isolation = world.isolate(1, 3).expect("managed memory");
+        world.free_block(1, held);
+        let other = spawn(&world, |world| {
+            if let Ok(block) = world.alloc_block(1) {
+                world.free_block(1, block);
+            }
+        });
+        world.tree.readmit(isolation);
+        other.join().unwrap();
+        assert_eq!(world.tree.count_free().blocks, 1, "merged");
+        world.check(5);
+    });
+}
+
+#[test]
+fn a_refused_isolation_sets_nothing_aside() {
+    explore(Some(2), || {
+        let world = World::new(&[(0, 2), (16, 18)]);
+        world.tree.readmit(world.isolate(0, 2).expect("managed memory"));
+        // So that takers look at all.
+        let far = world.isolate(17, 18).expect("managed memory");
+        let other = spawn(&world, |world| {
+            let frame = world.alloc(1).expect("what is no metadata");
+            world.free(1, frame);
+        });
+        assert!(matches!(world.isolate(0, 3), Err(IsolateError::Unmanaged { .. })));
+        other.join().unwrap();
+        world.tree.readmit(far);
+        world.check(2);
+    });
+}
+
+#[test]
+fn of_two_isolations_that_overlap_one_at_most_begins() {
+    explore(Some(2), || {
+        let world = World::new(&[(0, 2), (16, 18)]);
+        let isolate = |world: &World, start, end| {
+            world.isolate(start, end).map(|isolation| world.offline(isolation).expect("free"))
+        };
+        world.tree.readmit(world.isolate(0, 2).expect("managed memory"));
+        let other = spawn(&world, move |world| isolate(world, 0, 2).is_ok());
+        let mine = isolate(&world, 1, 2).is_ok();
+        let theirs = other.join().unwrap();
+        assert!(!(mine && theirs), "a frame went twice");
+        world.check(3 - u64::from(mine) - 2 * u64::from(theirs));
+    });
+}
+
+#[test]
+fn what_is_retired_does_not_come_back_through_a_slot() {
+    explore(Some(3), || {
+        let world = World::new(&[(0, 4), (16, 18)]);
+        world.tree.readmit(world.isolate(0, 4).expect("managed memory"));
+        let budget = Budget::new(Rules::OFF, 6, 3, world.tree.shared_journal());
+        let slot = Slot::new(world.tree.journal_of(1), Box::leak(Box::new(budget)));
+        let slot: &'static Slot<'static> = Box::leak(Box::new(slot));
+        let alloc = || slot.take_turn(|turn| turn.alloc(&world.tree)).expect("at rest");
+        let held = alloc().expect("frame 0").into_number();
+        let bad = alloc().map(Frame::into_number).expect("frame 1, and the side is dry");
+        let free = |world: &World, frame: FrameNumber| {
+            slot.take_turn(|turn| turn.free(&world.tree, frame)).expect("no interrupt")
+        };
+        let other = spawn(&world, move |world| {
+            free(world, held).expect("own frame");
+            // Asked to drain by who has retired the other: it knows of that, then.
+            if slot.cached() == 0 {
+                free(world, bad).expect_err("a retired frame");
+            }
+        });
+        world.tree.retire(bad, |_| Ok(Arena::empty())).expect("own frame");
+        slot.request_drain();
+        other.join().unwrap();
+        // Its side may take it back, if it has not drained yet; but then it does, and drops it.
+        let _ = free(&world, bad);
+        assert_eq!(slot.cached(), 0);
+        world.check(4);
     });
 }

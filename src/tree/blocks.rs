@@ -94,8 +94,7 @@ impl<'m> FrameTree<'m> {
         forget_zero(block);
         let first = block.first_frame().get();
         let [start, end] = [first, first + BLOCK_FRAMES].map(FrameNumber::trusted);
-        let give_back = || self.give_block_back(writer, block);
-        self.admits(NumberRange::trusted(start, end), give_back).then_some(block)
+        self.admits(writer, NumberRange::trusted(start, end)).then_some(block)
     }
 
     /// The lowest free block that may be handed out, claimed and ready.
@@ -115,14 +114,6 @@ impl<'m> FrameTree<'m> {
     /// Whether a block lies in low memory, which is to be used last.
     pub(crate) fn is_low_block(&self, block: Block<'_>) -> bool {
         block.first_frame().get() < self.low_end
-    }
-
-    #[cold]
-    fn give_block_back(&self, writer: Writer<'_>, block: Block<'m>) {
-        let _step = writer.begin();
-        if give_block(block).fill == Fill::Full {
-            merge_giant(writer, block.giant);
-        }
     }
 
     /// [`FrameTree::free_block`], in this writer's journal.

@@ -59,14 +59,6 @@ impl<'m> FrameTree<'m> {
         Ok(())
     }
 
-    /// Gives back what a claim has taken.
-    pub(super) fn unclaim(&self, writer: Writer<'_>, run: NumberRange) {
-        let step = writer.begin();
-        // They are this CPU's: nothing overlaps.
-        let _ = self.put_run(&step, run);
-        writer.add(Counter::Returned, run.len());
-    }
-
     /// Takes the largest free piece that begins at `at` and lies below `end`; returns where it
     /// ends.
     fn claim_piece(&self, writer: Writer<'_>, at: u64, end: u64) -> Option<u64> {

@@ -80,16 +80,20 @@ impl<'m> FrameTree<'m> {
     fn refill_at(&self, writer: Writer<'_>, home: &mut Home<'m>) -> Option<Refill<'m>> {
         let own = if self.is_low(home) { None } else { home.harvest(writer) };
         own.or_else(|| self.search_home(writer, home, Mark::Own))
-            .and_then(|refill| self.admit(refill))
+            .and_then(|refill| self.admit(writer, refill))
             .or_else(|| self.adopt(writer, home))
-            .or_else(|| self.admit(self.search_home(writer, home, Mark::Foreign)?))
+            .or_else(|| self.admit(writer, self.search_home(writer, home, Mark::Foreign)?))
     }
 
     /// From where others work, but not in low memory; then from a home there.
     fn refill_beside(&self, writer: Writer<'_>, home: &Home<'m>) -> Option<Refill<'m>> {
         let above = |_| self.search_admitted(writer, Amount::Word, Join::AnybodyAbove);
         let above = self.above_low(above);
-        if above.is_none() && self.is_low(home) { self.admit(home.harvest(writer)?) } else { above }
+        if above.is_none() && self.is_low(home) {
+            self.admit(writer, home.harvest(writer)?)
+        } else {
+            above
+        }
     }
 
     /// Whether a home's block is in low memory.
@@ -121,7 +125,7 @@ impl<'m> FrameTree<'m> {
             }
             let found = open_giant(writer, giant)
                 .and_then(|_| self.search_giant(writer, giant, Amount::Word, Join::Nobody));
-            if let Some(refill) = found.and_then(|refill| self.admit(refill)) {
+            if let Some(refill) = found.and_then(|refill| self.admit(writer, refill)) {
                 home.adopt(refill.block);
                 return Some(refill);
             }

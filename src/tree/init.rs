@@ -77,6 +77,7 @@ impl<'m> FrameTree<'m> {
             directory: Directory::new(table, Ranges::new(initial, records)),
             journals: arena.deal(Journal::count_for(plan.cpus), |_| Journal::new()),
             managed: Word::new(0),
+            gone: Word::new(0),
             low_end: 0,
         };
         let mut stock = Stock::new(arena, plan.size);

@@ -1,15 +1,23 @@
 //! Shrinking: frames that are not to be handed out any more, and then are gone.
 //!
-//! 1. The range is put on record ([`crate::isolation`]), and its blocks are no longer known as
-//!    managed in full, so that caches do not keep its frames ([`FrameTree::open_to_cache`]).
+//! 1. The range is put on record, and then in force ([`crate::isolation`]). From then on its
+//!    blocks are no longer known as managed in full, so that caches do not keep its frames
+//!    ([`FrameTree::open_to_cache`]).
 //! 2. Whoever takes frames looks at the record after the read-modify-write that took them, and
-//!    sets those aside that are isolated. Frees go on as always: they cost nothing more.
+//!    sets those aside that are isolated, as a guest. Frees go on as always: they cost nothing
+//!    more.
 //! 3. Whoever isolates takes what is free of the range out of the tree, now and again, until
 //!    nothing of it is in use.
+//! 4. Who goes that way sets aside frames that are in its hands, and nothing else. So when nothing
+//!    is in use, no guest is about to set anything aside, and the range can go off line; if it is
+//!    readmitted, the last guest brings back what the others have set aside since.
 //!
 //! A frame that was set aside is *gone*: one bit says so, in a frame of metadata for each 128 MiB
 //! that anything was ever isolated in ([`crate::root::Gone`]). A free of one is refused, as of one
-//! that was never managed. (To record it without metadata, as "known to be zero, but not free",
+//! that was never managed. In the journals it counts as taken, by who has set it aside: so the
+//! budget ([`crate::budget`]) knows at once that a frame which came free is not to be had.
+//!
+//! (To record it without metadata, as "known to be zero, but not free",
 //! was tried and given up: for a moment a frame looks so that is just being taken or freed, and
 //! would be taken for gone while it has an owner.)
 //!
@@ -25,10 +33,10 @@ use crate::arena::Arena;
 use crate::cache::Handful;
 use crate::directory::{Block, Group, Place};
 use crate::error::Found;
-use crate::frame::{FrameNumber, NumberRange};
-use crate::geometry::{BLOCK_FRAMES, FRAME_LIMIT, NODE_WORDS, WORD_BITS};
-use crate::isolation::ISOLATIONS;
-use crate::journal::Counter;
+use crate::frame::{FrameNumber, FrameRange, NumberRange};
+use crate::geometry::{BLOCK_FRAMES, FRAME_LIMIT, FRAME_SIZE, FULL, NODE_WORDS, WORD_BITS};
+use crate::isolation::{ISOLATIONS, Refused};
+use crate::journal::{Counter, Writer};
 use crate::node::{mask_between, take_any};
 use crate::request::Request;
 use crate::root::Gone;
@@ -131,21 +139,31 @@ impl<'m> FrameTree<'m> {
         if range.is_empty() {
             return Err(IsolateError::Empty);
         }
-        if let Some(frame) = self.first_unmanaged(range) {
-            return Err(IsolateError::Unmanaged { frame });
-        }
-        self.prepare(range, arena)?;
-        let too_many = IsolateError::TooMany { limit: ISOLATIONS };
-        let place = isolations.begin(range).ok_or(too_many)?;
-        // Looked for afterwards: of two that overlap, and begin at once, at least one sees it.
-        if let Some(isolated) = isolations.overlap_elsewhere(place, range) {
-            isolations.end(place);
-            return Err(IsolateError::Overlap { isolated });
-        }
+        let place = self.record(range, arena)?;
+        isolations.enforce(place);
         self.blocks_of(range).for_each(|block| self.directory.open_up(block));
         full_fence();
         self.set_aside(range);
         Ok(Isolation { range, place })
+    }
+
+    /// Puts a range on record, and makes places for the bits of what will be gone.
+    fn record(
+        &self,
+        range: NumberRange,
+        arena: impl Fn(FrameNumber) -> Result<Arena<'m>, IsolateError>,
+    ) -> Result<usize, IsolateError> {
+        let isolations = &self.directory.isolations;
+        let place = isolations.claim(range).map_err(|refused| match refused {
+            Refused::Overlap(isolated) => IsolateError::Overlap { isolated },
+            Refused::TooMany => IsolateError::TooMany { limit: ISOLATIONS },
+        })?;
+        // Looked for afterwards: nobody else makes frames of the range gone from here on.
+        let prepared = match self.first_unmanaged(range) {
+            Some(frame) => Err(IsolateError::Unmanaged { frame }),
+            None => self.prepare(range, arena),
+        };
+        prepared.inspect_err(|_| isolations.vacate(place)).map(|()| place)
     }
 
     /// Sets aside what has become free of an isolated range, and says what is left.
@@ -167,33 +185,59 @@ impl<'m> FrameTree<'m> {
         if self.in_use(&isolation).frames > 0 {
             return Err(isolation);
         }
-        self.directory.isolations.end(isolation.place);
+        // ORDERING: a statistic.
+        self.gone.fetch_add(isolation.range.len(), Ordering::Relaxed);
+        self.directory.isolations.close(isolation.place);
+        self.leave(isolation.place);
         Ok(isolation.range)
     }
 
     /// Ends an isolation, and frees what it has set aside.
     pub(crate) fn readmit(&self, isolation: Isolation) {
-        self.directory.isolations.end(isolation.place);
-        self.bring_back(isolation.range);
+        let is_alone = self.directory.isolations.readmit(isolation.place);
+        // The last guest does so too, but it may be long in coming.
+        if !is_alone {
+            self.put_back(isolation.range, |_| FULL);
+        }
+        self.leave(isolation.place);
     }
 
-    /// Frees those frames of a range that are gone; returns how many there were.
+    /// Leaves an isolation as a guest; the last one frees what is still set aside.
+    fn leave(&self, place: usize) {
+        let isolations = &self.directory.isolations;
+        if let Some(range) = isolations.leave(place) {
+            self.put_back(range, |_| FULL);
+            isolations.vacate(place);
+        }
+    }
+
+    /// Frees those frames of a range that are gone, but not those of isolations; returns how many
+    /// there were.
     pub(crate) fn bring_back(&self, range: NumberRange) -> u64 {
+        let back = self.put_back(range, |base| !self.directory.isolations.recorded(base));
+        // ORDERING: a statistic.
+        self.gone.fetch_sub(back, Ordering::Relaxed);
+        back
+    }
+
+    /// Frees those frames of a range that are gone or set aside, and of these what `which` names of
+    /// the 64 from a frame on.
+    fn put_back(&self, range: NumberRange, which: impl Fn(FrameNumber) -> u64) -> u64 {
         let writer = self.shared_writer();
         let mut frames = 0;
         for (block, word, mask) in self.words_of(range) {
             let step = writer.begin();
+            let mask = mask & which(block.group(word).first_frame());
             let Some(gone) = block.giant.gone(block.index).load() else { continue };
             // ORDERING: whoever clears a bit has the frame; Acquire pairs with the setting.
             let back = gone.word(block.index, word).fetch_and(!mask, Ordering::AcqRel) & mask;
-            // ORDERING: a statistic.
-            self.managed.fetch_add(u64::from(back.count_ones()), Ordering::Relaxed);
             self.directory.fill(block);
             if back != 0 {
-                put_frames(&step, self.place(block, word), back);
+                put_frames(&step, self.place_of(block, word), back);
             }
             frames += u64::from(back.count_ones());
         }
+        writer.add(Counter::Returned, frames);
         frames
     }
 
@@ -212,14 +256,15 @@ impl<'m> FrameTree<'m> {
         if self.check_run(range).is_err() {
             return Err(IsolateError::Free { frame });
         }
-        self.prepare(range, arena)?;
+        let place = self.record(range, arena)?;
         for (block, word, bit) in self.words_of(range) {
             self.directory.open_up(block);
             full_fence();
-            self.let_go(block, word, bit);
+            mark_gone(block, word, bit);
         }
-        // It goes as if it had been freed first.
-        self.shared_writer().add(Counter::Returned, 1);
+        // ORDERING: a statistic.
+        self.gone.fetch_add(1, Ordering::Relaxed);
+        self.directory.isolations.vacate(place);
         Ok(())
     }
 
@@ -237,45 +282,65 @@ impl<'m> FrameTree<'m> {
     /// Keeps what was just taken from one word to what may be handed out; `None` if that is
     /// nothing. One load while nothing is isolated.
     #[inline(always)]
-    pub(super) fn admit(&self, refill: Refill<'m>) -> Option<Refill<'m>> {
+    pub(super) fn admit(&self, writer: Writer<'_>, refill: Refill<'m>) -> Option<Refill<'m>> {
         rmw_fence();
-        if self.directory.isolations.is_empty() { Some(refill) } else { self.sift(refill) }
+        if self.directory.isolations.is_empty() { Some(refill) } else { self.sift(writer, refill) }
     }
 
     #[cold]
     #[inline(never)]
-    fn sift(&self, Refill { cache, block }: Refill<'m>) -> Option<Refill<'m>> {
+    fn sift(&self, writer: Writer<'_>, Refill { cache, block }: Refill<'m>) -> Option<Refill<'m>> {
         let base = cache.base();
-        let isolated = self.directory.isolations.mask(base) & cache.free();
-        if isolated != 0 {
-            self.let_go(block, Group::of(base).word(), isolated);
-        }
-        let free = cache.free() & !isolated;
+        let group = Group::of(base);
+        let mut free = cache.free();
+        self.as_guest(between(base.get(), base.get() + WORD_BITS), |part| {
+            let isolated = free & mask_in(group, part);
+            let_go(writer, block, group.word(), isolated);
+            free &= !isolated;
+        });
         let cache = Handful::owned(base, free, cache.known_zero() & free);
         (free != 0).then_some(Refill { cache, block })
     }
 
-    /// Whether frames that were just taken as a whole may be handed out; if not, `give_back` is
-    /// called, and then what is isolated of them is set aside.
+    /// Whether frames that were just taken as a whole may be handed out; if not, what is isolated
+    /// of them has been set aside, and the others are back.
     #[inline(always)]
-    pub(super) fn admits(&self, taken: NumberRange, give_back: impl FnOnce()) -> bool {
+    pub(super) fn admits(&self, writer: Writer<'_>, taken: NumberRange) -> bool {
         rmw_fence();
-        if self.directory.isolations.is_empty() {
-            return true;
-        }
-        self.admits_all(taken, give_back)
+        self.directory.isolations.is_empty() || self.admits_all(writer, taken)
     }
 
     #[cold]
     #[inline(never)]
-    fn admits_all(&self, taken: NumberRange, give_back: impl FnOnce()) -> bool {
-        let Some(isolated) = self.directory.isolations.overlap(taken) else { return true };
-        give_back();
-        self.set_aside(isolated);
+    fn admits_all(&self, writer: Writer<'_>, taken: NumberRange) -> bool {
+        let step = writer.begin();
+        let (start, end) = (taken.start().get(), taken.end().get());
+        let mut at = start;
+        self.as_guest(taken, |part| {
+            // They are this CPU's: nothing overlaps.
+            let _ = self.put_run(&step, between(at, part.start().get()));
+            self.words_of(part).for_each(|(block, word, mask)| let_go(writer, block, word, mask));
+            at = part.end().get();
+        });
+        if at == start {
+            return true;
+        }
+        let _ = self.put_run(&step, between(at, end));
         false
     }
 
-    /// Takes what is free of an isolated range out of the tree for good.
+    /// Shows the isolated parts of frames that the caller has taken, ascending, each to be set
+    /// aside while it is a guest there.
+    fn as_guest(&self, taken: NumberRange, mut set_aside: impl FnMut(NumberRange)) {
+        let mut rest = taken;
+        while let Some((place, part)) = self.directory.isolations.enter(rest) {
+            set_aside(part);
+            self.leave(place);
+            rest = between(part.end().get(), rest.end().get());
+        }
+    }
+
+    /// Takes what is free of an isolated range out of the tree. The caller has isolated it.
     #[cold]
     fn set_aside(&self, range: NumberRange) {
         let writer = self.shared_writer();
@@ -295,13 +360,13 @@ impl<'m> FrameTree<'m> {
             if nodes.blocks.is_set(block.index, Ordering::Acquire)
                 && split_block(writer, block, kept.clone())
             {
-                masks.for_each(|(word, mask)| self.let_go(block, word, mask));
+                masks.for_each(|(word, mask)| let_go(writer, block, word, mask));
                 continue;
             }
             // ORDERING: Acquire pairs with the Release in `write_leaf`, as in a search.
             if nodes.ready.is_set(block.index, Ordering::Acquire) {
                 for (word, mask) in masks {
-                    self.let_go(block, word, take_any(block.leaf().word(word), mask));
+                    let_go(writer, block, word, take_any(block.leaf().word(word), mask));
                 }
             }
         }
@@ -318,11 +383,7 @@ impl<'m> FrameTree<'m> {
             if link.load().is_some() {
                 continue;
             }
-            let [start, end] = [range.start(), range.end()].map(FrameNumber::start_address);
-            let below = Request::new(1).below(start);
-            let above = || self.alloc_run(&Request::new(1).above(end));
-            let frame = self.alloc_run(&below).or_else(|_| above());
-            let frame = frame.map_err(|_| IsolateError::NoMetadata)?;
+            let frame = self.frame_outside(range).ok_or(IsolateError::NoMetadata)?;
             let gone =
                 arena(frame.numbers().start()).map(|mut arena| arena.deal_part(1).put(Gone::new()));
             match gone {
@@ -340,18 +401,19 @@ impl<'m> FrameTree<'m> {
         Ok(())
     }
 
-    /// Makes frames gone that the caller has taken.
-    fn let_go(&self, block: Block<'_>, word: usize, frames: u64) {
-        if frames != 0
-            && let Some(gone) = block.giant.gone(block.index).load()
-        {
-            take_zeroes(block, word, frames);
-            // ORDERING: Release carries the block's opening up, and what was done to the frames,
-            // to whoever finds them gone.
-            gone.word(block.index, word).fetch_or(frames, Ordering::AcqRel);
-            // ORDERING: a statistic.
-            self.managed.fetch_sub(u64::from(frames.count_ones()), Ordering::Relaxed);
-        }
+    /// A frame outside of a range, low memory last: the lowest, so that those that become metadata
+    /// lie together. They stay in use for ever.
+    fn frame_outside(&self, range: NumberRange) -> Option<FrameRange> {
+        let [start, end] = [range.start(), range.end()].map(FrameNumber::start_address);
+        let low_end = self.low_end * FRAME_SIZE;
+        let one = Request::new(1);
+        let wanted = [
+            one.above(low_end).below(start),
+            one.above(end.max(low_end)),
+            one.below(start),
+            one.above(end),
+        ];
+        wanted.iter().find_map(|request| self.alloc_run(request).ok())
     }
 
     /// The lowest frame of a range that is not managed, or gone.
@@ -383,16 +445,44 @@ impl<'m> FrameTree<'m> {
 
     /// The words that a managed range touches, each with the frames of it.
     fn words_of(&self, range: NumberRange) -> impl Iterator<Item = (Block<'m>, usize, u64)> + '_ {
-        let (start, end) = (range.start().get() as usize, range.end().get() as usize);
         let words = |block: Block<'m>| (0..NODE_WORDS).map(move |word| (block, word));
         self.blocks_of(range).flat_map(words).filter_map(move |(block, word)| {
-            let first = block.group(word).first_frame().get() as usize;
-            let mask = mask_between(start, end, first);
+            let mask = mask_in(block.group(word), range);
             (mask != 0).then_some((block, word, mask))
         })
     }
 
-    fn place(&self, block: Block<'m>, word: usize) -> Place<'m> {
+    fn place_of(&self, block: Block<'m>, word: usize) -> Place<'m> {
         Place { group: block.group(word), giant: block.giant, leaf: block.leaf().word(word) }
     }
+}
+
+/// Sets frames aside that this writer has taken, which has not counted them as such.
+fn let_go(writer: Writer<'_>, block: Block<'_>, word: usize, frames: u64) {
+    if frames != 0 {
+        mark_gone(block, word, frames);
+        writer.add(Counter::Taken, u64::from(frames.count_ones()));
+    }
+}
+
+/// Makes frames gone that the caller has taken.
+fn mark_gone(block: Block<'_>, word: usize, frames: u64) {
+    if let Some(gone) = block.giant.gone(block.index).load() {
+        take_zeroes(block, word, frames);
+        // ORDERING: Release carries the block's opening up, and what was done to the frames,
+        // to whoever finds them gone.
+        gone.word(block.index, word).fetch_or(frames, Ordering::AcqRel);
+    }
+}
+
+/// Frames from one number up to another.
+fn between(start: u64, end: u64) -> NumberRange {
+    let [start, end] = [start, end].map(FrameNumber::trusted);
+    NumberRange::trusted(start, end)
+}
+
+/// Which frames of a group lie in a range.
+fn mask_in(group: Group, range: NumberRange) -> u64 {
+    let (start, end) = (range.start().get() as usize, range.end().get() as usize);
+    mask_between(start, end, group.first_frame().get() as usize)
 }

@@ -111,8 +111,10 @@ use crate::sync::{Ordering, Word};
 pub struct FrameTree<'m> {
     directory: Directory<'m>,
     journals: &'m [Journal],
-    /// How many frames are managed: written only when that changes.
+    /// How many frames have ever been managed: written only when some come.
     managed: Word,
+    /// How many of these are gone for good: they count as taken.
+    gone: Word,
     /// The first frame that is not used last; 0 if none is.
     low_end: u64,
 }
@@ -287,9 +289,16 @@ impl<'m> FrameTree<'m> {
         self.free_run_with(self.shared_writer(), run.into_numbers())
     }
 
-    /// How many frames the tree manages, free or not.
+    /// How many frames the tree manages, free or not. What an isolation has set aside is among
+    /// them, until it is off line.
     #[must_use]
     pub fn managed_frames(&self) -> u64 {
+        // ORDERING: a statistic.
+        self.ever_managed().saturating_sub(self.gone.load(Ordering::Relaxed))
+    }
+
+    /// The same with those that are gone: a number that only grows.
+    pub(crate) fn ever_managed(&self) -> u64 {
         // ORDERING: a statistic.
         self.managed.load(Ordering::Relaxed)
     }
@@ -299,7 +308,7 @@ impl<'m> FrameTree<'m> {
     /// answer is off by what they moved meanwhile, but never below 0 or above all.
     #[must_use]
     pub fn free_frames(&self) -> u64 {
-        let (managed, returned) = (self.managed_frames(), self.sum(Counter::Returned));
+        let (managed, returned) = (self.ever_managed(), self.sum(Counter::Returned));
         let free = managed.wrapping_add(returned).wrapping_sub(self.sum(Counter::Taken));
         free.cast_signed().clamp(0, managed.cast_signed()).cast_unsigned()
     }

@@ -222,7 +222,9 @@ impl FrameTree<'_> {
         let start = group.frame(lowest.trailing_zeros());
         let run = NumberRange::trusted(start, FrameNumber::trusted(start.get() + count));
         writer.add(Counter::Taken, count);
-        if !self.admits(run, || self.unclaim(writer, run)) {
+        if !self.admits(writer, run) {
+            // None of it is taken any more.
+            writer.add(Counter::Returned, count);
             return None;
         }
         take_zeroes(block, group.word(), frames);

@@ -21,7 +21,7 @@ use crate::frame::{FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{
     BLOCK_FRAMES, FRAME_SIZE, FULL, GIANT_FRAMES, GIANT_ROWS, NODE_WORDS, ROW_BLOCKS, WORD_BITS,
 };
-use crate::journal::Writer;
+use crate::journal::{Counter, Writer};
 use crate::node::mask_between;
 use crate::request::{Request, Rule};
 use crate::root::{Giant, Nodes};
@@ -149,6 +149,21 @@ impl<'m> FrameTree<'m> {
         Ok(FrameRange::owned(run))
     }
 
+    /// Looks whether there is a run that meets the request.
+    ///
+    /// # Errors
+    /// As [`FrameTree::alloc_run`], on the same evidence.
+    pub(crate) fn look_for_run(
+        &self,
+        writer: Writer<'_>,
+        request: &Request,
+    ) -> Result<(), AllocError> {
+        let rule = request.rule();
+        let look = || self.walk(writer, &rule, &mut Seeker::new(rule));
+        let begin = self.prove(writer, look);
+        begin.map(|_| ()).map_err(|OutOfMemory| self.why_no_run(writer, request))
+    }
+
     /// The lowest run, claimed.
     fn search_run(&self, writer: Writer<'_>, request: &Request) -> Option<NumberRange> {
         let above = self.above_low(|end| {
@@ -163,11 +178,17 @@ impl<'m> FrameTree<'m> {
     pub(super) fn search_by(&self, writer: Writer<'_>, rule: &Rule) -> Option<NumberRange> {
         loop {
             let begin = self.walk(writer, rule, &mut Seeker::new(*rule))?;
-            let [start, end] = [begin, begin + rule.count].map(FrameNumber::trusted);
+            let count = rule.count;
+            let [start, end] = [begin, begin + count].map(FrameNumber::trusted);
             let run = NumberRange::trusted(start, end);
-            if self.claim(writer, run).is_ok() && self.admits(run, || self.unclaim(writer, run)) {
+            if self.claim(writer, run).is_err() {
+                continue;
+            }
+            if self.admits(writer, run) {
                 return Some(run);
             }
+            // None of it is taken any more.
+            writer.add(Counter::Returned, count);
         }
     }
 

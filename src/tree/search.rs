@@ -18,7 +18,7 @@ use crate::error::OutOfMemory;
 use crate::frame::{Frame, FrameNumber, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Writer, standstill};
-use crate::node::{give, mask_between, take_all, take_lowest, take_lowest_of, take_some};
+use crate::node::{mask_between, take_all, take_lowest, take_lowest_of, take_some};
 use crate::root::{Cluster, Clusters, Giant, Nodes};
 use crate::sync::{Ordering, pause};
 
@@ -107,6 +107,22 @@ impl<'m> FrameTree<'m> {
         Ok(Frame::owned(FrameNumber::trusted(giant.number() * GIANT_FRAMES)))
     }
 
+    /// Looks whether there is a block, by the hints.
+    ///
+    /// # Errors
+    /// As [`FrameTree::alloc_block`], on the same evidence.
+    pub(crate) fn look_for_block(&self, writer: Writer<'_>) -> Result<(), OutOfMemory> {
+        let look = || self.directory.clusters().find(|cluster| hints_at_blocks(cluster) != 0);
+        self.prove(writer, look).map(|_| ())
+    }
+
+    /// The same for a giant.
+    pub(crate) fn look_for_giant(&self, writer: Writer<'_>) -> Result<(), OutOfMemory> {
+        // ORDERING: as in `hints_at_blocks`.
+        let is_there = |cluster: &&Cluster<'_>| cluster.free.load(Ordering::Acquire) != 0;
+        self.prove(writer, || self.directory.clusters().find(is_there)).map(|_| ())
+    }
+
     /// Repeats a search that finds nothing until that was true, or for a thousand looks.
     #[inline]
     pub(super) fn prove<T>(
@@ -149,7 +165,7 @@ impl<'m> FrameTree<'m> {
     ) -> Option<Refill<'m>> {
         loop {
             let refill = self.search(writer, amount, join)?;
-            let admitted = self.admit(refill);
+            let admitted = self.admit(writer, refill);
             if admitted.is_some() {
                 return admitted;
             }
@@ -165,11 +181,7 @@ impl<'m> FrameTree<'m> {
             giant.blocks().for_each(forget_zero);
             let first = giant.number() * GIANT_FRAMES;
             let frames = [first, first + GIANT_FRAMES].map(FrameNumber::trusted);
-            let give_back = || {
-                let _step = writer.begin();
-                give(&giant.cluster.free, giant.mask);
-            };
-            if self.admits(NumberRange::trusted(frames[0], frames[1]), give_back) {
+            if self.admits(writer, NumberRange::trusted(frames[0], frames[1])) {
                 return Some(giant);
             }
         }
