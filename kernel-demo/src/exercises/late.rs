@@ -69,7 +69,7 @@ pub unsafe fn run(memory: &BootMemory) -> u64 {
     }
     let after = managed();
     assert!(after == before + joined, "{before} frames and {joined} are {after}");
-    println!("late: boot memory joined the pool, {joined} frames in {pieces} places");
+    println!("late: boot memory joined the pool: {joined} frames, ranges of them: {pieces}");
     joined
 }
 
