@@ -86,15 +86,21 @@ struct Model {
     /// Free frames, in the tree or in a cache, that are known to hold zeros.
     zero: Frames,
     caches: [Cache; CPUS],
+    /// The 128 MiB that each CPU's last block came from, by number.
+    last_block: [Option<u64>; CPUS],
     machine: Machine,
 }
+
+/// Blocks that share a word of truth, in frames: 128 MiB.
+const NEAR: u64 = 64 * BLOCK;
 
 impl Model {
     fn new(regions: &[(u64, u64)], machine: Machine) -> Self {
         let managed = Frames::of(regions);
         let tree = managed.clone();
         let [held, zero] = [Frames::default(), Frames::default()];
-        Self { managed, tree, held, zero, caches: [Cache::default(); CPUS], machine }
+        let (caches, last_block) = ([Cache::default(); CPUS], [None; CPUS]);
+        Self { managed, tree, held, zero, caches, last_block, machine }
     }
 
     fn cached(&self) -> u64 {
@@ -225,8 +231,13 @@ impl Model {
         due
     }
 
-    fn alloc_whole(&mut self, cpu: usize, size: u64) -> Result<u64, AllocError> {
-        let taken = self.ask_others(cpu, |model| model.alloc_whole_once(size));
+    fn alloc_whole(
+        &mut self,
+        cpu: usize,
+        size: u64,
+        given: Option<u64>,
+    ) -> Result<u64, AllocError> {
+        let taken = self.ask_others(cpu, |model| model.alloc_whole_once(cpu, size, given));
         taken.map_err(|error| match error {
             AllocError::OutOfMemory { cached_elsewhere } => {
                 AllocError::NoneWhole { frames: size, free: self.tree.count(), cached_elsewhere }
@@ -304,9 +315,22 @@ impl Model {
         pieces(start, count).for_each(|(group, bits)| _ = self.zero.forget(group, bits));
     }
 
-    fn alloc_whole_once(&mut self, size: u64) -> Option<u64> {
-        let start = self.tree.whole(size).next()?;
+    /// The lowest; or, of blocks, the lowest in the word that this CPU's last one came from.
+    fn alloc_whole_once(&mut self, cpu: usize, size: u64, given: Option<u64>) -> Option<u64> {
+        let lowest = self.tree.whole(size).next()?;
+        let near = given.filter(|at| {
+            let word = at / NEAR;
+            let mut beside = self.tree.whole(size).skip_while(|start| start / NEAR < word);
+            let last = self.last_block.get(cpu).copied().flatten();
+            size == BLOCK && last == Some(word) && beside.next() == Some(*at)
+        });
+        let start = near.unwrap_or(lowest);
         self.take(start, size);
+        if size == BLOCK
+            && let Some(last) = self.last_block.get_mut(cpu)
+        {
+            *last = Some(start / NEAR);
+        }
         Some(start)
     }
 
@@ -667,7 +691,8 @@ impl Both {
         Threads::become_cpu(cpu);
         let given = if size == BLOCK { self.pool.alloc_block() } else { self.pool.alloc_giant() };
         let given = given.map(|frame| frame.into_number().get());
-        assert_eq!(given, self.model.alloc_whole(cpu, size), "{size} frames on CPU {cpu}");
+        let due = self.model.alloc_whole(cpu, size, given.ok());
+        assert_eq!(given, due, "{size} frames on CPU {cpu}");
         given.is_ok()
     }
 
