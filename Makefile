@@ -35,7 +35,7 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 .PHONY: help run soak test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
 .PHONY: lint-features lint-other lint-doc bench bench-quick bench-charts instructions clean
 .PHONY: book msrv hardened-cost simulate worst proofs spin fuzz miri tsan mutants coverage deny
-.PHONY: powerset minimal semver models loom-deep
+.PHONY: powerset minimal semver models loom-deep orderings
 .PHONY: need-proofs need-spin need-host need-boot need-test need-lint need-count
 .PHONY: iso usb screen screenshot need-image
 
@@ -202,6 +202,10 @@ models: need-host ## Run the loom models, list threads, preemptions, executions 
 DEEPER ?= 1
 loom-deep: export LOOM_DEEPER := $(DEEPER)
 loom-deep: models ## The same with larger bounds on preemptions: hours [DEEPER=1 MODELS=]
+
+# Can be stopped and goes on where it was; tools/orderings.sh says how to read target/orderings.txt.
+orderings: need-host ## Weaken each ordering in turn and see whether a loom model notices: hours [ONLY=regex]
+	@tools/orderings.sh $(if $(ONLY),'$(ONLY)')
 
 mutants: need-mutants ## Change the library in all small ways, and see which tests notice: hours
 	cargo mutants --no-shuffle $(ARGS)
