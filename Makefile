@@ -35,7 +35,7 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 .PHONY: help run soak test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
 .PHONY: lint-features lint-other lint-doc bench bench-quick bench-charts instructions clean
 .PHONY: book msrv hardened-cost simulate worst proofs spin fuzz miri tsan mutants coverage deny
-.PHONY: powerset minimal semver
+.PHONY: powerset minimal semver models loom-deep orderings
 .PHONY: need-proofs need-spin need-host need-boot need-test need-lint need-count
 .PHONY: iso usb screen screenshot need-image
 
@@ -186,6 +186,26 @@ proofs: need-proofs ## Prove the functions on words for all words and arguments,
 
 spin: need-spin ## Explore the protocol's model in Spin, and the bugs planted in it
 	cargo test $(LOCKED) -p frametree --test spin -- --nocapture
+
+# A part of their names.
+MODELS ?=
+LOOM_TABLE := $(abspath $(TARGETS))/models.txt
+
+models: need-host ## Run the loom models, list threads, preemptions, executions of each [MODELS=]
+	@rm -f $(LOOM_TABLE)
+	@LOOM_TABLE=$(LOOM_TABLE) $(LOOM) cargo test --quiet $(LOCKED) \
+	    -p frametree --lib --profile models -- models::$(MODELS)
+	@(echo model threads preemptions executions && sort $(LOOM_TABLE)) | \
+	    awk '{ printf "%-75s %8s %12s %12s\n", $$1, $$2, $$3, $$4 }'
+
+# Preemptions more than `make test-loom` allows, in models that have a bound.
+DEEPER ?= 1
+loom-deep: export LOOM_DEEPER := $(DEEPER)
+loom-deep: models ## The same with larger bounds on preemptions: hours [DEEPER=1 MODELS=]
+
+# Can be stopped and goes on where it was; tools/orderings.sh says how to read target/orderings.txt.
+orderings: need-host ## Weaken each ordering in turn and see whether a loom model notices: hours [ONLY=regex]
+	@tools/orderings.sh $(if $(ONLY),'$(ONLY)')
 
 mutants: need-mutants ## Change the library in all small ways, and see which tests notice: hours
 	cargo mutants --no-shuffle $(ARGS)

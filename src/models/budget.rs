@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use loom::sync::Arc;
 
-use super::{World, explore};
+use super::{World, explore, start};
 use crate::budget::{Budget, Crossing, Level, Marks, Rules};
 use crate::cache::Handful;
 use crate::journal::Counter;
@@ -65,7 +65,7 @@ fn spawn<R: 'static>(
     work: impl FnOnce(&Shop) -> R + 'static,
 ) -> loom::thread::JoinHandle<R> {
     let shop = shop.clone();
-    loom::thread::spawn(move || work(&shop))
+    start(move || work(&shop))
 }
 
 fn count(caches: &[&Option<Handful>]) -> u32 {

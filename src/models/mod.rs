@@ -25,6 +25,10 @@ mod words;
 extern crate std;
 
 use std::boxed::Box;
+use std::cell::Cell;
+use std::fs::File;
+use std::io::Write;
+use std::string::ToString;
 use std::vec::Vec;
 
 use loom::cell::UnsafeCell;
@@ -215,12 +219,38 @@ impl World {
     }
 }
 
-/// Runs a model: every interleaving, or those with so many preemptions at most.
+std::thread_local! {
+    /// Executions of the model on this thread so far, and threads of the present one: loom runs a
+    /// model with all its threads on the thread of its test.
+    static SEEN: Cell<(u64, u64)> = const { Cell::new((0, 1)) };
+}
+
+/// Runs a model: every interleaving, or those with so many preemptions at most; as many more as
+/// the variable `LOOM_DEEPER` says.
 pub fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
+    let deeper = std::env::var("LOOM_DEEPER").map_or(0, |more| more.parse().expect("a number"));
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = preemptions;
+    builder.preemption_bound = preemptions.map(|bound| bound + deeper);
     builder.max_branches = 20_000;
-    builder.check(model);
+    builder.check(move || {
+        SEEN.set((SEEN.get().0 + 1, 1));
+        model();
+    });
+    record(builder.preemption_bound);
+}
+
+/// Adds a line to the file that the variable `LOOM_TABLE` names, if it does: the model, its
+/// threads, its bound on preemptions, and how many executions loom has made of it.
+fn record(bound: Option<usize>) {
+    let (executions, threads) = SEEN.replace((0, 1));
+    let Ok(table) = std::env::var("LOOM_TABLE") else { return };
+    let bound = bound.map_or_else(|| "none".to_string(), |bound| bound.to_string());
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or_default().trim_start_matches("models::");
+    let line = std::format!("{name} {threads} {bound} {executions}\n");
+    let table = File::options().append(true).create(true).open(table);
+    // In one piece: other models write there too.
+    table.and_then(|mut table| table.write_all(line.as_bytes())).expect("a table to write to");
 }
 
 /// Starts a thread of a model.
@@ -229,5 +259,12 @@ pub fn spawn<R: 'static>(
     work: impl FnOnce(&World) -> R + 'static,
 ) -> loom::thread::JoinHandle<R> {
     let world = world.clone();
-    loom::thread::spawn(move || work(&world))
+    start(move || work(&world))
+}
+
+/// The same for models of something else.
+pub fn start<R: 'static>(work: impl FnOnce() -> R + 'static) -> loom::thread::JoinHandle<R> {
+    let (executions, threads) = SEEN.get();
+    SEEN.set((executions, threads + 1));
+    loom::thread::spawn(work)
 }

@@ -8,7 +8,7 @@ use std::boxed::Box;
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 
-use super::{World, explore, spawn};
+use super::{World, explore, spawn, start};
 use crate::geometry::FULL;
 use crate::node::{Node, give, take_all, take_bit, take_lowest, take_some};
 use crate::sync::{Link, Ordering, Word};
@@ -59,7 +59,7 @@ fn contents_go_with_the_bits_of_a_word() {
     for take in takes {
         explore(None, move || {
             let shared = Arc::new((Word::new(0), UnsafeCell::new(0)));
-            let other = loom::thread::spawn({
+            let other = start({
                 let shared = shared.clone();
                 move || {
                     // SAFETY: the frame is this thread's; loom says so if it is not.
@@ -135,7 +135,7 @@ fn what_a_link_leads_to_is_whole() {
     explore(None, || {
         let link: Arc<Link<'static, Node>> = Arc::new(Link::empty());
         let other = link.clone();
-        let writer = loom::thread::spawn(move || {
+        let writer = start(move || {
             let node: &'static Node = Box::leak(Box::new(Node::new(0)));
             node.fill(FULL);
             other.publish(node);
