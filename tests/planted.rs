@@ -219,7 +219,7 @@ const PLANTS: &[Plant] = &[
                 let (frames, behind) = frames_of(group, back, at.get());
                 let given = give(place.leaf, frames);
                 if given.edge == crate::node::Edge::FromEmpty {
-                    super::levels::announce(block);
+                    super::levels::announce(place.block());
                 }
                 back = behind;
             }

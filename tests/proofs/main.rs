@@ -21,7 +21,6 @@ use terms::Term;
 const BITS: &str = include_str!("../../src/bits.rs");
 const NODE: &str = include_str!("../../src/node.rs");
 const GEOMETRY: &str = include_str!("../../src/geometry.rs");
-const LONGEST: &str = include_str!("../../src/tree/longest.rs");
 const REQUEST: &str = include_str!("../../src/request.rs");
 
 type Proof = fn(&Source) -> Result<(), String>;
@@ -106,15 +105,6 @@ fn lowest_run(source: &Source) -> Result<(), String> {
     prove(source, [("word", 64), ("n", 32)], |run, [word, n]| {
         run.assume(less(n32(64), n));
         Term::truth(matches!(call(run, "lowest_run", &[word, n]), Value::Option(None)))
-    })
-}
-
-fn longest_run(source: &Source) -> Result<(), String> {
-    prove(source, [("word", 64)], |run, [word]| {
-        let length = value_of(run, "longest_run", &[word]);
-        let length = length.value().expect("a number on each way") as u32;
-        let is_there = if length == 0 { Term::truth(true) } else { fits_somewhere(word, length) };
-        is_there.and(fits_somewhere(word, length + 1).not())
     })
 }
 
@@ -247,15 +237,6 @@ fn word_and_mask(source: &Source) -> Result<(), String> {
     })
 }
 
-fn any_up_to(source: &Source) -> Result<(), String> {
-    prove(source, [("shift", 64)], |run, [shift]| {
-        run.assume(at_most(shift, n64(56)).and(shift.slice(0, 3).equals(Term::constant(0, 3))));
-        let any = value_of(run, "any_up_to", &[shift]);
-        let end = shift.with("bvadd", n64(8));
-        bits_are(any, |bit| less(n64(bit.into()), end))
-    })
-}
-
 fn is_power_of_two(term: Term) -> Term {
     let zero = n64(0);
     term.equals(zero).not().and(term.with("bvand", term.with("bvsub", n64(1))).equals(zero))
@@ -333,7 +314,6 @@ fn latest_end(source: &Source) -> Result<(), String> {
 /// Each function, where it stands, and its proof.
 const PROOFS: &[(&str, &str, Proof)] = &[
     ("lowest_run", BITS, lowest_run),
-    ("longest_run", BITS, longest_run),
     ("mask", BITS, mask),
     ("extract", BITS, extract),
     ("bytes_at_least", BITS, bytes_at_least),
@@ -342,7 +322,6 @@ const PROOFS: &[(&str, &str, Proof)] = &[
     ("runs", BITS, runs),
     ("mask_between", NODE, mask_between),
     ("word_and_mask", NODE, word_and_mask),
-    ("any_up_to", LONGEST, any_up_to),
     ("lowest_begin", REQUEST, lowest_begin),
     ("latest_end", REQUEST, latest_end),
 ];
@@ -352,7 +331,6 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("lowest_run", "starts & (starts >> left)", "starts"),
     ("lowest_run", "left >= u64::BITS", "left >= 63"),
     ("lowest_run", "starts &= starts >> step", "starts &= starts >> 1"),
-    ("longest_run", "(word, 0)", "(word, 1)"),
     ("mask", "len == 0 || start >= u64::BITS", "start >= u64::BITS"),
     ("mask", "start >= u64::BITS", "start > u64::BITS"),
     ("extract", "start >= end", "start > end"),
@@ -364,7 +342,6 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("runs", "(rest >> start).trailing_ones()", "rest.trailing_ones()"),
     ("mask_between", "from < to", "from <= base + 64"),
     ("word_and_mask", "% NODE_WORDS", "% (NODE_WORDS - 1)"),
-    ("any_up_to", "- BYTE - shift", "- shift"),
     ("lowest_begin", "left >= self.count", "left > self.count"),
     ("lowest_begin", "self.aligned(begin + left)", "self.aligned(begin)"),
     ("latest_end", "(begin | (self.boundary - 1)) + 1", "begin | (self.boundary - 1)"),
@@ -395,8 +372,8 @@ macro_rules! tests {
 }
 
 tests! {
-    lowest_run longest_run mask extract bytes_at_least lowest_ones ones runs
-    mask_between word_and_mask any_up_to lowest_begin latest_end
+    lowest_run mask extract bytes_at_least lowest_ones ones runs
+    mask_between word_and_mask lowest_begin latest_end
 }
 
 fn check(name: &str) {
@@ -444,7 +421,6 @@ fn the_interpreter_agrees_with_the_compiler() {
         *(if found.is_some() { &mut some } else { &mut none }) += 1;
         let found = found.map_or("None".to_owned(), |start| format!("Some({start})"));
         assert_eq!(says("lowest_run", &[n64(word), n32(n)]), found);
-        assert_eq!(says("longest_run", &[n64(word)]), bits::longest_run(word).to_string());
         let hex = |number: u64| format!("{number:#x}");
         assert_eq!(says("mask", &[n32(start), n32(n)]), hex(bits::mask(start, n)));
         let extracted = bits::extract(word, start, n);
