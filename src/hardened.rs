@@ -473,7 +473,7 @@ impl<'m> Hardened<'m> {
     }
 
     /// Where to take a single frame from, if it does not matter to the caller.
-    pub fn place(&self, cpu: CpuId) -> Option<(Request, impl FnOnce(FrameNumber) + '_)> {
+    pub fn place(&self, cpu: CpuId) -> Option<(Request, impl FnOnce(Option<FrameNumber>) + '_)> {
         self.how.seed?;
         let place = &self.places[cpu.get() % self.places.len()];
         let (mut block, frames) = (get(&place.block), self.initial.last()?);
@@ -486,12 +486,16 @@ impl<'m> Hardened<'m> {
         let from = (block - 1) * BLOCK_FRAMES + place.roll() % BLOCK_FRAMES;
         let request = Request::new(1).above(from * FRAME_SIZE);
         // Whoever finds nothing in its block takes what comes behind, and another block next time.
-        let settle = move |found: FrameNumber| {
-            if found.get() / BLOCK_FRAMES + 1 != block {
+        let settle = move |found: Option<FrameNumber>| {
+            if found.is_none_or(|found| found.get() / BLOCK_FRAMES + 1 != block) {
                 put(&place.block, 0);
             }
         };
-        (from >= self.low_end).then_some((request, settle))
+        if from < self.low_end {
+            settle(None);
+            return None;
+        }
+        Some((request, settle))
     }
 
     /// Seals the metadata as it is, after a change that was meant.

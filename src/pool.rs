@@ -776,10 +776,10 @@ impl<C: Cpus> FramePool<C> {
         let Some((shared, hardened)) = self.with_ledger() else { return self.alloc_plain() };
         let place = || {
             let (request, settle) = self.cpus.with_current(|cpu| hardened.place(cpu))?;
-            let run = self.cpus.with_current(|cpu| shared.alloc_run(cpu, &request)).ok()?;
-            let frame = run.into_numbers().start();
+            let run = self.cpus.with_current(|cpu| shared.alloc_run(cpu, &request)).ok();
+            let frame = run.map(|run| run.into_numbers().start());
             settle(frame);
-            Some(Frame::owned(frame))
+            frame.map(Frame::owned)
         };
         let take = || place().map_or_else(|| self.alloc_plain(), Ok);
         hardened.hand_out(owner, whole::<1>, take, |frames| shared.put(frames))
@@ -1025,10 +1025,10 @@ impl<C: Cpus> FramePool<C> {
         let free = || {
             self.cpus.with_current(|cpu| {
                 let tree = &shared.tree;
-                match self.slots.get(cpu.get()).is_some_and(|s| s.free_block_at_once(tree, number))
-                {
-                    true => Ok(()),
-                    false => shared.free_block(cpu, number),
+                let slot = self.slots.get(cpu.get());
+                match slot.and_then(|slot| slot.free_block_at_once(tree, number)) {
+                    Some(freed) => freed,
+                    None => shared.free_block(cpu, number),
                 }
             })
         };

@@ -277,12 +277,16 @@ impl<'m> Slot<'m> {
         Some(block.first_frame())
     }
 
-    /// Gives a block back, if nothing is to be said against it and there is no budget: whether it
-    /// did. One read-modify-write.
+    /// Gives a block back, if nothing is to be said against it before and there is no budget;
+    /// `None` if not. One read-modify-write.
     #[inline(always)]
-    pub fn free_block_at_once(&self, tree: &FrameTree<'m>, first: FrameNumber) -> bool {
-        let Some(block) = tree.block_to_free(first) else { return false };
-        let Some(turn) = self.enter() else { return false };
+    pub fn free_block_at_once(
+        &self,
+        tree: &FrameTree<'m>,
+        first: FrameNumber,
+    ) -> Option<Result<(), FreeError>> {
+        let block = tree.block_to_free(first)?;
+        let turn = self.enter()?;
         let number = first.get() / BLOCK_FRAMES;
         let holds_some = |side: &Side<'m>| side.stretch(NODE_WORDS as u64) == number;
         if holds_some(&self.alloc_side)
@@ -290,16 +294,17 @@ impl<'m> Slot<'m> {
             || self.requests.budget.is_some()
         {
             drop(turn);
-            return false;
+            return None;
         }
         let step = self.writer().begin();
         if let Err(given) = give_at_once(block) {
-            return turn.free_block_rest(step, block, given);
+            return Some(turn.free_block_rest(step, block, given));
         }
         self.writer().add(Counter::Returned, BLOCK_FRAMES);
         drop(step);
         drop(turn);
-        self.serve()
+        self.serve();
+        Some(Ok(()))
     }
 
     #[inline(always)]
@@ -516,12 +521,20 @@ impl<'m> Turn<'_, 'm> {
     /// Does what is left to do for a block that was given to the tree.
     #[cold]
     #[inline(never)]
-    fn free_block_rest(self, step: Step<'_>, block: Block<'m>, given: Given) -> bool {
+    fn free_block_rest(
+        self,
+        step: Step<'_>,
+        block: Block<'m>,
+        given: Given,
+    ) -> Result<(), FreeError> {
         let is_back = finish(&step, block, given);
         drop(step);
         let slot = self.slot;
         drop(self);
-        is_back && slot.serve()
+        slot.serve();
+        // What the read-modify-write has found is the last word: somebody may have the block now.
+        let refused = FreeError { frame: block.first_frame(), found: Found::FreeBlock };
+        if is_back { Ok(()) } else { Err(refused) }
     }
 
     /// Something that takes so many frames from the tree, if it is there by the `look` of it, and
@@ -776,7 +789,11 @@ impl<'m> Slot<'m> {
     #[inline(never)]
     fn ask_tree(&self, tree: &FrameTree<'m>, error: FreeError) -> Result<(), FreeError> {
         match error.found {
-            Found::Unmanaged => tree.free_with(self.writer(), error.frame),
+            Found::Unmanaged => {
+                let freed = tree.free_with(self.writer(), error.frame);
+                self.settle();
+                freed
+            }
             _ => Err(error),
         }
     }
@@ -1029,11 +1046,12 @@ impl<'m> Side<'m> {
     fn take_back_slowly(&self, frame: FrameNumber) -> Result<(), FreeError> {
         let (held, bit) = (get(&self.free), bit_of(frame));
         let refused = |found| Err(FreeError { frame, found });
-        if get(&self.foreign) & bit != 0 {
-            return refused(Found::Unmanaged);
-        }
+        // First: it may have been isolated after it came here.
         if held & bit != 0 {
             return refused(Found::Cached);
+        }
+        if get(&self.foreign) & bit != 0 {
+            return refused(Found::Unmanaged);
         }
         if held == 0
             && let Some(giant) = self.giant.load()

@@ -124,6 +124,23 @@ fn who_had_to_take_low_memory_leaves_it_when_there_is_other_again() {
 }
 
 #[test]
+fn a_home_of_blocks_does_not_lead_to_low_ones() {
+    let below = 16 << 20;
+    let pool = pool(below, &[(0, 2 * GIANT)]);
+    let blocks = GIANT / BLOCK + 20;
+    let mut held: Vec<_> = (0..blocks).map(|_| pool.alloc_block().expect("a block")).collect();
+    // It keeps its GiB from merging, or its word would be empty anyway.
+    let kept = held.pop().expect("the last");
+    held.into_iter().for_each(|block| pool.free_block(block).expect("a free"));
+    let next = pool.alloc_block().expect("a block");
+    assert!(!is_low(&next, below), "there are others");
+    for block in [kept, next] {
+        pool.free_block(block).expect("a free");
+    }
+    pool.verify().expect("a sound pool");
+}
+
+#[test]
 fn low_memory_that_is_added_is_used_last_too() {
     let pool = pool(4 << 30, &[(5 * GIANT, GIANT)]);
     let range = NumberRange::from_numbers(GIANT, 2 * GIANT);

@@ -14,7 +14,7 @@ use super::longest::is_wide;
 use crate::directory::{Block, Group};
 use crate::error::{Found, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber, NumberRange};
-use crate::geometry::{BLOCK_FRAMES, NODE_WORDS, WORD_BITS};
+use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Step, Writer};
 use crate::node::{Edge, Fill, Given, give, take_lowest};
 use crate::root::{Giant, Nodes};
@@ -111,9 +111,9 @@ impl<'m> FrameTree<'m> {
         }
     }
 
-    /// Whether a block lies in low memory, which is to be used last.
+    /// Whether a block lies in a GiB with low memory, which is to be used last.
     pub(crate) fn is_low_block(&self, block: Block<'_>) -> bool {
-        block.first_frame().get() < self.low_end
+        block.giant.number() * GIANT_FRAMES < self.low_end
     }
 
     /// [`FrameTree::free_block`], in this writer's journal.

@@ -261,6 +261,9 @@ impl<'m> FrameTree<'m> {
             self.directory.open_up(block);
             full_fence();
             mark_gone(block, word, bit);
+            // Somebody may have found the block full meanwhile: who does after this looks again.
+            full_fence();
+            self.directory.open_up(block);
         }
         // ORDERING: a statistic.
         self.gone.fetch_add(1, Ordering::Relaxed);
