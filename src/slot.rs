@@ -322,7 +322,8 @@ impl<'m> Slot<'m> {
     /// Asks the owner to drain at the end of the use that it is in, or of its next one.
     pub fn request_drain(&self) {
         // ORDERING: Release pairs with the Acquire in `serve_requests`: who drains knows what is
-        // gone.
+        // gone. (So it would by the fence in `FrameTree::retire` alone; who asks for other reasons
+        // makes none.)
         self.requests.asked.fetch_or(DRAIN, Ordering::Release);
     }
 

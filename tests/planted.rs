@@ -441,10 +441,10 @@ const PLANTS: &[Plant] = &[
         models: "isolate::what_is_retired",
     },
     Plant {
-        name: "a request to drain that does not tell what is gone",
-        file: "slot.rs",
-        right: "self.requests.asked.fetch_or(DRAIN, Ordering::Release);",
-        wrong: "self.requests.asked.fetch_or(DRAIN, Ordering::Relaxed);",
+        name: "a retired frame whose block is not opened up behind its mark",
+        file: "tree/isolate.rs",
+        right: "full_fence();\n            self.directory.open_up(block);\n        }",
+        wrong: "}",
         models: "isolate::what_is_retired",
     },
 ];

@@ -191,3 +191,23 @@ fn what_is_retired_does_not_come_back_through_a_slot() {
         world.check(4);
     });
 }
+
+#[test]
+fn what_is_retired_is_refused_whoever_fills_its_block() {
+    explore(Some(2), || {
+        let world = World::new(&[(0, 4), (16, 18)]);
+        // Takes frame 16 for its bits.
+        world.tree.readmit(world.isolate(0, 4).expect("managed memory"));
+        let rest = world.isolate(2, 4).expect("managed memory");
+        let held = world.alloc(1).expect("frame 0");
+        let bad = world.alloc(1).map(Frame::into_number).expect("frame 1");
+        // It says of the block that nothing of it is gone, if it looks before the mark is there.
+        let other = spawn(&world, |world| world.tree.readmit(rest));
+        world.tree.retire(bad, |_| Ok(Arena::empty())).expect("own frame");
+        other.join().unwrap();
+        let writer = world.tree.sole_writer(1);
+        world.tree.free_with(writer, bad).expect_err("a retired frame");
+        world.free(1, held);
+        world.check(4);
+    });
+}
