@@ -435,7 +435,7 @@ const PLANTS: &[Plant] = &[
     },
     Plant {
         name: "a flush that does not ask what is gone",
-        file: "slot.rs",
+        file: "slot/exchange.rs",
         right: "frames & place.block().gone(place.group.word())",
         wrong: "let _ = place;\n    frames & 0",
         models: "isolate::what_is_retired",

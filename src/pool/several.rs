@@ -1,0 +1,210 @@
+//! Frames that belong together: runs, blocks of 2 MiB, GiBs.
+//!
+//! As in `single`: what is near comes first, inlined; then the whole tree; then the other CPUs.
+
+use super::FramePool;
+use super::shared::{Shared, not_initialised, range, whole, whole_at};
+use crate::cache::Contents;
+use crate::cpu::Cpus;
+use crate::error::{AllocError, Found, FreeError, NoRun, OutOfMemory};
+use crate::frame::{CpuId, Frame, FrameRange, NumberRange};
+use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES};
+use crate::request::Request;
+use crate::tree::FrameTree;
+
+impl<C: Cpus> FramePool<C> {
+    /// Takes a 2 MiB block and returns its first frame: one read-modify-write if its GiB is split
+    /// already. Blocks are not cached; it is the lowest of the 128 MiB that this CPU took one of
+    /// last, while there is one.
+    ///
+    /// # Errors
+    /// [`AllocError::NoneWhole`], after this CPU's cache was given back and the others were asked
+    /// for theirs, whose frames can keep a block from being whole. [`AllocError::Reserved`] and
+    /// [`AllocError::NotInitialised`] as by [`FramePool::alloc`].
+    #[inline]
+    pub fn alloc_block(&self) -> Result<Frame, AllocError> {
+        self.taking(whole::<BLOCK_FRAMES>, || {
+            if let Some(shared) = self.shared.get() {
+                let at_once =
+                    |cpu: CpuId| self.slots.get(cpu.get())?.alloc_block_at_once(&shared.tree);
+                if let Some(first) = self.cpus.with_current(at_once) {
+                    return Ok(Frame::owned(first));
+                }
+            }
+            self.alloc_block_slowly()
+        })
+    }
+
+    #[inline(never)]
+    fn alloc_block_slowly(&self) -> Result<Frame, AllocError> {
+        self.take_whole(BLOCK_FRAMES, Shared::alloc_block)
+    }
+
+    /// Gives back a 2 MiB block, named by its first frame, that was taken as a whole: one
+    /// read-modify-write.
+    ///
+    /// # Errors
+    /// As [`FrameTree::free_block`].
+    #[inline]
+    pub fn free_block(&self, first: Frame) -> Result<(), FreeError> {
+        let number = first.into_number();
+        let Some(shared) = self.shared.get() else {
+            return Err(FreeError { frame: number, found: Found::NotInitialised });
+        };
+        let free = || {
+            self.cpus.with_current(|cpu| {
+                let tree = &shared.tree;
+                let slot = self.slots.get(cpu.get());
+                match slot.and_then(|slot| slot.free_block_at_once(tree, number)) {
+                    Some(freed) => freed,
+                    None => shared.free_block(cpu, number),
+                }
+            })
+        };
+        self.giving(|| whole_at::<BLOCK_FRAMES>(number), Contents::Unknown, free)
+    }
+
+    /// Takes contiguous frames: exactly as many as the request asks for. Up to 64 without further
+    /// conditions come from this CPU's cache if it has them in a row, without an atomic
+    /// read-modify-write (a dry cache is refilled first, as for a single frame); else from the
+    /// tree, the lowest that fit (without conditions the lowest as far as this CPU knows, which
+    /// notices what others have freed below after 64 runs at the latest), at one
+    /// read-modify-write for each word of 64 frames that the run touches, and for each block and
+    /// GiB that it contains.
+    ///
+    /// # Errors
+    /// As [`FrameTree::alloc_run`], after this CPU's cache and those of the others were given back
+    /// ([`Cpus::request_drain`]); [`AllocError::NotInitialised`].
+    #[inline]
+    pub fn alloc_run(&self, request: &Request) -> Result<FrameRange, AllocError> {
+        self.taking(FrameRange::numbers, || self.alloc_run_plain(request))
+    }
+
+    #[inline(always)]
+    fn alloc_run_plain(&self, request: &Request) -> Result<FrameRange, AllocError> {
+        if let Some(count) = request.plain_within_a_word() {
+            let at_once = |cpu: CpuId| self.slots.get(cpu.get())?.alloc_run_at_once(count);
+            if let Some(start) = self.cpus.with_current(at_once) {
+                return Ok(range(start, count));
+            }
+        }
+        if request.is_plain()
+            && let Some(run) = self.alloc_run_near(request.count())
+        {
+            return Ok(FrameRange::owned(run));
+        }
+        self.alloc_run_slowly(request)
+    }
+
+    #[inline(never)]
+    fn alloc_run_near(&self, count: u64) -> Option<NumberRange> {
+        let shared = self.shared.get()?;
+        let near = |cpu: CpuId| {
+            let slot = shared.slots.get(cpu.get())?;
+            slot.take_turn(|turn| turn.alloc_run_near(&shared.tree, count))?
+        };
+        self.cpus.with_current(near)
+    }
+
+    #[inline(never)]
+    fn alloc_run_slowly(&self, request: &Request) -> Result<FrameRange, AllocError> {
+        let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
+        match self.cpus.with_current(|cpu| shared.alloc_run(cpu, request)) {
+            Ok(run) => Ok(run),
+            Err(AllocError::Request(error)) => Err(AllocError::Request(error)),
+            Err(_) => self.alloc_run_after_drain(shared, request),
+        }
+    }
+
+    /// Gives contiguous frames back, on any CPU: a run, a part of one, or neighbours from several
+    /// allocations.
+    ///
+    /// # Errors
+    /// If one of them is free already, sits in this CPU's cache, or was never this pool's; then
+    /// nothing was freed, and the error names the lowest such frame. With [`Found::FreeAtFlush`]
+    /// look at the error's frame.
+    #[inline]
+    pub fn free_run(&self, run: FrameRange) -> Result<(), FreeError> {
+        let run = run.into_numbers();
+        self.giving(|| run, Contents::Unknown, || self.free_run_plain(run))
+    }
+
+    #[inline(always)]
+    fn free_run_plain(&self, run: NumberRange) -> Result<(), FreeError> {
+        self.cpus.with_current(|cpu| {
+            match self.slots.get(cpu.get()).is_some_and(|slot| slot.free_run_at_once(run)) {
+                true => Ok(()),
+                false => self.free_run_slowly(cpu, run),
+            }
+        })
+    }
+
+    #[inline(never)]
+    fn free_run_slowly(&self, cpu: CpuId, run: NumberRange) -> Result<(), FreeError> {
+        let Some(shared) = self.shared.get() else {
+            return Err(FreeError { frame: run.start(), found: Found::NotInitialised });
+        };
+        shared.free_run(cpu, run)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alloc_run_after_drain(
+        &self,
+        shared: &Shared,
+        request: &Request,
+    ) -> Result<FrameRange, AllocError> {
+        let run = self.ask_others(shared, |shared, cpu| shared.alloc_run_drained(cpu, request));
+        run.map_err(|error| match error {
+            AllocError::NoRun(no_run) => {
+                AllocError::NoRun(NoRun { cached: shared.cached(), ..no_run })
+            }
+            error => error,
+        })
+    }
+
+    /// Takes a GiB and returns its first frame: one read-modify-write. The first time for each
+    /// GiB it also writes the leaves of its blocks that were never used, 64 KiB at most, with one
+    /// read-modify-write each. GiBs are not cached.
+    ///
+    /// # Errors
+    /// As [`FramePool::alloc_block`].
+    #[inline]
+    pub fn alloc_giant(&self) -> Result<Frame, AllocError> {
+        let take = || self.take_whole(GIANT_FRAMES, Shared::alloc_giant);
+        self.taking(whole::<GIANT_FRAMES>, take)
+    }
+
+    /// Gives back a GiB, named by its first frame, that was taken as a whole: one
+    /// read-modify-write, after a look at the leaves of all its blocks.
+    ///
+    /// # Errors
+    /// As [`FrameTree::free_giant`].
+    #[inline]
+    pub fn free_giant(&self, first: Frame) -> Result<(), FreeError> {
+        match self.shared.get() {
+            Some(shared) => {
+                let number = first.into_number();
+                let free = || self.cpus.with_current(|cpu| shared.free_giant(cpu, number));
+                self.giving(|| whole_at::<GIANT_FRAMES>(number), Contents::Unknown, free)
+            }
+            None => Err(not_initialised(first)),
+        }
+    }
+
+    /// The same for so many frames as one.
+    #[inline]
+    fn take_whole(
+        &self,
+        frames: u64,
+        attempt: impl Fn(&Shared, CpuId) -> Result<Frame, OutOfMemory>,
+    ) -> Result<Frame, AllocError> {
+        self.take(attempt).map_err(|error| match error {
+            AllocError::OutOfMemory { cached_elsewhere } => {
+                let free = self.tree().map_or(0, FrameTree::free_frames);
+                AllocError::NoneWhole { frames, free, cached_elsewhere }
+            }
+            error => error,
+        })
+    }
+}

@@ -1,0 +1,379 @@
+//! A CPU's slot: its page cache with an allocation side and a free side.
+//!
+//! Each side holds frames of one 64-frame group. Allocations take from the one, frees go to
+//! whichever side's group they fall into; a free into the group beside that of the free side
+//! flushes this and opens it for its own group. When the allocation side runs dry it trades places
+//! with the free side, if that holds many; else what it holds goes to the tree, and a refill comes
+//! from there. So bursts and sequential frees cost one atomic read-modify-write for up to 64
+//! frames, a random free one.
+//!
+//! **A free far from the last ones** goes to the tree alone, past the sides, while the free side
+//! holds something: at random the next one falls elsewhere again, and to flush one frame and to
+//! open the side for another costs more than the frame's own way to the tree. Only when two in
+//! turn fall into one group that is not open, the free side moves there.
+//!
+//! **Few freed frames** are not handed out again at once. A CPU that frees a frame and then
+//! allocates one, over and over, would get back what it just freed for ever, wherever that lies.
+//! From the tree it gets the lowest, and blocks of 2 MiB above come free as a whole: of the free
+//! half of a GiB 25 % after 50 rounds of replacing a tenth, where handing out the last one left 0
+//! (`make bench`, "not in whole 2 MiB").
+//!
+//! **Whose turn.** The slot is used under a plain busy flag. The kernel promises that no two
+//! CPUs use one slot at once (see [`crate::Cpus`]), so the only other user is an interrupt on
+//! the same CPU; it finds the flag set and goes to the tree. An interrupt between the look at
+//! the flag and its setting does no harm: it is finished before the interrupted code goes on.
+//!
+//! **Double frees.** Before a frame is taken back, three things are looked at: this side's bits,
+//! the frame's bit in the tree (one plain load, from a leaf that is at hand), and, only when the
+//! side holds nothing of the group, the block and the giant above: while it holds a frame, they
+//! can't become free as a whole.
+//!
+//! Both sides never hold frames of the same group: a side is opened for a group only when the
+//! other is open for another one or is dry, and a refill closes the free side first.
+//!
+//! All words are atomic, written by the owner with plain stores, so that others can count.
+//!
+//! A use that is as simple as can be is here; `turn` has the others, `side` what one side does by
+//! itself, `exchange` what goes to the tree and comes from it.
+
+mod exchange;
+mod side;
+mod turn;
+
+use self::side::{Side, get, put};
+pub use self::turn::Turn;
+use crate::budget::Budget;
+use crate::directory::Group;
+#[cfg(feature = "hardened")]
+use crate::directory::bit_of;
+use crate::error::FreeError;
+use crate::frame::{Frame, FrameNumber, NumberRange};
+use crate::geometry::{BLOCK_FRAMES, NODE_WORDS, WORD_BITS};
+use crate::journal::{Counter, Journal, Writer};
+use crate::sync::{Ordering, Word, interrupt_fence};
+use crate::tree::{BlockHome, FrameTree, HomeCell, RunHints, give_at_once};
+
+/// One CPU's page cache. Two pairs of lines: the owner's, and one for requests to it.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub struct Slot<'m> {
+    busy: Word,
+    journal: &'m Journal,
+    home: HomeCell<'m>,
+    alloc_side: Side<'m>,
+    free_side: Side<'m>,
+    requests: Requests<'m>,
+}
+
+/// What others write, kept off the owner's lines; and what it seldom needs.
+#[derive(Debug)]
+#[repr(C, align(128))]
+struct Requests<'m> {
+    /// What is to be done at the end of a turn: [`DRAIN`], [`TELL`].
+    asked: Word,
+    /// `None` if there is nothing to ask and nothing to tell.
+    budget: Option<&'m Budget<'m>>,
+    /// The group that the last frame went past the sides to.
+    passed: Word,
+    /// Empty if there is a budget to ask.
+    block_home: BlockHome<'m>,
+    run_hints: RunHints,
+}
+
+/// How many freed frames are handed out again rather than given to the tree.
+const MANY: u32 = 8;
+
+/// The cache is to be given back.
+const DRAIN: u64 = 1;
+/// Free memory has crossed a mark.
+const TELL: u64 = 2;
+
+impl<'m> Slot<'m> {
+    /// A slot that holds nothing, for the CPU whose journal this is.
+    pub fn new(journal: &'m Journal, budget: &'m Budget<'m>) -> Self {
+        Self {
+            busy: Word::new(0),
+            journal,
+            home: HomeCell::new(),
+            alloc_side: Side::new(journal.any_word()),
+            free_side: Side::new(journal.any_word()),
+            requests: Requests {
+                asked: Word::new(0),
+                budget: (!budget.is_off()).then_some(budget),
+                passed: Word::new(Side::CLOSED),
+                block_home: BlockHome::new(),
+                run_hints: RunHints::new(),
+            },
+        }
+    }
+
+    /// A use by the CPU that owns this slot; `None` in an interrupt inside another use. No atomic
+    /// read-modify-write. A request to drain that is there at the end is served then, also one
+    /// that an interrupt inside the use has left.
+    #[inline(always)]
+    pub fn take_turn<R>(&self, work: impl FnOnce(Turn<'_, 'm>) -> R) -> Option<R> {
+        let result = work(self.enter()?);
+        self.serve();
+        Some(result)
+    }
+
+    /// Serves what was asked for; true.
+    #[inline(always)]
+    fn serve(&self) -> bool {
+        if self.is_asked() {
+            self.serve_requests();
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn is_asked(&self) -> bool {
+        // ORDERING: a request only; what it is about is not read through it.
+        self.requests.asked.load(Ordering::Relaxed) != 0
+    }
+
+    /// Takes a frame from the cache, if it is there for the taking. Nothing of the slow paths is in
+    /// here, nor their errors: what remains is a few dozen instructions, all in registers.
+    #[inline(always)]
+    pub fn alloc_at_once(&self) -> Option<Frame> {
+        let turn = self.enter()?;
+        // As a number meanwhile: an owner would have to be looked after if anything panicked.
+        let number = self.alloc_side.alloc().map(Frame::into_number);
+        drop(turn);
+        let number = number?;
+        self.serve();
+        Some(Frame::owned(number))
+    }
+
+    /// Takes a frame back to the cache, if a side is open for it and nothing is to be said
+    /// against it: whether it did.
+    #[inline(always)]
+    pub fn free_at_once(&self, frame: FrameNumber) -> bool {
+        let Some(turn) = self.enter() else { return false };
+        let Slot { alloc_side, free_side, .. } = self;
+        let group = Group::of(frame);
+        // Each side with code of its own: a load from the address form that the last store used
+        // is free on recent CPUs, and several cycles otherwise.
+        let is_back = if alloc_side.is_open_for(group) {
+            alloc_side.take_back_at_once(frame)
+        } else {
+            free_side.is_open_for(group) && free_side.take_back_at_once(frame)
+        };
+        drop(turn);
+        // Else it takes another turn, whose end serves the requests. (To go on with this one was
+        // tried: it makes the common way longer by as much as it saves on the other.)
+        is_back && self.serve()
+    }
+
+    /// Takes a run of so many frames from the allocation side, if it has them in a row: its first
+    /// frame.
+    #[inline(always)]
+    pub fn alloc_run_at_once(&self, count: u32) -> Option<FrameNumber> {
+        let turn = self.enter()?;
+        let first = self.alloc_side.alloc_run(count);
+        drop(turn);
+        let first = first?;
+        self.serve();
+        Some(first)
+    }
+
+    /// Takes frames of one group back to the cache, if a side is open for them and nothing is to
+    /// be said against any: whether it did.
+    #[inline(always)]
+    pub fn free_run_at_once(&self, run: NumberRange) -> bool {
+        let (group, at) = (Group::of(run.start()), run.start().get() % WORD_BITS);
+        let len = run.len();
+        if len == 0 || at + len > WORD_BITS {
+            return false;
+        }
+        let frames = (u64::MAX >> (u64::from(u64::BITS) - len)) << at;
+        let Some(turn) = self.enter() else { return false };
+        let Self { alloc_side, free_side, .. } = self;
+        let is_back = if alloc_side.is_open_for(group) {
+            alloc_side.take_back_all(frames)
+        } else {
+            free_side.is_open_for(group) && free_side.take_back_all(frames)
+        };
+        drop(turn);
+        is_back && self.serve()
+    }
+
+    /// Gives a frame to the tree, past the sides. If it does not belong there, or that is not
+    /// simple, nothing has happened, and `slowly` takes a turn of its own. So short that no
+    /// register needs to be saved: what is called is called last.
+    #[inline(always)]
+    pub fn free_past(
+        &self,
+        tree: &FrameTree<'m>,
+        frame: FrameNumber,
+        slowly: impl FnOnce() -> Result<(), FreeError>,
+    ) -> Result<(), FreeError> {
+        let Some(turn) = self.enter() else { return slowly() };
+        let group = Group::of(frame);
+        if !self.passes(group) {
+            drop(turn);
+            return slowly();
+        }
+        let Some(gift) = tree.begin_to_give(self.writer(), frame) else {
+            drop(turn);
+            return slowly();
+        };
+        if !gift.is_plain(frame) || self.requests.budget.is_some() {
+            core::mem::forget(turn);
+            return self.finish_past(gift, frame);
+        }
+        gift.end_plainly(self.writer());
+        put(&self.requests.passed, group.number());
+        drop(turn);
+        if self.is_asked() { self.serve_and_be_done() } else { Ok(()) }
+    }
+
+    /// Whether a frame goes to the tree alone, past both sides, and the free side stays where it
+    /// is.
+    #[inline(always)]
+    fn passes(&self, group: Group) -> bool {
+        let Slot { alloc_side, free_side, requests, .. } = self;
+        let is_far = group.number().wrapping_sub(get(&free_side.group)).wrapping_add(1) > 2;
+        is_far
+            && !alloc_side.is_open_for(group)
+            && get(&free_side.free) != 0
+            && get(&requests.passed) != group.number()
+    }
+
+    /// Takes a block near the last one, if there is one: its first frame. One read-modify-write.
+    #[inline(always)]
+    pub fn alloc_block_at_once(&self, tree: &FrameTree<'m>) -> Option<FrameNumber> {
+        let turn = self.enter()?;
+        let Some(block) = self.requests.block_home.claim() else {
+            drop(turn);
+            return None;
+        };
+        if !tree.is_presentable(block) {
+            return turn.alloc_block_rest(tree, block);
+        }
+        self.writer().add(Counter::Taken, BLOCK_FRAMES);
+        drop(turn);
+        self.serve();
+        Some(block.first_frame())
+    }
+
+    /// Gives a block back, if nothing is to be said against it before and there is no budget;
+    /// `None` if not. One read-modify-write.
+    #[inline(always)]
+    pub fn free_block_at_once(
+        &self,
+        tree: &FrameTree<'m>,
+        first: FrameNumber,
+    ) -> Option<Result<(), FreeError>> {
+        let block = tree.block_to_free(first)?;
+        let turn = self.enter()?;
+        let number = first.get() / BLOCK_FRAMES;
+        let holds_some = |side: &Side<'m>| side.stretch(NODE_WORDS as u64) == number;
+        if holds_some(&self.alloc_side)
+            || holds_some(&self.free_side)
+            || self.requests.budget.is_some()
+        {
+            drop(turn);
+            return None;
+        }
+        let step = self.writer().begin();
+        if let Err(given) = give_at_once(block) {
+            return Some(turn.free_block_rest(step, block, given));
+        }
+        self.writer().add(Counter::Returned, BLOCK_FRAMES);
+        drop(step);
+        drop(turn);
+        self.serve();
+        Some(Ok(()))
+    }
+
+    #[inline(always)]
+    fn enter(&self) -> Option<Turn<'_, 'm>> {
+        if self.is_busy() {
+            return None;
+        }
+        // ORDERING: only this CPU, and interrupts on it, write the flag; the fence is all that
+        // an interrupt needs.
+        self.busy.store(1, Ordering::Relaxed);
+        interrupt_fence();
+        Some(Turn { slot: self })
+    }
+
+    /// Asks the owner to drain at the end of the use that it is in, or of its next one.
+    pub fn request_drain(&self) {
+        // ORDERING: Release pairs with the Acquire in `serve_requests`: who drains knows what is
+        // gone. (So it would by the fence in `FrameTree::retire` alone; who asks for other reasons
+        // makes none.)
+        self.requests.asked.fetch_or(DRAIN, Ordering::Release);
+    }
+
+    /// Has the crossings told at the end of the turn that it is in, or of its next one.
+    #[cold]
+    pub fn ring(&self) {
+        // ORDERING: a request only.
+        self.requests.asked.fetch_or(TELL, Ordering::Relaxed);
+    }
+
+    /// Whether its owner is inside a use.
+    #[inline(always)]
+    pub fn is_busy(&self) -> bool {
+        // ORDERING: Acquire pairs with the Release at the end of a turn: who finds that it has
+        // ended sees what it put into the cache. The owner reads what it wrote.
+        self.busy.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether its owner is inside a use at whose end it will drain.
+    pub fn is_about_to_drain(&self) -> bool {
+        // ORDERING: a look.
+        self.is_busy() && self.requests.asked.load(Ordering::Relaxed) & DRAIN != 0
+    }
+
+    /// How many frames it holds. Anybody may ask; exact while the owner rests.
+    pub fn cached(&self) -> u64 {
+        self.sides().map(Side::count).sum()
+    }
+
+    /// How many frames it may take from the tree without asking. Anybody may ask, as above.
+    pub fn credit(&self) -> i64 {
+        self.journal.credit()
+    }
+
+    /// A frame that is both here and free in the tree: a broken invariant.
+    pub fn overlap(&self, tree: &FrameTree<'m>) -> Option<FrameNumber> {
+        self.sides()
+            .filter_map(Side::held)
+            .find_map(|(group, frames)| lowest(group, frames & tree.peek(group.first_frame())?.0))
+    }
+
+    /// A frame that is also in another slot, or on both sides of this one: a broken invariant.
+    pub fn twice(&self, others: &[Self]) -> Option<FrameNumber> {
+        let elsewhere = others.iter().flat_map(Self::sides);
+        self.sides().enumerate().find_map(|(index, side)| {
+            let (group, frames) = side.held()?;
+            let others = self.sides().skip(index + 1).chain(elsewhere.clone());
+            let mut same = others.filter_map(Side::held).filter(|(other, _)| *other == group);
+            same.find_map(|(_, also)| lowest(group, frames & also))
+        })
+    }
+
+    /// Whether a frame is here.
+    #[cfg(feature = "hardened")]
+    pub fn holds(&self, frame: FrameNumber) -> bool {
+        let mut sides = self.sides().filter_map(Side::held);
+        sides.any(|(group, frames)| group == Group::of(frame) && frames & bit_of(frame) != 0)
+    }
+
+    #[inline]
+    fn writer(&self) -> Writer<'m> {
+        Writer::sole(self.journal)
+    }
+
+    fn sides(&self) -> impl Iterator<Item = &Side<'m>> + Clone {
+        [&self.alloc_side, &self.free_side].into_iter()
+    }
+}
+
+/// The lowest of some frames of a group.
+fn lowest(group: Group, frames: u64) -> Option<FrameNumber> {
+    (frames != 0).then(|| group.frame(frames.trailing_zeros()))
+}
