@@ -118,7 +118,8 @@ impl<C> FramePool<C> {
     /// Ends an isolation of which nothing is in use any more: its frames are gone for good. No
     /// free of one is accepted, and none counts as managed. The memory may be unplugged. (A CPU
     /// that has been asked to drain, but has not done so, may still take one back into its cache;
-    /// at the end of that operation it is dropped, and counted: [`Stats::late_double_frees`].)
+    /// at the end of that operation it is dropped, and counted:
+    /// [`Stats::late_double_frees`](crate::Stats::late_double_frees).)
     ///
     /// # Errors
     /// The isolation, unchanged, if some of it is in use.
@@ -166,8 +167,8 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// While anything is isolated each refill, run and block costs a look at the isolated ranges
     /// more. The first time in each 128 MiB a frame outside the range is taken for metadata: the
-    /// lowest, but of low memory ([`Setup::low_last`]) only if nothing else is left. It stays in
-    /// use for ever, so a range that it lies in can't go off line any more.
+    /// lowest, but of low memory ([`Setup::low_last`](crate::Setup::low_last)) only if nothing else
+    /// is left. It stays in use for ever, so a range that it lies in can't go off line any more.
     ///
     /// # Errors
     /// See [`IsolateError`]; nothing is isolated then. Of two calls at the same moment with frames

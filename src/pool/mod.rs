@@ -72,8 +72,9 @@ pub use self::setup::{InitError, Metadata, Setup};
 /// that is no memory, is an error, also in release builds. Not detected: freeing a frame that
 /// sits in *another* CPU's cache, or in this CPU's cache from an interrupt inside the allocator.
 /// If that other CPU still holds it when it flushes, the flush reports it
-/// ([`Found::FreeAtFlush`]); if it has handed it out again, the frame has two owners.
-/// All of these are detected by a hardened pool (feature `hardened`, `Setup::hardened`).
+/// ([`Found::FreeAtFlush`](crate::Found::FreeAtFlush)); if it has handed it out again, the frame
+/// has two owners. All of these are detected by a hardened pool (feature `hardened`,
+/// `Setup::hardened`).
 ///
 /// # Examples
 /// ```
@@ -158,7 +159,7 @@ impl<C> FramePool<C> {
         }
     }
 
-    /// Whether free memory is low: what the last [`Crossing`] of a watermark said.
+    /// Whether free memory is low: what the last [`Crossing`](crate::Crossing) of a watermark said.
     pub fn level(&self) -> Level {
         self.shared.get().map_or(Level::High, |shared| shared.budget.level())
     }

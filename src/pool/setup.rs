@@ -86,17 +86,19 @@ impl Setup {
     }
 
     /// The pool is hardened: it knows who has each frame. So it refuses *every* double free
-    /// ([`Found::NotHandedOut`]), wherever the frame sits and whatever it races with, and hands no
-    /// frame out that somebody has or, with poison, has written to since its free: see
-    /// [`Hardening`]. [`verify`](FramePool::verify) compares the ledger and a seal as well.
+    /// ([`Found::NotHandedOut`](crate::Found::NotHandedOut)), wherever the frame sits and whatever
+    /// it races with, and hands no frame out that somebody has or, with poison, has written to
+    /// since its free: see [`Hardening`]. [`verify`](crate::FramePool::verify) compares the ledger
+    /// and a seal as well.
     ///
     /// It costs 32 bits of metadata a frame ([`Layout::hardened`]), which are written at
     /// initialisation and when memory comes, and for each frame that goes out or comes back a
     /// search among the ranges and an atomic read-modify-write; two with poison, and the frame is
     /// written and read. Lists of frames are taken and freed one by one.
     ///
-    /// Frames go in and out through the pool: one that was taken from [`FramePool::tree`] has to go
-    /// back there, and the ledger does not know of it.
+    /// Frames go in and out through the pool: one that was taken from
+    /// [`FramePool::tree`](crate::FramePool::tree) has to go back there, and the ledger does not
+    /// know of it.
     #[cfg(feature = "hardened")]
     #[must_use]
     pub const fn hardened(self, how: Hardening) -> Self {
@@ -122,13 +124,14 @@ impl Setup {
         layout
     }
 
-    /// Ordinary requests leave so many frames to urgent ones ([`FramePool::alloc_urgent`],
-    /// [`Request::urgent`]), which can't wait or fail: those of interrupts, and those on the way
-    /// to more free memory. Frames in caches are not part of it.
+    /// Ordinary requests leave so many frames to urgent ones
+    /// ([`FramePool::alloc_urgent`](crate::FramePool::alloc_urgent),
+    /// [`Request::urgent`](crate::Request::urgent)), which can't wait or fail: those of interrupts,
+    /// and those on the way to more free memory. Frames in caches are not part of it.
     ///
     /// Exact for all CPUs with a cache. What interrupts inside the allocator, CPUs without a
     /// cache, and direct users of the tree take at the same moment can come out of it; so can the
-    /// frames of metadata of [`FramePool::isolate`]. The rest of
+    /// frames of metadata of [`FramePool::isolate`](crate::FramePool::isolate). The rest of
     /// the budget is granted to CPUs in batches: at most a 32nd of all memory (but 128 frames for
     /// each CPU) can be out of others' reach in this way, and comes back as cached frames do. The
     /// price: one atomic read-modify-write for a batch of 64 to 4096 frames, a few loads for a
@@ -142,9 +145,10 @@ impl Setup {
     /// frames again: once for each time, in turn, whichever and however many CPUs do it.
     ///
     /// It is called on the CPU that has made the difference (or on another that comes first), at
-    /// the end of its operation on the pool: inside [`Cpus::with_current`], but outside of the
-    /// allocator, so it may use the pool, and be called from within itself if that crosses the
-    /// other mark. It should not take long: to wake a thread is a good use.
+    /// the end of its operation on the pool: inside
+    /// [`Cpus::with_current`](crate::Cpus::with_current), but outside of the allocator, so it may
+    /// use the pool, and be called from within itself if that crosses the other mark. It should not
+    /// take long: to wake a thread is a good use.
     ///
     /// Free memory is here what is free in the shared tree, the reserve included. Frames in caches
     /// do not count, nor does what CPUs have been granted ahead, as with

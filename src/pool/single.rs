@@ -61,10 +61,10 @@ impl<C: Cpus> FramePool<C> {
         self.take(Shared::alloc)
     }
 
-    /// Takes a frame, of the reserve too ([`Setup::reserve`]): for who can't wait, as an interrupt
-    /// handler, or gets memory freed by it. Costs and contexts as for [`alloc`](Self::alloc), whose
-    /// frames it takes while there are any; one of the reserve costs one read-modify-write on the
-    /// tree, and one on the budget.
+    /// Takes a frame, of the reserve too ([`Setup::reserve`](crate::Setup::reserve)): for who can't
+    /// wait, as an interrupt handler, or gets memory freed by it. Costs and contexts as for
+    /// [`alloc`](Self::alloc), whose frames it takes while there are any; one of the reserve costs
+    /// one read-modify-write on the tree, and one on the budget.
     ///
     /// # Errors
     /// As [`FramePool::alloc`], if the reserve is used up as well.
