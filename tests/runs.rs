@@ -332,3 +332,76 @@ fn running_out_says_what_there_is() {
     );
     tree.free_run(middle).expect("a free");
 }
+
+/// Frees single frames, some as zeroed; a run of all of them then shows the others, and no frame
+/// that is zero.
+#[test]
+fn of_a_zeroed_run_what_is_not_known_to_be_zero_is_shown() {
+    let mut dice = Dice::new(7);
+    for pass in 0..40 {
+        let pool = pool(Threads, 1, &[(0, 3 * BLOCK)]);
+        let mut frames = Vec::from_iter((0..3 * BLOCK).map(|_| pool.alloc().expect("a frame")));
+        dice.shuffle(&mut frames);
+        let mut zeroed = vec![false; frames.len()];
+        // All, none, and shares in between; in stretches that lie across words.
+        let share = pass % 4;
+        for frame in frames {
+            let number = frame.number().get();
+            zeroed[number as usize] = (number / 48) % 4 < share;
+            let freed = if zeroed[number as usize] {
+                // SAFETY: the tests use no memory; that it is zero is what the model says.
+                unsafe { pool.free_zeroed(frame) }
+            } else {
+                pool.free(frame)
+            };
+            freed.expect("own frame");
+        }
+        let (start, align) = if pass < 20 { (dice.below(BLOCK), 1) } else { (BLOCK, BLOCK) };
+        let count = if pass < 20 { 1 + dice.below(2 * BLOCK) } else { BLOCK };
+        // So close that what the cache has of it must come back first.
+        let end = (start + count + 1) * FRAME;
+        let request = Request::new(count).align(align * FRAME).above(start * FRAME).below(end);
+        let mut dirty = vec![true; zeroed.len()];
+        let run = pool.alloc_run_zeroed(&request, |shown| {
+            let shown = shown.start().get() as usize..shown.end().get() as usize;
+            dirty[shown].iter_mut().for_each(|dirty| *dirty = !*dirty);
+        });
+        let run = run.expect("some of it is in the cache, and comes back").into_numbers();
+        let start = run.start().get();
+        assert_eq!(run, numbers(start, count), "exactly so many");
+        for number in 0..zeroed.len() {
+            let inside = (run.start().get()..run.end().get()).contains(&(number as u64));
+            // Shown once at most: twice would have turned it back.
+            assert_eq!(dirty[number], !inside || zeroed[number], "frame {number} of {run:?}");
+        }
+        // What it was is forgotten now; nothing of what is free still.
+        pool.free_run(owner(start, count)).expect("own frames");
+        let mut shown = 0;
+        let all = pool.alloc_run_zeroed(&Request::new(3 * BLOCK), |part| shown += part.len());
+        let kept = (0..zeroed.len() as u64)
+            .filter(|at| zeroed[*at as usize] && !(start..start + count).contains(at));
+        assert_eq!(shown, 3 * BLOCK - kept.count() as u64);
+        pool.free_run(all.expect("all of it")).expect("own frames");
+        pool.verify().unwrap_or_else(|broken| panic!("{broken}"));
+    }
+}
+
+#[test]
+fn a_zeroed_block_is_a_block_and_what_is_wrong_is_said() {
+    let pool = pool(Threads, 1, &[(0, 2 * GIANT)]);
+    let mut shown = Vec::new();
+    for frames in [BLOCK, GIANT] {
+        let request = Request::new(frames).align(frames * FRAME);
+        let run = pool.alloc_run_zeroed(&request, |part| shown.push(part)).expect("memory");
+        let first = run.into_numbers().start();
+        assert_eq!(shown.pop(), Some(numbers(first.get(), frames)), "in one piece");
+        assert!(shown.is_empty());
+        let first = frame(first.get());
+        let freed = if frames == BLOCK { pool.free_block(first) } else { pool.free_giant(first) };
+        freed.expect("held as a whole");
+    }
+    let none = pool.alloc_run_zeroed(&Request::new(0), |_| unreachable!("nothing was taken"));
+    assert_eq!(none, Err(AllocError::Request(RequestError::NoFrames)));
+    let more = pool.alloc_run_zeroed(&Request::new(3 * GIANT), |_| unreachable!("nor was this"));
+    assert!(matches!(more, Err(AllocError::NoRun(NoRun { longest, .. })) if longest == 2 * GIANT));
+}

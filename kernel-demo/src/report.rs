@@ -168,6 +168,7 @@ fn summary_of_the_rest(done: &Done) {
     println!("  crossings   {:>12}    of the two watermarks", memory::crossings());
     println!("  NMIs        {:>12}    {} hit inside the allocator", nmi.met, nmi.inside);
     println!("  zeroed      {:>12}    {} were known to be zero", zero.checked, zero.known);
+    println!("  in runs     {:>12}    frames, all zeros", zero.in_runs);
     println!("  large pages {:>12}    of 2 MiB, and {} of 1 GiB", pages.large, pages.giant);
     println!("  joined late {joined:>12}    frames that the boot had needed");
     let remove::Counts { removed, retired, meanwhile } = remove;

@@ -10,7 +10,7 @@ use crate::error::{AllocError, Found, FreeError, NoRun, OutOfMemory};
 use crate::frame::{CpuId, Frame, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES};
 use crate::request::Request;
-use crate::tree::FrameTree;
+use crate::tree::{FrameTree, Wanted};
 
 impl<C: Cpus> FramePool<C> {
     /// Takes a 2 MiB block and returns its first frame: one read-modify-write if its GiB is split
@@ -109,11 +109,49 @@ impl<C: Cpus> FramePool<C> {
     #[inline(never)]
     fn alloc_run_slowly(&self, request: &Request) -> Result<FrameRange, AllocError> {
         let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
-        match self.cpus.with_current(|cpu| shared.alloc_run(cpu, request)) {
-            Ok(run) => Ok(run),
-            Err(AllocError::Request(error)) => Err(AllocError::Request(error)),
-            Err(_) => self.alloc_run_after_drain(shared, request),
-        }
+        let run = self.cpus.with_current(|cpu| shared.alloc_run(cpu, request));
+        self.or_after_drain(shared, run, request, Wanted::Any)
+    }
+
+    /// Takes contiguous frames of zeros: shows those to `clear`, stretch by stretch, whose contents
+    /// are not known to be zero. From the tree, as by [`alloc_run`](Self::alloc_run) beyond the
+    /// cache; `clear` runs after the operation, so it may use the pool, be interrupted, and take
+    /// its time. If it panics the frames are lost.
+    ///
+    /// For a zeroed 2 MiB block ask for 512 frames aligned to 2 MiB, for a GiB likewise: it goes back
+    /// by [`free_block`](Self::free_block) or [`free_giant`](Self::free_giant), or in parts. Costs one read-modify-write more for each 64 frames of which some are known.
+    ///
+    /// # Errors
+    /// As [`FramePool::alloc_run`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let block = Request::new(512).align(2 << 20);
+    /// let mut cleared = 0;
+    /// let run = pool.alloc_run_zeroed(&block, |dirty| cleared += dirty.len())?;
+    /// assert_eq!(cleared, 512); // nothing was known of them
+    /// let block = run.into_numbers().start();
+    /// // SAFETY: the frames were named by `into_numbers`, and are nobody else's.
+    /// pool.free_block(unsafe { Frame::from_number(block) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn alloc_run_zeroed(
+        &self,
+        request: &Request,
+        clear: impl FnMut(NumberRange),
+    ) -> Result<FrameRange, AllocError> {
+        let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
+        let run = self.taking(FrameRange::numbers, || {
+            let past = |cpu: CpuId| shared.alloc_run_past(cpu, request, Wanted::Zero);
+            self.or_after_drain(shared, self.cpus.with_current(past), request, Wanted::Zero)
+        })?;
+        shared.tree.take_contents(run.numbers(), clear);
+        Ok(run)
     }
 
     /// Gives contiguous frames back, on any CPU: a run, a part of one, or neighbours from several
@@ -147,15 +185,32 @@ impl<C: Cpus> FramePool<C> {
         shared.free_run(cpu, run)
     }
 
+    /// The run, or, if there was none, what there is after the caches were given back.
+    fn or_after_drain(
+        &self,
+        shared: &Shared,
+        run: Result<FrameRange, AllocError>,
+        request: &Request,
+        contents: Wanted,
+    ) -> Result<FrameRange, AllocError> {
+        match run {
+            Ok(run) => Ok(run),
+            Err(AllocError::Request(error)) => Err(AllocError::Request(error)),
+            Err(_) => self.alloc_run_after_drain(shared, request, contents),
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn alloc_run_after_drain(
         &self,
         shared: &Shared,
         request: &Request,
+        contents: Wanted,
     ) -> Result<FrameRange, AllocError> {
-        let run = self.ask_others(shared, |shared, cpu| shared.alloc_run_drained(cpu, request));
-        run.map_err(|error| match error {
+        let drained =
+            |shared: &Shared, cpu: CpuId| shared.alloc_run_drained(cpu, request, contents);
+        self.ask_others(shared, drained).map_err(|error| match error {
             AllocError::NoRun(no_run) => {
                 AllocError::NoRun(NoRun { cached: shared.cached(), ..no_run })
             }

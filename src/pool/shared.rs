@@ -103,51 +103,66 @@ impl Shared {
             let from_cache = |count| Some(range(turn.alloc_run(&self.tree, count)?, count));
             match request.plain_within_a_word().and_then(from_cache) {
                 Some(run) => Ok(run),
-                None => self.alloc_run_in(&turn, request),
+                None => self.alloc_run_in(&turn, request, Wanted::Any),
             }
         };
-        self.take_turn_or(cpu, cached, |writer| self.alloc_run_nested(writer, request))
+        let nested = |writer: Writer<'_>| self.alloc_run_nested(writer, request, Wanted::Any);
+        self.take_turn_or(cpu, cached, nested)
     }
 
-    /// From the tree, with this CPU's cache given back first: a refill could break up the run.
+    /// From the tree, past this CPU's cache.
+    pub fn alloc_run_past(
+        &self,
+        cpu: CpuId,
+        request: &Request,
+        contents: Wanted,
+    ) -> Result<FrameRange, AllocError> {
+        let past = |turn: Turn<'_, 'static>| self.alloc_run_in(&turn, request, contents);
+        self.take_turn_or(cpu, past, |writer| self.alloc_run_nested(writer, request, contents))
+    }
+
+    /// The same, with the cache given back first: a refill could break up the run.
     pub fn alloc_run_drained(
         &self,
         cpu: CpuId,
         request: &Request,
+        contents: Wanted,
     ) -> Result<FrameRange, AllocError> {
         let drained = |turn: Turn<'_, 'static>| {
             // A double free that only this flush could see is counted in the journal.
             let _ = turn.drain();
-            self.alloc_run_in(&turn, request)
+            self.alloc_run_in(&turn, request, contents)
         };
-        self.take_turn_or(cpu, drained, |writer| self.alloc_run_nested(writer, request))
+        self.take_turn_or(cpu, drained, |writer| self.alloc_run_nested(writer, request, contents))
     }
 
     /// From the tree, if the budget allows it.
-    pub fn alloc_run_in(
+    fn alloc_run_in(
         &self,
         turn: &Turn<'_, 'static>,
         request: &Request,
+        contents: Wanted,
     ) -> Result<FrameRange, AllocError> {
         request.check().map_err(AllocError::Request)?;
         if !request.is_urgent() && turn.is_rationed() {
             self.tree.look_for_run(turn.writer(), request)?;
             turn.ask(request.count()).map_err(|OutOfMemory| self.reserved())?;
         }
-        turn.unasked(|writer| self.tree.alloc_run_with(writer, request, Wanted::Any))
+        turn.unasked(|writer| self.tree.alloc_run_with(writer, request, contents))
     }
 
     /// The same for an interrupt inside another use.
-    pub fn alloc_run_nested(
+    fn alloc_run_nested(
         &self,
         writer: Writer<'_>,
         request: &Request,
+        contents: Wanted,
     ) -> Result<FrameRange, AllocError> {
         request.check().map_err(AllocError::Request)?;
         if !request.is_urgent() {
             self.budget.ask_shared(request.count()).map_err(|OutOfMemory| self.reserved())?;
         }
-        self.tree.alloc_run_with(writer, request, Wanted::Any)
+        self.tree.alloc_run_with(writer, request, contents)
     }
 
     pub fn free_run(&self, cpu: CpuId, run: NumberRange) -> Result<(), FreeError> {

@@ -242,7 +242,7 @@ impl<'m> FrameTree<'m> {
 
     /// Takes what is known of the contents of frames that were just claimed, and shows those that
     /// are not known to be zero, stretch by stretch.
-    pub(super) fn take_contents(&self, run: NumberRange, mut dirty: impl FnMut(NumberRange)) {
+    pub(crate) fn take_contents(&self, run: NumberRange, mut dirty: impl FnMut(NumberRange)) {
         let (mut at, end) = (run.start().get(), run.end().get());
         let mut since = at;
         let mut show = |from: u64, to: u64| {

@@ -274,9 +274,11 @@ impl<'m> FrameTree<'m> {
     pub fn alloc_run_zeroed(
         &self,
         request: &Request,
-        mut clear: impl FnMut(NumberRange),
+        clear: impl FnMut(NumberRange),
     ) -> Result<FrameRange, AllocError> {
-        self.alloc_run_with(self.shared_writer(), request, Wanted::Zero(&mut clear))
+        let run = self.alloc_run_with(self.shared_writer(), request, Wanted::Zero)?;
+        self.take_contents(run.numbers(), clear);
+        Ok(run)
     }
 
     /// Gives contiguous frames back: a run, a part of one, or neighbours from several

@@ -28,11 +28,13 @@ use crate::root::{Giant, Nodes};
 use crate::sync::Ordering;
 
 /// What the contents of a run should be.
-pub(crate) enum Wanted<'c> {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wanted {
     /// Whatever they are.
     Any,
-    /// Zero: those that are not known to be are shown to this.
-    Zero(&'c mut dyn FnMut(NumberRange)),
+    /// Zero: what is known of them stays on record, until who has got them asks for it by
+    /// [`FrameTree::take_contents`]. That may be long after: nobody else writes it meanwhile.
+    Zero,
 }
 
 /// Who is shown the stretches of free frames, ascending, each as its first frame and its length.
@@ -135,16 +137,15 @@ impl<'m> FrameTree<'m> {
         &self,
         writer: Writer<'_>,
         request: &Request,
-        contents: Wanted<'_>,
+        contents: Wanted,
     ) -> Result<FrameRange, AllocError> {
         request.check().map_err(AllocError::Request)?;
         let run = match self.prove(writer, || self.search_run(writer, request)) {
             Ok(run) => run,
             Err(OutOfMemory) => return Err(self.why_no_run(writer, request)),
         };
-        match contents {
-            Wanted::Any => self.take_contents(run, |_| ()),
-            Wanted::Zero(clear) => self.take_contents(run, clear),
+        if contents == Wanted::Any {
+            self.take_contents(run, |_| ());
         }
         Ok(FrameRange::owned(run))
     }

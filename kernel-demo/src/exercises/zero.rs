@@ -1,14 +1,15 @@
-//! zero: a frame that `alloc_zeroed` hands out holds zeros, every byte of it; and many frames at
-//! once.
+//! zero: frames that `alloc_zeroed` and `alloc_run_zeroed` hand out hold zeros, every byte of them;
+//! and many frames at once.
 //!
 //! All CPUs take zeroed frames, check each byte, scribble over all of it, and give half of them
 //! back as they are and the other half cleared and declared so. What they are given next has been
 //! through other CPUs' hands. What is known to be zero is not cleared again: that is counted, and
-//! must have happened. In between they take and give back frames by the list.
+//! must have happened. In between they take and give back zeroed runs, of any length and of whole
+//! 2 MiB, and frames by the list.
 
 use core::slice;
 use core::sync::atomic::{AtomicU64, Ordering};
-use frametree::Frame;
+use frametree::{FRAME_SIZE, Frame, FrameNumber, FrameRange, NumberRange, Request};
 
 use super::pattern::WORDS;
 use super::worker::Worker;
@@ -19,6 +20,9 @@ use crate::{paging, println, smp};
 /// Frames that each CPU has at a time.
 const HAND: usize = 96;
 const ROUNDS: usize = 12;
+/// The longest zeroed run but for those of 2 MiB.
+const LONGEST: usize = 96;
+const BLOCK_FRAMES: u64 = 512;
 
 /// What was done.
 pub struct Counts {
@@ -26,6 +30,8 @@ pub struct Counts {
     pub checked: u64,
     /// Of these, how many did not have to be cleared.
     pub known: u64,
+    /// Frames of zeroed runs that were checked.
+    pub in_runs: u64,
 }
 
 /// Runs the exercise.
@@ -33,7 +39,8 @@ pub fn run() -> Counts {
     super::drain_all();
     let watch = Stopwatch::start();
     println!("zero: all CPUs take zeroed frames, and frames by the list");
-    let (checked, cleared, listed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let [checked, cleared, listed] = [const { AtomicU64::new(0) }; 3];
+    let [in_runs, cleared_in_runs] = [const { AtomicU64::new(0) }; 2];
     let share = super::available() as usize / (2 * smp::online());
     smp::run(|cpu| {
         let mut worker = Worker::new(cpu);
@@ -45,6 +52,11 @@ pub fn run() -> Counts {
                 checked.fetch_add(1, Ordering::Relaxed);
             }
             hand.into_iter().flatten().for_each(|frame| give_back(&mut worker, frame));
+            for request in requests(&mut worker) {
+                let run = take_run_of_zeros(&mut worker, &request, &cleared_in_runs);
+                in_runs.fetch_add(run.as_ref().map_or(0, FrameRange::len), Ordering::Relaxed);
+                run.into_iter().for_each(|run| give_run_back(&mut worker, run));
+            }
             listed.fetch_add(by_the_list(&mut worker, share), Ordering::Relaxed);
         }
         memory::drain();
@@ -52,13 +64,17 @@ pub fn run() -> Counts {
     let (checked, cleared) = (checked.into_inner(), cleared.into_inner());
     let known = checked - cleared;
     println!("  {checked} zeroed frames, no byte of them set; {known} were known to be zero");
+    let (in_runs, cleared_in_runs) = (in_runs.into_inner(), cleared_in_runs.into_inner());
+    let known_in_runs = in_runs - cleared_in_runs;
+    println!("  {in_runs} in zeroed runs; {known_in_runs} of them were known to be zero");
     println!(
         "  {} frames by the list, all different: {:.1} s",
         listed.into_inner(),
         watch.elapsed().as_secs_f32()
     );
     assert!(known > 0 && cleared > 0, "only one of both kinds: {cleared} of {checked} cleared");
-    Counts { checked, known }
+    assert!(in_runs > 0 && cleared_in_runs > 0, "of runs {cleared_in_runs} of {in_runs} cleared");
+    Counts { checked, known, in_runs }
 }
 
 fn take_zeroed(worker: &mut Worker, cleared: &AtomicU64) -> Frame {
@@ -80,6 +96,54 @@ fn take_zeroed(worker: &mut Worker, cleared: &AtomicU64) -> Frame {
         );
     }
     frame
+}
+
+/// A run of some length, and a block of 2 MiB.
+fn requests(worker: &mut Worker) -> [Request; 2] {
+    let some = 1 + worker.random(LONGEST) as u64;
+    [Request::new(some), Request::new(BLOCK_FRAMES).align(BLOCK_FRAMES * FRAME_SIZE)]
+}
+
+/// Takes such a run, if there is one, and checks each byte of it.
+fn take_run_of_zeros(
+    worker: &mut Worker,
+    request: &Request,
+    cleared: &AtomicU64,
+) -> Option<FrameRange> {
+    let clear = |dirty: NumberRange| {
+        cleared.fetch_add(dirty.len(), Ordering::Relaxed);
+        each_of(dirty).for_each(|frame| words_at(frame).fill(0));
+    };
+    let run = POOL.alloc_run_zeroed(request, clear).ok()?;
+    worker.count_taken(run.len());
+    for frame in each_of(run.numbers()) {
+        assert!(words_at(frame).iter().all(|word| *word == 0), "{frame:?} of a run is not clear");
+    }
+    Some(run)
+}
+
+/// Scribbles over all of a run, and gives it back: as it is, or each frame cleared and declared so.
+fn give_run_back(worker: &mut Worker, run: FrameRange) {
+    let numbers = run.numbers();
+    each_of(numbers).for_each(|frame| words_at(frame).fill(0xdead_0000 + frame.get()));
+    if worker.random(2) == 0 {
+        return worker.give_back_run(run);
+    }
+    let mut rest = run;
+    while !rest.is_empty() {
+        let (first, others) = rest.split_at(1);
+        rest = others;
+        let frame = first.into_numbers().start();
+        words_at(frame).fill(0);
+        // SAFETY: It is the owner's that was just taken apart, and was just cleared.
+        let freed = unsafe { POOL.free_zeroed(Frame::from_number(frame)) };
+        assert!(freed.is_ok(), "{frame:?} was refused: {freed:?}");
+        worker.count_given_back(1);
+    }
+}
+
+fn each_of(frames: NumberRange) -> impl Iterator<Item = FrameNumber> {
+    (frames.start().get()..frames.end().get()).map(FrameNumber::new)
 }
 
 /// Scribbles over a frame, and gives it back, clean or not.
@@ -118,10 +182,14 @@ fn by_the_list(worker: &mut Worker, share: usize) -> u64 {
     count as u64
 }
 
-#[expect(clippy::mut_from_ref, reason = "the owner is not the memory; this exercise has both")]
 fn words(frame: &Frame) -> &mut [u64] {
+    words_at(frame.number())
+}
+
+/// The words of a frame that this CPU has.
+fn words_at<'f>(frame: FrameNumber) -> &'f mut [u64] {
     let words = paging::direct_map(frame.start_address()).cast::<u64>();
-    // SAFETY: The direct map reaches the frame, whose owner is this CPU's alone, and each use of
-    // the words ends before the next; any bits are a `u64`.
+    // SAFETY: The direct map reaches the frame, which is this CPU's alone, and each use of the words
+    // ends before the next; any bits are a `u64`.
     unsafe { slice::from_raw_parts_mut(words, WORDS) }
 }
