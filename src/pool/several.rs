@@ -118,8 +118,9 @@ impl<C: Cpus> FramePool<C> {
     /// cache; `clear` runs after the operation, so it may use the pool, be interrupted, and take
     /// its time. If it panics the frames are lost.
     ///
-    /// For a zeroed 2 MiB block ask for 512 frames aligned to 2 MiB, for a GiB likewise: it goes back
-    /// by [`free_block`](Self::free_block) or [`free_giant`](Self::free_giant), or in parts. Costs one read-modify-write more for each 64 frames of which some are known.
+    /// For a zeroed 2 MiB block ask for 512 frames aligned to 2 MiB, for a GiB likewise: it goes
+    /// back by [`free_block`](Self::free_block) or [`free_giant`](Self::free_giant), or in parts.
+    /// Costs one read-modify-write more for each 64 frames of which some are known.
     ///
     /// # Errors
     /// As [`FramePool::alloc_run`].
