@@ -33,7 +33,8 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 # In the order written, also under `make -j`: two cargos would only wait for each other.
 .NOTPARALLEL:
 .PHONY: help run soak test test-loom test-host lint lint-format lint-host lint-loom lint-kernel
-.PHONY: lint-features lint-other lint-doc bench bench-quick bench-charts instructions clean
+.PHONY: lint-features lint-other lint-doc bench bench-quick bench-charts instructions assembly
+.PHONY: clean
 .PHONY: book msrv hardened-cost simulate worst proofs spin fuzz miri tsan mutants coverage deny
 .PHONY: powerset minimal semver models loom-deep orderings
 .PHONY: need-proofs need-spin need-host need-boot need-test need-lint need-count
@@ -145,6 +146,10 @@ worst: need-host ## Count the accesses to shared words of the worst single opera
 instructions: need-count ## Count the instructions of the hot paths, rewrite their table
 	@$(BENCH) --bin instructions -- --table > $(TARGETS)/instructions.txt
 	@cp $(TARGETS)/instructions.txt benches/instructions.txt && cat benches/instructions.txt
+
+assembly: need-host ## Show what the compiler makes of an allocation and a free, rewrite their page
+	@$(BENCH) --bin assembly > $(TARGETS)/assembly.md
+	@cp $(TARGETS)/assembly.md docs/assembly.md && cat docs/assembly.md
 
 hardened-cost: need-count ## Count the same of a hardened pool, rewrite its table
 	@$(BENCH) --features hardened --bin instructions -- --hardened > $(TARGETS)/hardened.txt
