@@ -215,9 +215,13 @@ orderings: need-host ## Weaken each ordering in turn and see whether a loom mode
 mutants: need-mutants ## Change the library in all small ways, and see which tests notice: hours
 	cargo mutants --no-shuffle $(ARGS)
 
+# Those that run the library here, not in a kernel, and not step by step.
+COVERING := adapters adversarial corpus cpus errors grow hardened heap homes isolate low memory_map misuse \
+    model observe owners pool replay reserve runs sequences threads verify watermarks x86
 coverage: need-coverage ## Which lines and branches of src/ the host tests reach
-	cargo +$(NIGHTLY) llvm-cov --branch --package frametree --all-features \
-	    --ignore-filename-regex '(tests|qemu|models|counts|deaths|faults)' test -- --skip every_planted
+	CARGO_TARGET_DIR=$(TARGETS)/coverage cargo +$(NIGHTLY) llvm-cov --branch --package frametree \
+	    --all-features --ignore-filename-regex '(tests|qemu|models|counts|deaths|faults)' \
+	    test --lib $(addprefix --test ,$(COVERING))
 
 deny: need-deny ## Licences, sources and duplicates of what the library depends on
 	cargo deny --offline check licenses bans sources

@@ -9,6 +9,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 /// A deliberate bug.
 struct Plant {
@@ -490,9 +491,11 @@ fn is_found(root: &Path, garden: &Path, plant: &Plant) -> bool {
     let count = source.matches(plant.right).count();
     assert_eq!(count, 1, "\"{}\" must replace one place in {}", plant.name, plant.file);
     lay_out(root, garden, &[(plant.file, source.replace(plant.right, plant.wrong))]);
+    let start = Instant::now();
     let (passed, output) = run_models(garden, plant.models);
     assert!(!output.contains("could not compile"), "\"{}\":\n{output}", plant.name);
-    println!("{}: {}", plant.name, if passed { "MISSED" } else { "found" });
+    let seconds = start.elapsed().as_secs_f32();
+    println!("{}: {} in {seconds:.1} s", plant.name, if passed { "MISSED" } else { "found" });
     !passed
 }
 
@@ -523,6 +526,15 @@ fn alone(manifest: &str) -> String {
 
 fn copy(from: &Path, to: &Path, inside: &Path, replaced: &[(&str, String)]) {
     fs::create_dir_all(to).expect("a folder");
+    // What was moved away since the last time is not to be compiled.
+    for entry in fs::read_dir(to).expect("a folder").map(|entry| entry.expect("an entry")) {
+        let path = entry.path();
+        if from.join(entry.file_name()).exists() {
+            continue;
+        }
+        if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+            .expect("an old copy");
+    }
     for entry in fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry")) {
         let name = entry.file_name();
         let (path, inside) = (to.join(&name), inside.join(&name));

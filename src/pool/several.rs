@@ -116,7 +116,7 @@ impl<C: Cpus> FramePool<C> {
     /// Takes contiguous frames of zeros: shows those to `clear`, stretch by stretch, whose contents
     /// are not known to be zero. From the tree, as by [`alloc_run`](Self::alloc_run) beyond the
     /// cache; `clear` runs after the operation, so it may use the pool, be interrupted, and take
-    /// its time. If it panics the frames are lost.
+    /// its time. If it panics the frames are lost. A hardened pool shows all of them.
     ///
     /// For a zeroed 2 MiB block ask for 512 frames aligned to 2 MiB, for a GiB likewise: it goes
     /// back by [`free_block`](Self::free_block) or [`free_giant`](Self::free_giant), or in parts.
@@ -146,11 +146,17 @@ impl<C: Cpus> FramePool<C> {
         request: &Request,
         clear: impl FnMut(NumberRange),
     ) -> Result<FrameRange, AllocError> {
+        #[cfg(feature = "hardened")]
+        if self.hardened().is_some() {
+            // Of a frame that is set aside nobody would ever take what is known.
+            let (run, mut clear) = (self.alloc_run(request)?, clear);
+            clear(run.numbers());
+            return Ok(run);
+        }
         let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
-        let run = self.taking(FrameRange::numbers, || {
-            let past = |cpu: CpuId| shared.alloc_run_past(cpu, request, Wanted::Zero);
-            self.or_after_drain(shared, self.cpus.with_current(past), request, Wanted::Zero)
-        })?;
+        let past = |cpu: CpuId| shared.alloc_run_past(cpu, request, Wanted::Zero);
+        let run = self.cpus.with_current(past);
+        let run = self.or_after_drain(shared, run, request, Wanted::Zero)?;
         shared.tree.take_contents(run.numbers(), clear);
         Ok(run)
     }
