@@ -92,8 +92,16 @@ fn all(pool: Pool) -> BTreeSet<u64> {
 }
 
 fn write_to(frame: u64, offset: u64, byte: u8) {
-    // SAFETY: mapped; this is the bug that is to be found.
+    // SAFETY: mapped; this is the bug that is to be found, or the frame is the caller's.
     unsafe { mapped(frame * frametree::FRAME_SIZE + offset).write(byte) };
+}
+
+/// Changes a byte, whatever it is: poison can be anything. What it is now.
+fn change(frame: u64, offset: u64) -> u8 {
+    // SAFETY: mapped; any byte is one.
+    let byte = !unsafe { mapped(frame * frametree::FRAME_SIZE + offset).read() };
+    write_to(frame, offset, byte);
+    byte
 }
 
 #[test]
@@ -168,7 +176,7 @@ fn a_frame_that_was_written_to_after_its_free_is_set_aside() {
         .collect();
     let bad = taken[2];
     taken.iter().for_each(|&one| pool.free(frame(one)).expect("a free"));
-    write_to(bad, 4095, 7);
+    let byte = change(bad, 4095);
     let seen = all(pool);
     assert_eq!(seen.len() as u64, 2 * BLOCK - 1);
     assert!(!seen.contains(&bad));
@@ -176,7 +184,7 @@ fn a_frame_that_was_written_to_after_its_free_is_set_aside() {
         panic!("one report was due");
     };
     assert_eq!((at.get(), offset, last), (bad, 4088, Owner::new(2)));
-    assert_eq!(found >> 56, 7, "the word that was written to");
+    assert_eq!(found >> 56, u64::from(byte), "the word that was written to");
     assert_eq!(pool.set_aside(), 1);
     assert_eq!(pool.free(frame(bad)), nobody_has(bad), "nobody's for ever");
     sound(pool);
@@ -188,8 +196,8 @@ fn the_rest_of_a_run_and_of_a_block_stays_in_use() {
     let pool = pool(poisoned(), 1, &[(start, 3 * BLOCK)]);
     let block = pool.alloc_block().expect("a block").into_number().get();
     pool.free_block(frame(block)).expect("a free");
-    write_to(block + 100, 0, 1);
-    write_to(block + 300, 8, 1);
+    change(block + 100, 0);
+    change(block + 300, 8);
     // The lowest block is no block any more.
     let next = pool.alloc_block().expect("another block").into_number().get();
     assert_eq!((next, reports().len()), (block + BLOCK, 2));
@@ -198,7 +206,7 @@ fn the_rest_of_a_run_and_of_a_block_stays_in_use() {
     let long = pool.alloc_run(&Request::new(150)).expect("a run").into_numbers();
     assert_eq!(long.start().get(), block + 101);
     pool.free_run(run(block + 101, 150)).expect("a free");
-    write_to(block + 120, 16, 1);
+    change(block + 120, 16);
     let long = pool.alloc_run(&Request::new(150)).expect("a run").into_numbers();
     assert!(long.start().get() > block + 120, "the lowest has a hole now");
     assert_eq!((reports().len(), pool.set_aside()), (1, 3));
@@ -224,10 +232,10 @@ fn a_zeroed_frame_that_was_written_to_is_not_handed_out_as_such() {
     assert_eq!(again.number().get(), one);
     // SAFETY: as above.
     unsafe { pool.free_zeroed(again) }.expect("a free");
-    write_to(one, 0, 1);
+    change(one, 0);
     let other = pool.alloc_zeroed(clear).expect("a frame").into_number().get();
     assert_ne!(other, one);
-    let [Violation::WrittenAfterFree { frame: at, offset: 0, found: 1, .. }] = reports()[..] else {
+    let [Violation::WrittenAfterFree { frame: at, offset: 0, found: 0xff, .. }] = reports()[..] else {
         panic!("one report was due");
     };
     assert_eq!(at.get(), one);
