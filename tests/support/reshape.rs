@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 
 use frametree::{GrowError, InUse, IsolateError, Isolation, NumberRange};
 
+use super::asked::FRAMES;
 use super::frames::Frames;
 use super::play::{CPUS, From, Play, Sets};
 use super::stepping::Interrupt;
@@ -374,7 +375,7 @@ impl Play {
     /// Whether some of these frames may be so.
     pub(super) fn may_be_unmanaged(&self, first: u64, count: u64) -> bool {
         let Sets { managed, free, gone, .. } = &*self.sets.borrow();
-        let range = NumberRange::from_numbers(first, first + count);
+        let range = NumberRange::from_numbers(first, (first + count).min(FRAMES));
         managed.first_missing(first, count).is_some()
             || gone.first_of(first, count).is_some()
             || self.shape.isolations.borrow().iter().any(|isolated| {
