@@ -220,7 +220,7 @@ COVERING := adapters adversarial corpus cpus errors grow hardened heap homes iso
     model observe owners pool replay reserve runs sequences threads verify watermarks x86
 coverage: need-coverage ## Which lines and branches of src/ the host tests reach
 	CARGO_TARGET_DIR=$(TARGETS)/coverage cargo +$(NIGHTLY) llvm-cov --branch --package frametree \
-	    --all-features --ignore-filename-regex '(tests|qemu|models|counts|deaths|faults)' \
+	    --all-features --ignore-filename-regex '(tests|qemu|models|counts|deaths|faults|nesting)' \
 	    test --lib $(addprefix --test ,$(COVERING))
 
 deny: need-deny ## Licences, sources and duplicates of what the library depends on

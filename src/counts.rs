@@ -36,7 +36,7 @@ fn pool_as(cpu: usize, frames: u64) -> &'static FramePool<Cpu> {
 }
 
 /// The same with a setup of its own, for one CPU.
-fn pool_by(setup: Setup, cpu: usize, frames: u64) -> &'static FramePool<Cpu> {
+pub fn pool_by(setup: Setup, cpu: usize, frames: u64) -> &'static FramePool<Cpu> {
     let pool = Box::leak(Box::new(FramePool::new(Cpu(cpu))));
     let kind = RegionKind::Usable;
     let regions = [MemoryRegion { start: 0, length: frames * FRAME_SIZE, kind }];

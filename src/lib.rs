@@ -40,6 +40,9 @@ mod map;
 #[cfg(all(test, loom))]
 #[allow(unsafe_code, reason = "a test")]
 mod models;
+#[cfg(all(test, not(loom)))]
+#[allow(unsafe_code, reason = "a test")]
+mod nesting;
 mod node;
 mod observe;
 #[cfg(feature = "hardened")]

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
 use support::asked::{Asked, FRAMES, LIMIT};
 use support::play::{CPUS, Op, Op::*, Size, Size::*, Step, play};
+use support::reshape::Reshape::{self, *};
 use support::{BLOCK, GIANT, Machine, Machine::*};
 
 /// What the metadata's memory is full of.
@@ -101,6 +102,31 @@ fn some_frames() -> impl Strategy<Value = (u32, u16, u16)> {
     (any::<u32>(), 1..300u16, prop_oneof![3 => Just(1), 2 => 1..100u16])
 }
 
+fn reshape(end: u64) -> impl Strategy<Value = Reshape> {
+    let which = any::<u32>;
+    // Around the edges of groups, blocks and GiBs, and behind the end.
+    let place = || {
+        let start = prop_oneof![
+            4 => 0..end, 2 => (0..end / BLOCK + 2).prop_map(|block| block * BLOCK),
+            1 => end..end + 3 * BLOCK, 1 => (0..end / GIANT + 2).prop_map(|giant| giant * GIANT),
+        ];
+        let count = prop_oneof![
+            7 => 0..130u64, 3 => 1..1600u64, 1 => (1..4u64).prop_map(|blocks| blocks * BLOCK),
+            1 => Just(GIANT),
+        ];
+        (start, count)
+    };
+    prop_oneof![
+        6 => place().prop_map(|(start, count)| Isolate { start, count }),
+        4 => which().prop_map(|which| InUse { which }),
+        4 => which().prop_map(|which| Offline { which }),
+        4 => which().prop_map(|which| Readmit { which }),
+        3 => which().prop_map(|which| Retire { which }),
+        3 => place().prop_map(|(start, count)| BringBack { start, count }),
+        3 => place().prop_map(|(start, count)| Grow { start, count }),
+    ]
+}
+
 fn op(end: u64) -> impl Strategy<Value = Op> {
     let which = any::<u32>;
     let takes = prop_oneof![
@@ -128,7 +154,8 @@ fn op(end: u64) -> impl Strategy<Value = Op> {
         2 => (0..70u8, 0..64u8).prop_map(|(take, run)| Refill { take, run }),
         3 => wild(end),
     ];
-    prop_oneof![5 => takes, 5 => gives, 2 => others]
+    let reshapes = reshape(end).prop_map(|how| Op::Reshape { how });
+    prop_oneof![5 => takes, 5 => gives, 2 => others, 4 => reshapes]
 }
 
 fn step(end: u64) -> impl Strategy<Value = Step> {

@@ -72,6 +72,29 @@ impl Frames {
         groups.map(|(_, bits)| u64::from(bits.count_ones())).sum()
     }
 
+    /// What is there of a range, which need not consist of whole groups.
+    fn there(&self, start: u64, count: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let end = start + count;
+        self.0.range(start / GROUP..end.div_ceil(GROUP)).map(move |(group, bits)| {
+            let (from, to) = (start.max(group * GROUP), end.min((group + 1) * GROUP));
+            (
+                *group,
+                bits & (u64::MAX.checked_shr((GROUP - (to - from)) as u32).unwrap_or(0)
+                    << (from % GROUP)),
+            )
+        })
+    }
+
+    pub fn count_of(&self, start: u64, count: u64) -> u64 {
+        self.there(start, count).map(|(_, bits)| u64::from(bits.count_ones())).sum()
+    }
+
+    /// The lowest of a range that is there.
+    pub fn first_of(&self, start: u64, count: u64) -> Option<u64> {
+        let (group, bits) = self.there(start, count).find(|(_, bits)| *bits != 0)?;
+        Some(group * GROUP + u64::from(bits.trailing_zeros()))
+    }
+
     pub fn count(&self) -> u64 {
         self.0.values().map(|bits| u64::from(bits.count_ones())).sum()
     }

@@ -5,10 +5,11 @@
 pub mod asked;
 pub mod frames;
 pub mod play;
+pub mod reshape;
 pub mod rule;
 pub mod stepping;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use frametree::{
@@ -115,6 +116,20 @@ unsafe impl Cpus for Machine {
     }
 }
 
+std::thread_local! {
+    /// Metadata that the pool of [`with_pool`] was given later.
+    static LATER: RefCell<Vec<*mut [u64]>> = const { RefCell::new(Vec::new()) };
+}
+
+/// So many words of more metadata for the pool of [`with_pool`], full of something; they live as
+/// long as the pool.
+pub fn later(words: usize) -> &'static mut [u64] {
+    let storage = Box::into_raw(vec![0xdead_beef_0bad_cafe; words].into_boxed_slice());
+    LATER.with_borrow_mut(|later| later.push(storage));
+    // SAFETY: it lives until it is taken back in `with_pool`, when nobody looks at it any more.
+    unsafe { &mut *storage }
+}
+
 /// Runs `work` on a pool of this memory, whose metadata was full of `garbage`, and gives its own
 /// memory back afterwards: for tests that make pools by the million.
 pub fn with_pool<R>(
@@ -140,6 +155,7 @@ pub fn with_pool<R>(
         unsafe {
             drop(Box::from_raw(pool));
             drop(Box::from_raw(storage));
+            LATER.take().into_iter().for_each(|storage| drop(Box::from_raw(storage)));
         }
         result
     })

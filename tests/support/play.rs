@@ -1,10 +1,11 @@
 //! Sequences of everything that the allocator can do, by several CPUs that one thread plays, with
-//! steps in the middle of others, against a naive allocator: three sets of frames. It does not
+//! steps in the middle of others, against a naive allocator: sets of frames. It does not
 //! know what caches hold, so which frame comes is the pool's choice; that it was free, and to be
 //! had, is not.
 //!
-//! After each step nothing is lost and nothing is there twice: free, in the tree or in a cache, and
-//! held are all. At rest an answer that there is nothing must be true.
+//! After each step nothing is lost and nothing is there twice: free (in the tree, in a cache, or
+//! set aside), held, gone, and become metadata are all. At rest an answer that there is nothing
+//! must be true. What changes the memory itself is in [`reshape`](super::reshape).
 
 use std::cell::{Cell, RefCell};
 
@@ -15,6 +16,7 @@ use frametree::{
 
 use super::asked::{Asked, FRAMES};
 use super::frames::{Frames, GROUP};
+use super::reshape::{Reshape, Shape};
 use super::stepping::Interrupt;
 use super::{BLOCK, GIANT, Machine, Pool, Threads, frame, with_pool};
 
@@ -102,6 +104,10 @@ pub enum Op {
         number: u64,
         size: Size,
     },
+    /// Memory comes or goes.
+    Reshape {
+        how: Reshape,
+    },
 }
 
 /// What a free says that it frees.
@@ -116,21 +122,31 @@ pub enum Size {
     Group(u64),
 }
 
-struct Sets {
-    managed: Frames,
-    free: Frames,
-    held: Frames,
+#[derive(Default)]
+pub(super) struct Sets {
+    /// Those that ever were.
+    pub managed: Frames,
+    /// Those that are isolated too, if nobody holds them.
+    pub free: Frames,
+    pub held: Frames,
     /// Of the free ones, those that hold zeros.
-    zero: Frames,
+    pub zero: Frames,
+    /// Those that are off line or retired.
+    pub gone: Frames,
+    /// Those that isolations have taken for their metadata.
+    pub metadata: Frames,
 }
 
 /// A pool and what should be so.
-struct Play {
-    pool: Pool,
-    sets: RefCell<Sets>,
+pub(super) struct Play {
+    pub pool: Pool,
+    machine: Machine,
+    pub sets: RefCell<Sets>,
     first: FreeCount,
-    /// The CPUs that are in the middle of an operation.
-    suspended: RefCell<Vec<usize>>,
+    pub shape: Shape,
+    /// The CPUs that are in the middle of an operation, and how many isolations there had been when
+    /// it began.
+    suspended: RefCell<Vec<(usize, u64)>>,
     /// Whether a step came in the middle of the one at hand.
     is_disturbed: Cell<bool>,
 }
@@ -139,7 +155,7 @@ struct Play {
 /// first answer that is wrong. Returns how many steps came in the middle of another.
 pub fn play(machine: Machine, regions: &[(u64, u64)], garbage: u64, steps: &[Step]) -> usize {
     with_pool(machine, CPUS, regions, garbage, |pool| {
-        let play = Play::new(pool, regions);
+        let play = Play::new(machine, pool, regions);
         let mut left = steps;
         let mut nested = 0;
         while let [_, others @ ..] = left {
@@ -156,19 +172,25 @@ pub fn play(machine: Machine, regions: &[(u64, u64)], garbage: u64, steps: &[Ste
 }
 
 impl Play {
-    fn new(pool: Pool, regions: &[(u64, u64)]) -> Self {
+    fn new(machine: Machine, pool: Pool, regions: &[(u64, u64)]) -> Self {
         let managed = Frames::of(regions);
-        let (free, [held, zero]) = (managed.clone(), [Frames::default(), Frames::default()]);
+        let free = managed.clone();
         let first = pool.tree().expect("a tree").count_free();
-        let sets = RefCell::new(Sets { managed, free, held, zero });
-        let play =
-            Self { pool, sets, first, suspended: RefCell::default(), is_disturbed: false.into() };
+        let play = Self {
+            pool,
+            machine,
+            sets: RefCell::new(Sets { managed, free, ..Sets::default() }),
+            first,
+            shape: Shape::default(),
+            suspended: RefCell::default(),
+            is_disturbed: false.into(),
+        };
         assert_eq!(first, play.count());
         play.at_rest();
         play
     }
 
-    fn tree(&self) -> &'static FrameTree<'static> {
+    pub(super) fn tree(&self) -> &'static FrameTree<'static> {
         self.pool.tree().expect("a tree")
     }
 
@@ -188,7 +210,7 @@ impl Play {
             interrupt.cancel();
         }
         Threads::become_cpu(step.cpu);
-        self.suspended.borrow_mut().push(step.cpu);
+        self.suspended.borrow_mut().push((step.cpu, self.shape.begun()));
         self.run(&interrupt, step);
         self.suspended.borrow_mut().pop();
         if !interrupt.is_over() {
@@ -214,6 +236,7 @@ impl Play {
                     }
                     let freed = mid.during(|| self.pool.free(frame(number)));
                     assert_eq!(freed, Ok(()), "frame {number:#x} was held");
+                    self.has_served();
                 }
             }
             Op::FreeZeroed { which, count, stride } => {
@@ -225,6 +248,7 @@ impl Play {
                     // SAFETY: the memory is not real; the sets say that it is zero.
                     let freed = mid.during(|| unsafe { self.pool.free_zeroed(frame(number)) });
                     assert_eq!(freed, Ok(()), "frame {number:#x} was held");
+                    self.has_served();
                 }
             }
             Op::FreeBulk { which, count, stride } => self.free_bulk(mid, which, count, stride),
@@ -234,13 +258,15 @@ impl Play {
             Op::Drain => {
                 let drained = mid.during(|| self.pool.drain()).expect("no double frees");
                 assert!(drained == Drained::Done || self.is_disturbed.get(), "{drained:?}");
+                self.has_served();
             }
             Op::DrainOffline { other } => {
-                if !self.suspended.borrow().contains(&other) {
+                if !self.is_suspended(other) {
                     // SAFETY: one thread plays all CPUs, and this one is not inside the pool.
                     let drained =
                         mid.during(|| unsafe { self.pool.drain_offline(CpuId::new(other)) });
                     assert_eq!(drained, Ok(Drained::Done));
+                    self.has_drained(other);
                 }
             }
             Op::TreeAlloc { count } => self.tree_alloc(mid, count),
@@ -248,15 +274,17 @@ impl Play {
             Op::TreeFreeRun { which, count } => self.free_run(mid, which, count, From::Tree),
             Op::Refill { take, run } => self.refill(mid, take, run),
             Op::Wild { number, size } => self.wild(step.cpu, number % (FRAMES + 1), size),
+            Op::Reshape { how } => self.reshape(mid, how),
         }
     }
 
     fn alloc(&self, mid: &Interrupt<'_>, count: u16) {
         for _ in 0..count {
             match mid.during(|| self.pool.alloc()) {
-                Ok(taken) => self.take(taken.into_number().get(), 1),
+                Ok(taken) => self.take(taken.into_number().get(), 1, From::Pool),
                 Err(error) => return self.is_out(error),
             }
+            self.has_served();
         }
     }
 
@@ -271,10 +299,11 @@ impl Play {
                         Some(cleared) => assert_eq!(cleared, number),
                         None => self.is_zero(number, 1),
                     }
-                    self.take(number, 1);
+                    self.take(number, 1, From::Pool);
                 }
                 Err(error) => return self.is_out(error),
             }
+            self.has_served();
         }
     }
 
@@ -283,10 +312,13 @@ impl Play {
         let filled = mid.during(|| self.pool.alloc_bulk(&mut list));
         assert!(list[..filled].iter().all(Option::is_some));
         assert!(list[filled..].iter().all(Option::is_none));
-        list.into_iter().flatten().for_each(|frame| self.take(frame.into_number().get(), 1));
+        list.into_iter()
+            .flatten()
+            .for_each(|frame| self.take(frame.into_number().get(), 1, From::Pool));
         if filled < usize::from(count) && self.is_exact() {
             assert_eq!(self.tree().count_free().frames, 0, "{filled} of {count} were filled");
         }
+        self.has_served();
     }
 
     fn free_bulk(&self, mid: &Interrupt<'_>, which: u32, count: u16, stride: u16) {
@@ -295,6 +327,7 @@ impl Play {
         let mut list: Vec<_> = chosen.into_iter().map(|number| Some(frame(number))).collect();
         assert_eq!(mid.during(|| self.pool.free_bulk(&mut list)), Ok(()));
         assert!(list.iter().all(Option::is_none));
+        self.has_served();
     }
 
     /// A block, or a GiB.
@@ -307,7 +340,7 @@ impl Play {
             Ok(taken) => {
                 let first = taken.into_number().get();
                 assert!(first.is_multiple_of(size), "frame {first:#x}");
-                self.take(first, size);
+                self.take(first, size, From::Pool);
             }
             Err(AllocError::NoneWhole { frames, cached_elsewhere, .. }) => {
                 assert_eq!(frames, size);
@@ -319,6 +352,7 @@ impl Play {
             }
             Err(error) => panic!("{error}"),
         }
+        self.has_served();
     }
 
     fn free_whole(&self, mid: &Interrupt<'_>, which: u32, size: u64) {
@@ -330,6 +364,7 @@ impl Play {
             _ => self.pool.free_giant(frame(first)),
         });
         assert_eq!(freed, Ok(()), "{size} frames from {first:#x} on were held");
+        self.has_served();
     }
 
     fn free_run(&self, mid: &Interrupt<'_>, which: u32, count: u32, to: From) {
@@ -341,12 +376,15 @@ impl Play {
             From::Tree => self.tree().free_run(run(start, count)),
         });
         assert_eq!(freed, Ok(()), "{count} frames from {start:#x} on were held");
+        if to == From::Pool {
+            self.has_served();
+        }
     }
 
     fn alloc_run(&self, mid: &Interrupt<'_>, asked: Asked, from: From) {
         let request = asked.request();
         let none_cached = self.pool.stats().cached_frames == 0;
-        let due = self.sets.borrow().free.first_run(asked);
+        let due = self.available().first_run(asked);
         let mut dirty = [(0, 0); 64];
         let mut count = 0;
         let taken = mid.during(|| match from {
@@ -372,9 +410,12 @@ impl Play {
                 if from == From::Tree && count <= dirty.len() {
                     self.is_clean_but(&dirty[..count], first, asked.count);
                 }
-                self.take(first, asked.count);
+                self.take(first, asked.count, from);
             }
             Err(error) => self.is_no_run(asked, error),
+        }
+        if from == From::Pool && asked.makes_sense() {
+            self.has_served();
         }
     }
 
@@ -387,26 +428,27 @@ impl Play {
         if !self.is_exact() {
             return;
         }
-        let sets = self.sets.borrow();
+        let (sets, available) = (self.sets.borrow(), self.available());
         let none_cached = self.pool.stats().cached_frames == 0;
         match error {
             AllocError::InTheWay { frame, why } => {
                 let place = asked.place().expect("a place that was named");
                 assert!((place..place + asked.count).contains(&frame.get()));
-                let is_managed = sets.managed.contains(frame.get());
-                assert_eq!(why == InTheWay::Unmanaged, !is_managed, "{error}");
+                let is_unmanaged = self.is_unmanaged(frame.get());
+                assert!(why != InTheWay::Unmanaged || is_unmanaged != Some(false), "{error}");
+                assert!(why == InTheWay::Unmanaged || is_unmanaged != Some(true), "{error}");
                 if none_cached {
-                    assert_eq!(sets.free.first_missing(place, asked.count), Some(frame.get()));
+                    assert_eq!(available.first_missing(place, asked.count), Some(frame.get()));
                 }
             }
             AllocError::NoRun(NoRun { request, free, longest, .. }) => {
                 assert_eq!(request, asked.request());
                 assert_eq!(free, self.tree().count_free().frames, "{error}");
                 if none_cached {
-                    let with = |count| sets.free.first_run(Asked { count, ..asked });
-                    assert_eq!(with(asked.count), None, "{error}");
-                    assert!(longest == 0 || with(longest).is_some(), "{error}");
-                    assert_eq!(with(longest + 1), None, "{error}");
+                    let with = |frames: &Frames, count| frames.first_run(Asked { count, ..asked });
+                    assert_eq!(with(&available, asked.count), None, "{error}");
+                    assert!(longest == 0 || with(&sets.free, longest).is_some(), "{error}");
+                    assert_eq!(with(&available, longest + 1), None, "{error}");
                 }
             }
             error => panic!("{error}"),
@@ -416,7 +458,7 @@ impl Play {
     fn tree_alloc(&self, mid: &Interrupt<'_>, count: u16) {
         for _ in 0..count {
             match mid.during(|| self.tree().alloc()) {
-                Ok(taken) => self.take(taken.into_number().get(), 1),
+                Ok(taken) => self.take(taken.into_number().get(), 1, From::Tree),
                 Err(_) if self.is_exact() => {
                     return assert_eq!(self.tree().count_free().frames, 0);
                 }
@@ -434,7 +476,7 @@ impl Play {
         let (base, known) = (cache.base().get(), cache.known_zero());
         assert!(base.is_multiple_of(GROUP) && cache.free() != 0 && known & !cache.free() == 0);
         numbers(base, known).for_each(|number| self.is_zero(number, 1));
-        numbers(base, cache.free()).for_each(|number| self.take(number, 1));
+        numbers(base, cache.free()).for_each(|number| self.take(number, 1, From::Tree));
         for _ in 0..take {
             let Some(taken) = cache.alloc_n(u32::from(run % 64) + 1) else { break };
             assert_eq!(taken.frames.into_numbers().len(), u64::from(run % 64) + 1);
@@ -452,9 +494,14 @@ impl Play {
         if self.suspended.borrow().len() > 1 {
             return;
         }
-        for other in (0..CPUS).filter(|other| *other != cpu || matches!(size, Size::Group(_))) {
+        let is_to_drain = |other: usize| {
+            // Who was asked to may take back what is gone, and only then notices.
+            other != cpu || matches!(size, Size::Group(_)) || self.shape.stale[other].get()
+        };
+        for other in (0..CPUS).filter(|other| is_to_drain(*other)) {
             // SAFETY: one thread plays all CPUs, and none is inside the pool.
             unsafe { self.pool.drain_offline(CpuId::new(other)) }.expect("no double frees");
+            self.has_drained(other);
         }
         let (first, count) = match size {
             Size::One | Size::Zeroed => (number, 1),
@@ -463,6 +510,10 @@ impl Play {
             Size::Run(count) => (number, count.min(FRAMES - number)),
             Size::Group(bits) => return self.wild_group(number / GROUP * GROUP, bits),
         };
+        if self.sets.borrow().metadata.first_of(first, count).is_some() {
+            // In use, as far as anybody knows.
+            return;
+        }
         let wrong = self.sets.borrow().held.first_missing(first, count);
         let is_aligned = !matches!(size, Size::Block | Size::Giant) || first.is_multiple_of(count);
         let is_right = is_aligned && wrong.is_none();
@@ -505,7 +556,7 @@ impl Play {
                 let missing = (at..at + count).filter(|at| sets.free.contains(*at)).count() as u64;
                 assert!(free > 0 && free <= missing, "{free} of {missing}");
             }
-            Found::Unmanaged => assert!(sets.managed.first_missing(at, count).is_some()),
+            Found::Unmanaged => assert!(self.may_be_unmanaged(at, count)),
             found => panic!("{found:?}"),
         }
     }
@@ -516,6 +567,9 @@ impl Play {
             return;
         }
         let held = self.sets.borrow().held.group(base / GROUP) & bits;
+        if self.sets.borrow().metadata.group(base / GROUP) & bits != 0 {
+            return;
+        }
         numbers(base, held).for_each(|number| self.give(number, 1));
         // SAFETY: what is not held must be refused.
         let mut cache = unsafe { PageCache::from_parts(FrameNumber::new(base), bits, 0) };
@@ -528,7 +582,7 @@ impl Play {
     }
 
     /// Held ones of every `stride`-th frame from the chosen one upward.
-    fn chosen(&self, which: u32, count: u16, stride: u16) -> Vec<u64> {
+    pub(super) fn chosen(&self, which: u32, count: u16, stride: u16) -> Vec<u64> {
         let held = &self.sets.borrow().held;
         let Some(first) = held.nth(u64::from(which) % held.count().max(1)) else {
             return Vec::new();
@@ -537,8 +591,9 @@ impl Play {
         places.filter(|number| held.contains(*number)).collect()
     }
 
-    /// Frames come out: they must have been free.
-    fn take(&self, first: u64, count: u64) {
+    /// Frames come out: they must have been free, and to be had.
+    fn take(&self, first: u64, count: u64, from: From) {
+        self.is_to_be_had(first, count, from);
         let Sets { free, held, zero, .. } = &mut *self.sets.borrow_mut();
         let missing = free.first_missing(first, count);
         assert_eq!(
@@ -571,6 +626,25 @@ impl Play {
         self.sets.borrow_mut().zero.insert(number / GROUP, 1 << (number % GROUP));
     }
 
+    pub(super) fn is_suspended(&self, cpu: usize) -> bool {
+        self.suspended.borrow().iter().any(|(suspended, _)| *suspended == cpu)
+    }
+
+    /// The CPU of the operation at hand, if it has its slot, and how many isolations there had been
+    /// when it began.
+    pub(super) fn at_hand(&self) -> (Option<usize>, u64) {
+        let suspended = self.suspended.borrow();
+        let (cpu, begun) = *suspended.last().expect("an operation");
+        let times = suspended.iter().filter(|(other, _)| *other == cpu).count();
+        ((cpu < CPUS && times == 1).then_some(cpu), begun)
+    }
+
+    /// Whether a CPU that is asked to drain does so at once.
+    pub(super) fn drains(&self, cpu: usize) -> bool {
+        let (this, _) = self.at_hand();
+        this == Some(cpu) || self.machine == Machine::Waits && !self.is_suspended(cpu)
+    }
+
     fn is_zero(&self, first: u64, count: u64) {
         let dirty = self.sets.borrow().zero.first_missing(first, count);
         assert_eq!(dirty, None, "a frame that is said to be zero is not");
@@ -588,14 +662,15 @@ impl Play {
     }
 
     /// Whether an answer must be true to the frame: nothing else was under way.
-    fn is_exact(&self) -> bool {
+    pub(super) fn is_exact(&self) -> bool {
         self.suspended.borrow().len() == 1 && !self.is_disturbed.get()
     }
 
     fn is_out(&self, error: AllocError) {
         let AllocError::OutOfMemory { cached_elsewhere } = error else { panic!("{error}") };
         if self.is_exact() {
-            assert_eq!(self.sets.borrow().free.count(), cached_elsewhere, "{error}");
+            let all = self.sets.borrow().free.count();
+            assert!((self.available().count()..=all).contains(&cached_elsewhere), "{error}");
         }
     }
 
@@ -612,11 +687,14 @@ impl Play {
     /// Conservation, and every invariant.
     fn at_rest(&self) {
         let stats = self.pool.stats();
-        let Sets { managed, free, held, .. } = &*self.sets.borrow();
-        let (free, held) = (free.count(), held.count());
-        assert_eq!((stats.managed_frames, stats.free_frames), (managed.count(), free));
-        assert_eq!(free + held, managed.count());
-        assert_eq!(self.tree().count_free().frames + stats.cached_frames, free);
+        let Sets { managed, free, held, gone, metadata, .. } = &*self.sets.borrow();
+        let (gone, managed) = (gone.count(), managed.count());
+        let set_aside = self.set_aside();
+        assert_eq!(stats.managed_frames, managed - gone);
+        assert_eq!(stats.free_frames + set_aside, free.count());
+        assert_eq!(free.count() + held.count() + metadata.count() + gone, managed);
+        assert_eq!(self.tree().count_free().frames + stats.cached_frames, stats.free_frames);
+        assert!(set_aside <= free.count() - self.available().count());
         assert_eq!(stats.late_double_frees, 0);
         self.pool.verify().unwrap_or_else(|broken| panic!("{broken}"));
     }
@@ -626,13 +704,16 @@ impl Play {
             // SAFETY: one thread plays all CPUs, and none is inside the pool.
             let drained = unsafe { self.pool.drain_offline(CpuId::new(cpu)) };
             assert_eq!(drained, Ok(Drained::Done));
+            self.has_drained(cpu);
         }
     }
 
     /// Everything goes back; all must be as it was at first, also the summaries.
     fn end(&self) {
         self.drain_all();
-        assert_eq!(self.tree().count_free(), self.count());
+        if self.shape.isolations.borrow().is_empty() {
+            assert_eq!(self.tree().count_free(), self.count());
+        }
         let held: Vec<_> = self.sets.borrow().held.stretches().collect();
         for (start, count) in held {
             self.give(start, count);
@@ -640,13 +721,19 @@ impl Play {
         }
         self.drain_all();
         self.at_rest();
-        assert_eq!(self.tree().count_free(), self.first);
+        self.end_reshaping();
+        self.at_rest();
+        assert_eq!(self.tree().count_free(), self.count());
+        let Sets { metadata, .. } = &*self.sets.borrow();
+        if metadata.count() == 0 && !self.shape.has_grown.get() {
+            assert_eq!(self.tree().count_free(), self.first);
+        }
     }
 }
 
 /// Where a run comes from and goes to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum From {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum From {
     Pool,
     Tree,
 }

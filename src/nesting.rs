@@ -1,0 +1,295 @@
+//! Interrupts inside of operations, and in each other, up to three deep: at each access to a shared
+//! word of each operation in turn, the same each time. (`tests/interrupts.rs` has them between any
+//! two instructions, and nested by chance.)
+//!
+//! An interrupt is a call at that access: it is over before the interrupted code goes on, as in a
+//! kernel. One interrupt: at every access of every operation, with every kind of handler (of
+//! operations with more than 48 accesses at fewer and fewer later on). Two and
+//! three: every access of the operation at which there are few, fewer and fewer later on; the same
+//! inside each handler; the kinds of handlers by turns. `NESTING=all` leaves nothing out of two.
+//!
+//! What must hold: nothing is handed out twice, every free of an own frame is accepted, and when all
+//! is given back the tree is as at first.
+
+extern crate std;
+
+use core::cell::{Cell, RefCell};
+use core::panic::Location;
+use std::vec;
+use std::vec::Vec;
+
+use crate::counts::{Cpu, pool_by};
+use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
+use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE};
+use crate::pool::{FramePool, Setup};
+use crate::request::Request;
+use crate::sync::watching::{Access, watch};
+use crate::tree::FreeCount;
+
+/// Interrupts in each other at most.
+const DEEP: usize = 3;
+/// Blocks and crumbs.
+const FRAMES: u64 = 4 * BLOCK_FRAMES + 100;
+
+type Pool = &'static FramePool<Cpu>;
+/// What it takes and frees is kept in the hands.
+type Work = fn(Pool, &mut Vec<(u64, u64)>);
+
+/// What is to happen, and what the operation and each handler have in their hands.
+#[derive(Clone, Copy)]
+struct Plan {
+    pool: Pool,
+    /// At which access of the operation, and of each handler; 0 for never.
+    at: [u64; DEEP],
+    handlers: [Work; DEEP],
+}
+
+std::thread_local! {
+    static PLAN: Cell<Option<Plan>> = const { Cell::new(None) };
+    /// How many handlers are in the middle of something.
+    static LEVEL: Cell<usize> = const { Cell::new(0) };
+    /// Accesses that the operation, and each handler, has made.
+    static MADE: [Cell<u64>; DEEP + 1] = const { [const { Cell::new(0) }; DEEP + 1] };
+    static HANDS: [RefCell<Vec<(u64, u64)>>; DEEP + 1] =
+        const { [const { RefCell::new(Vec::new()) }; DEEP + 1] };
+}
+
+fn on_access(_: usize, access: Access, _: &'static Location<'static>) {
+    let (level, Some(plan)) = (LEVEL.get(), PLAN.get()) else { return };
+    if access == Access::Pause || level == DEEP {
+        return;
+    }
+    let made = MADE.with(|made| {
+        made[level].set(made[level].get() + 1);
+        made[level].get()
+    });
+    if made == plan.at[level] {
+        LEVEL.set(level + 1);
+        HANDS.with(|hands| plan.handlers[level](plan.pool, &mut hands[level + 1].borrow_mut()));
+        LEVEL.set(level);
+    }
+}
+
+fn frame(number: u64) -> Frame {
+    // SAFETY: no memory is behind it; the hands say whose it is.
+    unsafe { Frame::from_number(FrameNumber::new(number)) }
+}
+
+fn run((first, count): (u64, u64)) -> FrameRange {
+    // SAFETY: as above.
+    unsafe { FrameRange::from_numbers(NumberRange::from_numbers(first, first + count)) }
+}
+
+fn take(pool: Pool, hands: &mut Vec<(u64, u64)>) {
+    hands.extend(pool.alloc().ok().map(|frame| (frame.into_number().get(), 1)));
+}
+
+fn take_many(pool: Pool, hands: &mut Vec<(u64, u64)>) {
+    (0..200).for_each(|_| take(pool, hands));
+}
+
+fn take_zeroed(pool: Pool, hands: &mut Vec<(u64, u64)>) {
+    let taken = pool.alloc_zeroed(|_| ()).ok();
+    hands.extend(taken.map(|frame| (frame.into_number().get(), 1)));
+}
+
+fn take_block(pool: Pool, hands: &mut Vec<(u64, u64)>) {
+    let taken = pool.alloc_block().ok();
+    hands.extend(taken.map(|block| (block.into_number().get(), BLOCK_FRAMES)));
+}
+
+fn take_run(pool: Pool, hands: &mut Vec<(u64, u64)>) {
+    let taken = pool.alloc_run(&Request::new(150).align(16 * FRAME_SIZE)).ok();
+    hands.extend(taken.map(|run| (run.into_numbers().start().get(), 150)));
+}
+
+fn free(pool: Pool, hands: &mut Vec<(u64, u64)>) {
+    if let Some(last) = hands.pop() {
+        pool.free_run(run(last)).expect("its own frames");
+    }
+}
+
+fn drain(pool: Pool, _: &mut Vec<(u64, u64)>) {
+    pool.drain().expect("no double free");
+}
+
+fn isolate(pool: Pool, _: &mut Vec<(u64, u64)>) {
+    let range = NumberRange::from_numbers(BLOCK_FRAMES + 5, 2 * BLOCK_FRAMES + 7);
+    // SAFETY: it has its metadata already; see `Stage`.
+    let isolation = unsafe { pool.isolate(range, |_| unreachable!()) };
+    isolation.into_iter().for_each(|isolation| pool.readmit(isolation));
+}
+
+/// An operation, and what was done before.
+fn operations() -> [(&'static str, Work, Work); 14] {
+    let nothing: Work = |_, _| ();
+    let most_of_a_block: Work = |pool, hands| {
+        take_block(pool, hands);
+        let (first, _) = hands.pop().expect("a block");
+        pool.free_run(run((first + 1, BLOCK_FRAMES - 1))).expect("its own frames");
+        hands.push((first, 1));
+    };
+    [
+        ("the first frame", nothing, take),
+        ("a cached frame", take, take),
+        ("a refill", |pool, hands| (0..64).for_each(|_| take(pool, hands)), take),
+        ("a zeroed frame", nothing, take_zeroed),
+        ("many frames", nothing, |pool, hands| {
+            let mut list = [const { None }; 70];
+            pool.alloc_bulk(&mut list);
+            hands.extend(list.into_iter().flatten().map(|frame| (frame.into_number().get(), 1)));
+        }),
+        ("a free", take_many, free),
+        ("a free past the cache", take_many, |pool, hands| {
+            for at in [0, 80] {
+                let (first, _) = hands.swap_remove(at);
+                pool.free(frame(first)).expect("its own");
+            }
+        }),
+        ("a zeroed free", take_many, |pool, hands| {
+            let (first, _) = hands.swap_remove(0);
+            // SAFETY: no memory is behind it.
+            unsafe { pool.free_zeroed(frame(first)) }.expect("its own");
+        }),
+        ("a drain", take_many, drain),
+        ("a merge", most_of_a_block, free),
+        ("a block", nothing, take_block),
+        ("a block's free", take_block, free),
+        ("a run", nothing, take_run),
+        ("an isolation", take_many, isolate),
+    ]
+}
+
+/// What handlers do: each may find something to free that an earlier one of its level has left.
+const HANDLERS: [Work; 6] = [
+    take,
+    |pool, hands| {
+        take_block(pool, hands);
+        free(pool, hands);
+    },
+    |pool, hands| {
+        take(pool, hands);
+        take_run(pool, hands);
+        free(pool, hands);
+        free(pool, hands);
+    },
+    drain,
+    isolate,
+    |pool, hands| {
+        take_zeroed(pool, hands);
+        drain(pool, hands);
+        free(pool, hands);
+    },
+];
+
+struct Stage {
+    pool: Pool,
+    first: FreeCount,
+}
+
+impl Stage {
+    fn new(setup: Setup) -> Self {
+        let pool = pool_by(setup, 0, FRAMES);
+        let memory = vec![[0xa5_u8; 128]; 64].leak().as_mut_ptr().cast::<u8>();
+        let memory = memory.wrapping_add(memory.align_offset(128));
+        let range = NumberRange::from_numbers(BLOCK_FRAMES, 2 * BLOCK_FRAMES);
+        // SAFETY: memory of its own, for the one frame that all isolations here need.
+        pool.readmit(unsafe { pool.isolate(range, |_| memory) }.expect("free memory"));
+        Self { pool, first: pool.tree().expect("a tree").count_free() }
+    }
+
+    /// The operation with these interrupts; whether all of them came.
+    fn plays(&self, (name, before, work): (&str, Work, Work), plan: Plan) -> bool {
+        let pool = self.pool;
+        let deep = plan.at.iter().filter(|at| **at > 0).count();
+        let mut hands = HANDS.with(|hands| hands[0].take());
+        before(pool, &mut hands);
+        MADE.with(|made| made.iter().for_each(|made| made.set(0)));
+        PLAN.set(Some(plan));
+        watch(Some(on_access));
+        work(pool, &mut hands);
+        watch(None);
+        PLAN.set(None);
+        let came = |level: usize| MADE.with(|made| made[level].get() >= plan.at[level]);
+        let all_came = (0..deep).all(came);
+        let mut all = hands;
+        HANDS.with(|hands| hands[1..].iter().for_each(|more| all.append(&mut more.borrow_mut())));
+        all.sort_unstable();
+        let twice = all.windows(2).find(|pair| pair[0].0 + pair[0].1 > pair[1].0);
+        assert_eq!(twice, None, "{name}, {:?}: a frame has two owners", plan.at);
+        all.drain(..).for_each(|some| pool.free_run(run(some)).expect("own frames"));
+        pool.drain().expect("no double free");
+        pool.verify().unwrap_or_else(|broken| panic!("{name}, {:?}: {broken}", plan.at));
+        let tree = pool.tree().expect("a tree");
+        assert_eq!(tree.count_free(), self.first, "{name}, {:?}", plan.at);
+        assert_eq!(pool.stats().late_double_frees, 0, "{name}, {:?}", plan.at);
+        all_came
+    }
+}
+
+/// Numbers from 1 on: each of the first ones, then fewer and fewer.
+fn thinned(by: u64) -> impl Iterator<Item = u64> {
+    core::iter::successors(Some(1), move |at| Some(at + 1 + at / by))
+}
+
+/// Does it for these numbers until it says no; whether it has said yes.
+fn each(thin: u64, mut work: impl FnMut(u64) -> bool) -> bool {
+    thinned(thin).take_while(|at| work(*at)).count() > 0
+}
+
+/// All operations, each with so many interrupts in each other; how often all of them came.
+fn all_operations(setup: Setup, deep: usize, thin: u64) -> u64 {
+    let stage = Stage::new(setup);
+    let mut played = 0;
+    for operation in operations() {
+        let mut turn = 0;
+        let mut play = |at| {
+            turn += 1;
+            let kind = |level: usize| HANDLERS[(turn / HANDLERS.len().pow(level as u32)) % 6];
+            let plan = Plan { pool: stage.pool, at, handlers: [kind(0), kind(1), kind(2)] };
+            let all_came = stage.plays(operation, plan);
+            played += u64::from(all_came);
+            all_came
+        };
+        match deep {
+            // Each kind of handler at each access.
+            1 => {
+                let all_kinds = |at: &u64| HANDLERS.map(|_| play([*at, 0, 0])).contains(&true);
+                _ = thinned(thin).take_while(all_kinds).last();
+            }
+            2 => _ = each(thin, |one| each(thin, |two| play([one, two, 0]))),
+            _ => {
+                let mut inner = |one, two| each(thin, |three| play([one, two, three]));
+                each(thin, |one| each(thin, |two| inner(one, two)));
+            }
+        }
+    }
+    std::println!("{deep} deep: {played} times");
+    played
+}
+
+#[test]
+fn one_interrupt_at_each_access() {
+    let played = all_operations(Setup::new(1), 1, 48);
+    assert!(played > 1000, "{played} were played");
+}
+
+#[test]
+fn two_interrupts_in_each_other() {
+    let is_all = std::env::var("NESTING").is_ok_and(|how| how == "all");
+    let played = all_operations(Setup::new(1), 2, if is_all { u64::MAX } else { 14 });
+    assert!(played > 3000, "{played} were played");
+}
+
+#[test]
+fn three_interrupts_in_each_other() {
+    let played = all_operations(Setup::new(1), DEEP, 2);
+    assert!(played > 3000, "{played} were played");
+}
+
+#[test]
+fn and_with_a_budget_to_ask() {
+    let setup = Setup::new(1).reserve(100).watermarks(600, 900, |_| ());
+    let played = (1..=DEEP).map(|deep| all_operations(setup, deep, [12, 3, 1][deep - 1])).min();
+    assert!(played > Some(500), "{played:?} were played");
+}
