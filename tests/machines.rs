@@ -132,6 +132,60 @@ fn pages_of_tables_are_mapped_once_and_side_by_side() {
     assert!(mapped.into_iter().eq(pages.into_iter().enumerate()));
 }
 
+/// How many entries a memory map has, as the kernel counts them.
+fn entries(output: &str) -> usize {
+    let (_, rest) = output.split_once("Memory map as it came: ").expect("a map");
+    rest.split_whitespace().next().and_then(|count| count.parse().ok()).expect("a number")
+}
+
+/// Pieces of 64 KiB that are left between holes of 64 KiB, above 128 MiB. GRUB's time for them grows
+/// with the third power.
+const PIECES: u32 = 310;
+
+/// GRUB cuts holes out of memory, as one does of a broken module.
+fn boots_with_holes(firmware: Firmware) {
+    let hole = |hole: u32| (128 << 20) + (hole << 17);
+    let cut = |start: u32| format!("cutmem {start} {}\n", start + (64 << 10));
+    let commands = (0..=PIECES).map(|piece| cut(hole(piece))).collect::<String>();
+    let commands = format!("insmod mmap\n{commands}");
+    let file = place(&format!("holes-{firmware:?}.iso"));
+    let entry = ("Holes", "only=exhaust,stamp,shapes,remove");
+    let made = frametree_qemu::image_with(&commands, kernel(), &file, 0, &[entry]);
+    made.unwrap_or_else(|error| panic!("{error}"));
+    let boot = machine(2, Memory::mebibytes(512));
+    let output = succeeds(boot.run_image(&file, firmware, Medium::Cd, |_| ()));
+    assert!((312..=1024).contains(&entries(&output)), "{} entries", entries(&output));
+    let (_, normalised) = output.split_once("Normalised").expect("the map that came of it");
+    let pieces = normalised.lines().filter(|line| line.ends_with(" 64 KiB  usable")).count();
+    assert!(pieces >= PIECES as usize, "{pieces} pieces of 64 KiB:\n{output}");
+    assert!(output.contains("every frame accounted for"), "{output}");
+}
+
+#[test]
+fn with_more_than_312_entries_in_the_map_by_bios() {
+    boots_with_holes(Firmware::Bios);
+}
+
+#[test]
+fn with_more_than_312_entries_in_the_map_by_uefi() {
+    boots_with_holes(Firmware::Uefi);
+}
+
+#[test]
+fn the_image_has_no_debug_information() {
+    let size = fs::metadata(image()).expect("the image").len();
+    let whole = fs::metadata(kernel()).expect("a kernel").len();
+    assert!(size < whole, "{size} bytes, GRUB among them, of a kernel of {whole}");
+}
+
+#[test]
+fn with_watchdogs_that_nobody_has_armed() {
+    let devices = "-device i6300esb -device ib700 -action watchdog=reset".into();
+    let boot = Boot { devices, ..machine(2, Memory::mebibytes(64)) };
+    let output = succeeds(boot.run(kernel(), |_| ()));
+    assert!(output.contains("every frame accounted for"), "{output}");
+}
+
 #[test]
 fn on_128_cpus() {
     let output = succeeds(machine(128, Memory::mebibytes(256)).run(kernel(), |_| ()));
