@@ -12,7 +12,11 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
+#[path = "../kernel-demo/src/windows.rs"]
+mod windows;
+
 use frametree_qemu::{Boot, Control, Firmware, Medium, Memory, Outcome, Report, Screen};
+use windows::Windows;
 
 /// A fast exercise that takes all memory there is.
 const SHORT: &str = "only=exhaust";
@@ -96,6 +100,90 @@ fn without_pages_of_1_gib() {
     let boot = Boot { features: "pdpe1gb=off".into(), ..machine(2, Memory::gibibytes(6)) };
     let output = succeeds(boot.run(kernel(), |_| ()));
     assert!(output.contains("Mapped above 4 GiB: 0 pages of 1 GiB, 1"), "{output}");
+}
+
+#[test]
+fn with_acpi_tables_above_4_gib_and_across_pages() {
+    let command_line = format!("{SHORT} acpi=high");
+    let boot = Boot { command_line, ..machine(2, Memory::gibibytes(6)) };
+    let output = succeeds(boot.run(kernel(), |_| ()));
+    // QEMU has 3 GiB of the 6 above 4 GiB, or a little more: the copies are at the end.
+    assert!(output.contains("ACPI tables read at 0x1"), "{output}");
+    assert!(output.contains("ACPI tables: 16 frames\n"), "not reserved:\n{output}");
+    assert!(output.contains("CPUs: 0 1 up, 2 in all"), "no second CPU, so no MADT:\n{output}");
+    assert!(!output.contains("no power management timer"), "no FADT:\n{output}");
+    assert!(output.contains("every frame accounted for"), "{output}");
+}
+
+#[test]
+fn pages_of_tables_are_mapped_once_and_side_by_side() {
+    let (mut places, mut mapped) = (Windows::<8>::new(), Vec::new());
+    let mut place = |pages| places.place(pages, |place, page| mapped.push((place, page)));
+    assert_eq!(place(7..8), Some(0));
+    assert_eq!(place(7..9), Some(1), "a header, then the table: not side by side yet");
+    assert_eq!(place(7..9), Some(1));
+    assert_eq!(place(8..9), Some(2));
+    assert_eq!(place(9..9), None, "no bytes");
+    assert_eq!(place(20..26), None, "too many");
+    assert_eq!(place(20..25), Some(3));
+    assert_eq!(place(22..24), Some(5));
+    assert_eq!(place(30..31), None, "full");
+    let pages = [7, 7, 8, 20, 21, 22, 23, 24];
+    assert!(mapped.into_iter().eq(pages.into_iter().enumerate()));
+}
+
+/// How many entries a memory map has, as the kernel counts them.
+fn entries(output: &str) -> usize {
+    let (_, rest) = output.split_once("Memory map as it came: ").expect("a map");
+    rest.split_whitespace().next().and_then(|count| count.parse().ok()).expect("a number")
+}
+
+/// Pieces of 64 KiB that are left between holes of 64 KiB, above 128 MiB. GRUB's time for them grows
+/// with the third power.
+const PIECES: u32 = 310;
+
+/// GRUB cuts holes out of memory, as one does of a broken module.
+fn boots_with_holes(firmware: Firmware) {
+    let hole = |hole: u32| (128 << 20) + (hole << 17);
+    let cut = |start: u32| format!("cutmem {start} {}\n", start + (64 << 10));
+    let commands = (0..=PIECES).map(|piece| cut(hole(piece))).collect::<String>();
+    let commands = format!("insmod mmap\n{commands}");
+    let file = place(&format!("holes-{firmware:?}.iso"));
+    let entry = ("Holes", "only=exhaust,stamp,shapes,remove");
+    let made = frametree_qemu::image_with(&commands, kernel(), &file, 0, &[entry]);
+    made.unwrap_or_else(|error| panic!("{error}"));
+    let boot = machine(2, Memory::mebibytes(512));
+    let output = succeeds(boot.run_image(&file, firmware, Medium::Cd, |_| ()));
+    assert!((312..=1024).contains(&entries(&output)), "{} entries", entries(&output));
+    let (_, normalised) = output.split_once("Normalised").expect("the map that came of it");
+    let pieces = normalised.lines().filter(|line| line.ends_with(" 64 KiB  usable")).count();
+    assert!(pieces >= PIECES as usize, "{pieces} pieces of 64 KiB:\n{output}");
+    assert!(output.contains("every frame accounted for"), "{output}");
+}
+
+#[test]
+fn with_more_than_312_entries_in_the_map_by_bios() {
+    boots_with_holes(Firmware::Bios);
+}
+
+#[test]
+fn with_more_than_312_entries_in_the_map_by_uefi() {
+    boots_with_holes(Firmware::Uefi);
+}
+
+#[test]
+fn the_image_has_no_debug_information() {
+    let size = fs::metadata(image()).expect("the image").len();
+    let whole = fs::metadata(kernel()).expect("a kernel").len();
+    assert!(size < whole, "{size} bytes, GRUB among them, of a kernel of {whole}");
+}
+
+#[test]
+fn with_watchdogs_that_nobody_has_armed() {
+    let devices = "-device i6300esb -device ib700 -action watchdog=reset".into();
+    let boot = Boot { devices, ..machine(2, Memory::mebibytes(64)) };
+    let output = succeeds(boot.run(kernel(), |_| ()));
+    assert!(output.contains("every frame accounted for"), "{output}");
 }
 
 #[test]

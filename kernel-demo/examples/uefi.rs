@@ -31,6 +31,9 @@ static MAP: Once<MemoryMap> = Once::new();
 
 #[entry]
 fn main() -> Status {
+    // The firmware resets a machine whose loader is at work for five minutes. What has no such
+    // timer says so.
+    let _ = uefi::boot::set_watchdog_timer(0, 0x1_0000, None);
     // SAFETY: nothing here uses boot services afterwards; without them memory is as it was mapped.
     let firmware = unsafe { exit_boot_services(None) };
     interrupts::disable();

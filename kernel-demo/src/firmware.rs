@@ -1,7 +1,6 @@
 //! What the firmware's ACPI tables say: which CPUs there are, and where the timer is.
 //!
-//! The tables lie below 4 GiB on every machine that boots this way, inside the early direct map.
-//! They are only read.
+//! The tables may lie anywhere, also where the early map does not reach. They are only read.
 
 use acpi::fadt::Fadt;
 use acpi::madt::{Madt, MadtEntry};
@@ -9,7 +8,7 @@ use acpi::{AcpiHandler, AcpiTables, PhysicalMapping};
 use core::ptr::NonNull;
 
 use crate::handoff::AcpiRoot;
-use crate::paging::{EARLY_MAP_END, direct_map};
+use crate::paging::map_firmware;
 
 /// Bit 0 of a CPU's flags: it can be started.
 const ENABLED: u32 = 1;
@@ -24,12 +23,8 @@ impl AcpiHandler for DirectMapped {
         address: usize,
         size: usize,
     ) -> PhysicalMapping<Self, T> {
-        assert!(
-            (address + size) as u64 <= EARLY_MAP_END,
-            "ACPI table at {address:#x}, above the early map",
-        );
-        let pointer = direct_map(address as u64).cast::<T>();
-        let pointer = NonNull::new(pointer).expect("the direct map does not begin at 0");
+        let pointer = map_firmware(address as u64, size as u64).cast::<T>();
+        let pointer = NonNull::new(pointer).expect("no map begins at 0");
         // SAFETY: By this method's contract there is a `T` of that size, and it is mapped.
         unsafe { PhysicalMapping::new(address, pointer, size, size, *self) }
     }
@@ -70,6 +65,17 @@ impl Firmware {
                 _ => {}
             }
         }
+    }
+
+    /// Where the tables lie that are read here, and their lengths.
+    pub fn places(&self) -> [(u64, u64); 2] {
+        let madt = self.0.find_table::<Madt>().expect("a list of CPUs");
+        let fadt = self.0.find_table::<Fadt>().expect("a fixed table");
+        let place = |start: usize, length: usize| (start as u64, length as u64);
+        [
+            place(madt.physical_start(), madt.region_length()),
+            place(fadt.physical_start(), fadt.region_length()),
+        ]
     }
 
     /// The I/O port of the power management timer.

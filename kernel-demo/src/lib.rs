@@ -2,8 +2,8 @@
 //! every CPU allocate and free from it at once, and reports what happened.
 //!
 //! One idea a file. From the ground up: boot (into 64-bit Rust), console and exit, clock, cpu and
-//! interrupts, apic, waiting; handoff and firmware (what the loader and ACPI say); memory (the
-//! pool), paging and heap on top of it; smp (all CPUs); exercises; steering and screen (for who
+//! interrupts, apic, waiting; handoff and firmware (what the loader and ACPI say), elsewhere (and where);
+//! memory (the pool), paging with its windows and heap on top of it; smp (all CPUs); exercises; steering and screen (for who
 //! watches); picture, report and this file.
 //!
 //! Three programs are made of it: the demo (main.rs) and the small kernels of `examples/`, which
@@ -20,6 +20,7 @@ pub mod boot;
 mod clock;
 pub mod console;
 mod cpu;
+mod elsewhere;
 mod exercises;
 pub mod exit;
 mod fault;
@@ -37,6 +38,7 @@ pub mod smp;
 mod steering;
 mod text;
 mod waiting;
+mod windows;
 
 use exercises::late::BootMemory;
 use exit::Outcome;
@@ -68,6 +70,10 @@ pub fn bring_up(handoff: &Handoff) -> BootMemory {
     // SAFETY: The address comes from the boot loader.
     let firmware = handoff.acpi_root().and_then(|root| unsafe { Firmware::new(root) });
     let firmware = firmware.expect("no ACPI tables");
+    // SAFETY: The copies are complete.
+    let moved =
+        elsewhere::move_tables(handoff, &firmware).and_then(|root| unsafe { Firmware::new(root) });
+    let firmware = moved.unwrap_or(firmware);
     if firmware.pm_timer_port().and_then(clock::calibrate).is_none() {
         println!("no power management timer: times are guesses\n");
     }
@@ -127,7 +133,7 @@ fn start_memory(handoff: &Handoff, cpus: usize) -> BootMemory {
 fn reserve(handoff: &Handoff, map: &mut MemoryMap) -> BootMemory {
     println!("\nReserved");
     let mut boot_memory = BootMemory::reclaimable(map);
-    handoff.reservations(|what, start, length| {
+    let mut take = |what, start, length| {
         if (start, length) != boot::kernel_image() {
             boot_memory.add_usable(map, start, length);
         }
@@ -135,7 +141,11 @@ fn reserve(handoff: &Handoff, map: &mut MemoryMap) -> BootMemory {
             Ok(frames) => report::reservation(what, start, length, frames),
             Err(error) => panic!("cannot reserve the {what}: {error}"),
         }
-    });
+    };
+    handoff.reservations(&mut take);
+    if let Some((start, length)) = elsewhere::reservation() {
+        take("ACPI tables", start, length);
+    }
     boot_memory
 }
 

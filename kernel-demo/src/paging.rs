@@ -4,7 +4,8 @@
 //! the allocator runs, because the tables for it are frames from the allocator: `x86_64`'s own
 //! `map_to` takes them through frametree's `FrameAllocator`. **Invariant:** a table is a frame
 //! that the direct map reaches already, so memory is mapped upward and the allocator's metadata
-//! lies below 4 GiB.
+//! lies below 4 GiB. The firmware's tables are read before there is an allocator: what maps them is
+//! made of three tables in the kernel's image.
 
 use core::fmt::Debug;
 use frametree::NumberRange;
@@ -18,6 +19,7 @@ use x86_64::structures::paging::{
 use x86_64::{PhysAddr, VirtAddr};
 
 use crate::memory::{KernelFrames, Purpose};
+use crate::windows::Windows;
 
 /// Where the direct map begins: physical address `a` is at `DIRECT_MAP + a`.
 pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
@@ -89,9 +91,24 @@ unsafe fn map<S: PageSize + Debug>(page: Page<S>, frame: PhysFrame<S>)
 where
     OffsetPageTable<'static>: Mapper<S>,
 {
+    // SAFETY: By contract.
+    unsafe { map_with(page, frame, &mut KernelFrames(Purpose::Table)) };
+}
+
+/// The same, with tables of these frames.
+///
+/// # Safety
+/// As above.
+unsafe fn map_with<S: PageSize + Debug>(
+    page: Page<S>,
+    frame: PhysFrame<S>,
+    frames: &mut impl FrameAllocator<Size4KiB>,
+) where
+    OffsetPageTable<'static>: Mapper<S>,
+{
     let mut tables = tables().lock();
-    // SAFETY: By contract. The frames for tables come from the allocator and are nobody else's.
-    let result = unsafe { tables.map_to(page, frame, DATA, &mut KernelFrames(Purpose::Table)) };
+    // SAFETY: By contract. The frames for tables come from an allocator and are nobody else's.
+    let result = unsafe { tables.map_to(page, frame, DATA, frames) };
     match result {
         // A page that was absent is in no CPU's cache of translations.
         Ok(flush) => flush.ignore(),
@@ -121,6 +138,48 @@ pub fn map_device(physical: u64, length: u64) -> *mut u8 {
         *next += Size2MiB::SIZE;
     }
     core::ptr::with_exposed_provenance_mut(address as usize)
+}
+
+/// Where the firmware's tables are mapped that the early map does not reach, page by page.
+const FIRMWARE: u64 = 0xffff_d000_0000_0000;
+/// As many as one table of the lowest level maps, 2 MiB.
+const FIRMWARE_PAGES: usize = 512;
+
+/// The memory of the firmware that begins at this address, wherever that is, before and after there
+/// is an allocator. It stays mapped.
+pub fn map_firmware(physical: u64, length: u64) -> *mut u8 {
+    static PLACES: Mutex<Windows<FIRMWARE_PAGES>> = Mutex::new(Windows::new());
+    let end = physical.checked_add(length).expect("it ends somewhere");
+    if end <= EARLY_MAP_END {
+        return direct_map(physical);
+    }
+    let address = |place: usize| FIRMWARE + place as u64 * Size4KiB::SIZE;
+    let pages = physical / Size4KiB::SIZE..end.div_ceil(Size4KiB::SIZE);
+    let place = PLACES.lock().place(pages, |place, number| {
+        let page = Page::<Size4KiB>::containing_address(VirtAddr::new(address(place)));
+        let frame = PhysFrame::containing_address(PhysAddr::new(number * Size4KiB::SIZE));
+        // SAFETY: The place is new. What lies there is the firmware's: no frame of the pool.
+        unsafe { map_with(page, frame, &mut ImageFrames) };
+    });
+    let place = place.unwrap_or_else(|| panic!("no room for {length} bytes at {physical:#x}"));
+    core::ptr::with_exposed_provenance_mut((address(place) + physical % Size4KiB::SIZE) as usize)
+}
+
+/// The three tables that map the firmware's, one of each level, in the kernel's image, which is
+/// linked to its physical addresses.
+struct ImageFrames;
+
+// SAFETY: Each is handed out once, and no Rust code names its memory afterwards.
+unsafe impl FrameAllocator<Size4KiB> for ImageFrames {
+    fn allocate_frame(&mut self) -> Option<PhysFrame> {
+        static mut FRAMES: [PageTable; 3] = [const { PageTable::new() }; 3];
+        static NEXT: Mutex<usize> = Mutex::new(0);
+        let mut next = NEXT.lock();
+        let frame = (&raw const FRAMES).cast::<PageTable>().wrapping_add(*next).addr() as u64;
+        let frame = PhysFrame::containing_address(PhysAddr::new(frame));
+        *next += 1;
+        (*next <= 3).then_some(frame)
+    }
 }
 
 /// Whether this CPU has pages of 1 GiB.

@@ -2,7 +2,8 @@
 //! boot records of BIOS and UEFI, so that the same file is a CD and a USB stick.
 //!
 //! GRUB starts the kernel through multiboot2. `grub-mkrescue` makes the image; of GRUB's modules it
-//! gets those that are needed, which is a quarter of all.
+//! gets those that are needed, which is a quarter of all. The kernel goes in without its debug
+//! information, which GRUB would load into memory too; gdb reads that in the file that cargo made.
 
 use std::fmt;
 use std::fs;
@@ -14,10 +15,12 @@ use crate::machine::{Boot, BootError, Report};
 use crate::uefi;
 
 const MAKER: &str = "grub-mkrescue";
-/// All kinds of partitions are among them because the boot record asks for them, and complains.
+/// All kinds of partitions are among them because the boot record asks for them, and complains;
+/// `mmap` has `cutmem`, for who knows that some memory is broken.
 const MODULES: &str = "--install-modules=multiboot2 normal boot all_video iso9660 fat part_gpt \
     part_msdos part_acorn part_amiga part_apple part_bsd part_dfly part_dvh part_plan part_sun \
-    part_sunpc";
+    part_sunpc mmap iorw";
+const STRIPPER: &str = "strip";
 
 /// What GRUB offers: a title and the kernel's command line. The first is taken after a while.
 pub type Entry<'a> = (&'a str, &'a str);
@@ -45,18 +48,20 @@ pub enum Medium {
 pub enum ImageError {
     /// A file could not be written, or a program not be started.
     Io(io::Error),
-    /// What `grub-mkrescue` said.
-    Failed(String),
+    /// A program is not installed.
+    Missing(String),
+    /// A program, and what it said.
+    Failed(String, String),
 }
 
 impl fmt::Display for ImageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(error) if error.kind() == io::ErrorKind::NotFound => {
-                write!(f, "{MAKER} is not installed; `make iso` installs it with what it needs")
-            }
             Self::Io(error) => write!(f, "cannot make the image: {error}"),
-            Self::Failed(said) => write!(f, "{MAKER} failed:\n{said}"),
+            Self::Missing(program) => {
+                write!(f, "{program} is not installed; `make iso` installs it with what it needs")
+            }
+            Self::Failed(program, said) => write!(f, "{program} failed:\n{said}"),
         }
     }
 }
@@ -77,25 +82,47 @@ pub fn image(
     patience: u32,
     entries: &[Entry<'_>],
 ) -> Result<(), ImageError> {
+    image_with("", kernel, to, patience, entries)
+}
+
+/// The same, with these commands for GRUB before anything starts: `cutmem`, `outw`.
+pub fn image_with(
+    commands: &str,
+    kernel: &Path,
+    to: &Path,
+    patience: u32,
+    entries: &[Entry<'_>],
+) -> Result<(), ImageError> {
     let root = to.with_extension("root");
     let grub = root.join("boot/grub");
     fs::create_dir_all(&grub)?;
-    fs::copy(kernel, root.join("boot/kernel"))?;
-    fs::write(grub.join("grub.cfg"), menu(patience, entries))?;
-    let output = Command::new(MAKER)
+    fs::write(grub.join("grub.cfg"), menu(commands, patience, entries))?;
+    run(Command::new(STRIPPER)
+        .arg("--strip-debug")
+        .arg(kernel)
+        .arg("-o")
+        .arg(root.join("boot/kernel")))?;
+    run(Command::new(MAKER)
         .args([MODULES, "--locales=", "--fonts=", "--themes=", "-o"])
-        .args([to, &root])
-        .output()?;
-    fs::remove_dir_all(&root)?;
+        .args([to, &root]))?;
+    Ok(fs::remove_dir_all(&root)?)
+}
+
+fn run(command: &mut Command) -> Result<(), ImageError> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => ImageError::Missing(program.clone()),
+        _ => ImageError::Io(error),
+    })?;
     if output.status.success() {
         Ok(())
     } else {
-        Err(ImageError::Failed(String::from_utf8_lossy(&output.stderr).into_owned()))
+        Err(ImageError::Failed(program, String::from_utf8_lossy(&output.stderr).into_owned()))
     }
 }
 
-fn menu(patience: u32, entries: &[Entry<'_>]) -> String {
-    let mut menu = format!("insmod all_video\nset timeout={patience}\nset default=0\n");
+fn menu(commands: &str, patience: u32, entries: &[Entry<'_>]) -> String {
+    let mut menu = format!("insmod all_video\n{commands}\nset timeout={patience}\nset default=0\n");
     for (title, command_line) in entries {
         menu +=
             &format!("menuentry \"{title}\" {{\n    multiboot2 /boot/kernel {command_line}\n}}\n");
@@ -135,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_first_entry_is_the_default() {
-        let menu = menu(3, &[("The screen", "screen"), ("Once", "")]);
+        let menu = menu("", 3, &[("The screen", "screen"), ("Once", "")]);
         assert!(menu.contains("set timeout=3\nset default=0\n"), "{menu}");
         let first = menu.find("menuentry").expect("an entry");
         assert!(

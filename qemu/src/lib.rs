@@ -14,6 +14,6 @@ mod machine;
 mod uefi;
 
 pub use control::Control;
-pub use image::{Entry, Firmware, ImageError, Medium, image};
+pub use image::{Entry, Firmware, ImageError, Medium, image, image_with};
 pub use kernel::{BuildError, application, kernel, small_kernel};
 pub use machine::{Boot, BootError, Memory, MemoryError, Outcome, Report, Screen};

@@ -80,6 +80,8 @@ pub struct Boot {
     pub command_line: String,
     /// What its CPUs have or lack, as QEMU writes it after the model: `pdpe1gb=off`.
     pub features: String,
+    /// What else it has, as QEMU's arguments say it: `-device ib700`.
+    pub devices: String,
     /// Whether it has COM1, through which the kernel is heard.
     pub has_com1: bool,
     /// Whether it has a screen, that of a PC; QEMU may show it in a window.
@@ -215,6 +217,7 @@ impl Boot {
             memory,
             command_line: String::new(),
             features: String::new(),
+            devices: String::new(),
             has_com1: true,
             screen: Screen::Absent,
             control: None,
@@ -286,6 +289,7 @@ impl Boot {
             Screen::Hidden => command.args(["-display", "none", "-vga", "std"]),
             Screen::Window => command.args(["-vga", "std"]),
         };
+        command.args(self.devices.split_whitespace());
         if let Some(socket) = &self.control {
             command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
         }
