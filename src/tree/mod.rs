@@ -20,7 +20,7 @@
 //!
 //! The protocols, a file each: [`levels`] (split, merge, announce, retire), [`search`] (refill
 //! and allocation), [`free`] (flush, free, and what is refused), [`runs`] (finding contiguous
-//! frames), with [`longest`] to pass crumbs quickly and [`near`] to begin where the last was found,
+//! frames), with [`longest`] and [`giants`] to pass crumbs quickly and [`near`] to begin where the last was found,
 //! and [`claim`] (taking and giving them, piece by piece); [`blocks`] (2 MiB as a whole). [`init`]
 //! and [`grow`] add memory, [`isolate`] takes it away. [`verify`] checks every invariant at rest.
 //!
@@ -30,6 +30,7 @@
 mod blocks;
 mod claim;
 mod free;
+mod giants;
 mod grow;
 mod home;
 mod init;

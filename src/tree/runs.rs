@@ -13,13 +13,16 @@
 
 use super::FrameTree;
 use super::levels::retire;
-use super::longest::{ANY, narrow, prefix, suffix};
-use crate::bits::{bytes_at_least, lowest_run, ones, runs};
+use super::giants::{bound_in, narrow_giant, worth_a_look};
+use super::longest::{narrow, prefix, suffix};
+use crate::bits::{bytes_at_least, lowest_run, runs};
+use crate::bounds::ANY;
 use crate::directory::Block;
 use crate::error::{AllocError, NoRun, OutOfMemory};
 use crate::frame::{FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{
-    BLOCK_FRAMES, FRAME_SIZE, FULL, GIANT_FRAMES, GIANT_ROWS, NODE_WORDS, ROW_BLOCKS, WORD_BITS,
+    BLOCK_FRAMES, FRAME_SIZE, FULL, GIANT_BLOCKS, GIANT_FRAMES, GIANT_ROWS, NODE_WORDS, ROW,
+    WORD_BITS,
 };
 use crate::journal::{Counter, Writer};
 use crate::node::mask_between;
@@ -43,8 +46,9 @@ trait Visit {
     fn least(&self) -> u64;
     /// Whether the stretch seen last ends before this frame, and so goes on with it.
     fn goes_on_at(&self, frame: u64) -> bool;
-    /// For how many frames a look into all of a block was in vain, if it ends without an answer.
-    fn in_vain(&self) -> Option<u64>;
+    /// For how many frames in a row a look into all of a block was in vain, if it ends without an
+    /// answer.
+    fn in_vain(&self) -> u64;
 }
 
 /// A search on its way over the stretches.
@@ -90,8 +94,9 @@ impl Visit for Seeker {
     }
 
     #[inline(always)]
-    fn in_vain(&self) -> Option<u64> {
-        self.rule.is_loose().then_some(self.rule.count)
+    fn in_vain(&self) -> u64 {
+        // A run that is long enough may lie where it does not suit.
+        if self.rule.is_loose() { self.rule.count } else { ANY }
     }
 }
 
@@ -124,8 +129,8 @@ impl Visit for Surveyor {
         self.seeker.end == frame
     }
 
-    fn in_vain(&self) -> Option<u64> {
-        None
+    fn in_vain(&self) -> u64 {
+        if self.seeker.rule.is_loose() { self.least() } else { ANY }
     }
 }
 
@@ -216,7 +221,14 @@ impl<'m> FrameTree<'m> {
             // journal, which is seen before "out of memory" is said.
             let [free, whole, partial] = [&cluster.free, &cluster.whole, &cluster.partial]
                 .map(|word| word.load(Ordering::Acquire));
-            for bit in ones(free | whole | partial) {
+            let some = free | whole | partial;
+            let mut left = some & worth_a_look(cluster, free, visit.least());
+            if visit.goes_on_at(cluster.first_giant() * GIANT_FRAMES) {
+                left |= some & 1;
+            }
+            while left != 0 {
+                let bit = left.trailing_zeros();
+                left &= left - 1;
                 let Some(giant) = cluster.giant(u64::from(bit)).load() else { continue };
                 let first = giant.number() * GIANT_FRAMES;
                 if first >= rule.end {
@@ -235,6 +247,9 @@ impl<'m> FrameTree<'m> {
                 if found.is_some() {
                     return found;
                 }
+                if visit.goes_on_at(first + GIANT_FRAMES) {
+                    left |= some & 2 << bit;
+                }
             }
         }
         None
@@ -248,7 +263,11 @@ fn walk_giant<'m>(
     rule: &Rule,
     visit: &mut impl Visit,
 ) -> Option<u64> {
-    const LANE: u64 = (1 << ROW_BLOCKS) - 1;
+    const LANE: u64 = (1 << ROW) - 1;
+    let bound = bound_in(giant);
+    if bound < visit.least().min(ANY) {
+        return walk_giant_ends(giant, visit);
+    }
     let Nodes { blocks, partial, longest, .. } = giant.nodes();
     // Blocks below can't have the begin of a run.
     let start = rule.first.saturating_sub(giant.number() * GIANT_FRAMES) / BLOCK_FRAMES;
@@ -259,7 +278,7 @@ fn walk_giant<'m>(
         let some = whole | partial.word(word).load(Ordering::Acquire);
         let below = mask_between(0, start as usize, word * WORD_BITS as usize);
         let some = some & !below;
-        for at in (0..WORD_BITS as usize).step_by(ROW_BLOCKS) {
+        for at in (0..WORD_BITS as usize).step_by(ROW) {
             let lane = some >> at & LANE;
             let block = Block { giant, index: word * WORD_BITS as usize + at };
             let first = block.first_frame().get();
@@ -270,8 +289,12 @@ fn walk_giant<'m>(
                 continue;
             }
             // ORDERING: a hint; Acquire as in `bound`.
-            let bounds = longest.row(block.index / ROW_BLOCKS).load(Ordering::Acquire);
+            let bounds = longest.row(block.index / ROW).load(Ordering::Acquire);
             let least = visit.least();
+            if bound < least.min(ANY) && !visit.goes_on_at(first) {
+                // The longest of the giant was seen.
+                return walk_giant_ends(giant, visit);
+            }
             let likely = bytes_at_least(bounds, least.min(ANY) as u8);
             let row =
                 Row { whole: whole >> at, some: lane, likely, ends: ends(block, bounds, least) };
@@ -281,7 +304,31 @@ fn walk_giant<'m>(
             }
         }
     }
+    narrow_giant(writer, giant, visit.in_vain() - 1);
     None
+}
+
+/// The same for a giant in which no run of interest begins: at its lower end if a stretch goes on
+/// there, and at its upper end, behind which one may go on.
+fn walk_giant_ends<'m>(giant: &'m Giant<'m>, visit: &mut impl Visit) -> Option<u64> {
+    let mut block = Block { giant, index: 0 };
+    let mut first = block.first_frame().get();
+    while visit.goes_on_at(first) {
+        let (frames, _) = prefix(block);
+        let found = if frames > 0 { visit.see(first, frames) } else { None };
+        if found.is_some() || block.index + 1 == GIANT_BLOCKS as usize && frames == BLOCK_FRAMES {
+            return found;
+        }
+        (block.index, first) = (block.index + 1, first + BLOCK_FRAMES);
+    }
+    let last = Block { giant, index: GIANT_BLOCKS as usize - 1 };
+    walk_end(last, last.first_frame().get(), visit)
+}
+
+/// What is free at the end of a block.
+fn walk_end(block: Block<'_>, first: u64, visit: &mut impl Visit) -> Option<u64> {
+    let frames = suffix(block);
+    if frames > 0 { visit.see(first + BLOCK_FRAMES - frames, frames) } else { None }
 }
 
 /// What is known of the blocks of a row, one bit for each.
@@ -301,16 +348,16 @@ struct Row {
 /// row, which the bounds of this row do not tell of; but the next row's do.
 #[inline]
 fn ends(first: Block<'_>, bounds: u64, least: u64) -> u64 {
-    let next = first.index / ROW_BLOCKS + 1;
+    let next = first.index / ROW + 1;
     if next < GIANT_ROWS {
         // ORDERING: a hint; Acquire as in `bound`.
         let behind = first.giant.nodes().longest.row(next).load(Ordering::Acquire) & ANY;
-        let last = bounds >> ((ROW_BLOCKS - 1) * 8) & ANY;
+        let last = bounds >> ((ROW - 1) * 8) & ANY;
         if behind != ANY && last + behind < least {
             return 0;
         }
     }
-    1 << (ROW_BLOCKS - 1)
+    1 << (ROW - 1)
 }
 
 /// The same for the row of blocks that begins with `block`.
@@ -366,8 +413,7 @@ fn walk_ends(
             return found;
         }
     }
-    let frames = if is_upper_wanted { suffix(block) } else { 0 };
-    if frames > 0 { visit.see(first + BLOCK_FRAMES - frames, frames) } else { None }
+    if is_upper_wanted { walk_end(block, first, visit) } else { None }
 }
 
 fn is_ready(block: Block<'_>) -> bool {
@@ -403,9 +449,7 @@ fn walk_block(
     if some == 0 {
         retire(writer, block);
     }
-    if let Some(count) = visit.in_vain() {
-        narrow(writer, block, count);
-    }
+    narrow(writer, block, visit.in_vain());
     None
 }
 
