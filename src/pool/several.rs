@@ -3,10 +3,10 @@
 //! As in `single`: what is near comes first, inlined; then the whole tree; then the other CPUs.
 
 use super::FramePool;
-use super::shared::{Shared, not_initialised, range, whole, whole_at};
+use super::shared::{Refused, Shared, not_initialised, range, whole, whole_at};
 use crate::cache::Contents;
 use crate::cpu::Cpus;
-use crate::error::{AllocError, Found, FreeError, NoRun, OutOfMemory};
+use crate::error::{AllocError, Found, FreeError, OutOfMemory};
 use crate::frame::{CpuId, Frame, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES};
 use crate::request::Request;
@@ -111,8 +111,10 @@ impl<C: Cpus> FramePool<C> {
         let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
         match self.cpus.with_current(|cpu| shared.alloc_run(cpu, request)) {
             Ok(run) => Ok(run),
-            Err(AllocError::Request(error)) => Err(AllocError::Request(error)),
-            Err(_) => self.alloc_run_after_drain(shared, request),
+            Err(Refused::Senseless(error)) => Err(AllocError::Request(error)),
+            Err(Refused::NotThere | Refused::Reserved) => {
+                self.alloc_run_after_drain(shared, request)
+            }
         }
     }
 
@@ -155,12 +157,8 @@ impl<C: Cpus> FramePool<C> {
         request: &Request,
     ) -> Result<FrameRange, AllocError> {
         let run = self.ask_others(shared, |shared, cpu| shared.alloc_run_drained(cpu, request));
-        run.map_err(|error| match error {
-            AllocError::NoRun(no_run) => {
-                AllocError::NoRun(NoRun { cached: shared.cached(), ..no_run })
-            }
-            error => error,
-        })
+        let why = |refused| self.cpus.with_current(|cpu| shared.why_no_run(cpu, request, refused));
+        run.map_err(why)
     }
 
     /// Takes a GiB and returns its first frame: one read-modify-write. The first time for each

@@ -53,7 +53,7 @@ pub(crate) use free::{Gift, Opening, check_above, give_frames, refuse};
 pub(crate) use home::HomeCell;
 pub(crate) use init::Plan;
 pub(crate) use near::RunHints;
-pub(crate) use runs::Wanted;
+pub(crate) use runs::{Looked, Wanted};
 #[cfg(feature = "hardened")]
 pub(crate) use seal::mix;
 pub(crate) use search::Refill;

@@ -12,10 +12,10 @@
 //! are shorter than the run and touch neither of the word's ends.
 
 use super::FrameTree;
-use super::levels::retire;
 use super::giants::{bound_in, narrow_giant, worth_a_look};
+use super::levels::retire;
 use super::longest::{narrow, prefix, suffix};
-use crate::bits::{bytes_at_least, lowest_run, runs};
+use crate::bits::{bytes_at_least, runs, starts_of_runs};
 use crate::bounds::ANY;
 use crate::directory::Block;
 use crate::error::{AllocError, NoRun, OutOfMemory};
@@ -38,6 +38,15 @@ pub(crate) enum Wanted<'c> {
     Zero(&'c mut dyn FnMut(NumberRange)),
 }
 
+/// Whether somebody has just looked for a run, so that one more look without evidence is in vain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Looked {
+    /// Nobody has.
+    Never,
+    /// This CPU has, everywhere.
+    InVain,
+}
+
 /// Who is shown the stretches of free frames, ascending, each as its first frame and its length.
 trait Visit {
     /// The next one; the begin of a run, if that is the end of the search.
@@ -46,6 +55,8 @@ trait Visit {
     fn least(&self) -> u64;
     /// Whether the stretch seen last ends before this frame, and so goes on with it.
     fn goes_on_at(&self, frame: u64) -> bool;
+    /// The frames of a word at which a run of interest may begin.
+    fn begins(&self) -> u64;
     /// For how many frames in a row a look into all of a block was in vain, if it ends without an
     /// answer.
     fn in_vain(&self) -> u64;
@@ -59,11 +70,13 @@ struct Seeker {
     begin: u64,
     /// The frame behind that stretch.
     end: u64,
+    /// The frames of a word at which a run may begin.
+    begins: u64,
 }
 
 impl Seeker {
     fn new(rule: Rule) -> Self {
-        Self { rule, begin: 0, end: u64::MAX }
+        Self { rule, begin: 0, end: u64::MAX, begins: rule.begins_in_a_word() }
     }
 
     #[inline(always)]
@@ -94,6 +107,11 @@ impl Visit for Seeker {
     }
 
     #[inline(always)]
+    fn begins(&self) -> u64 {
+        self.begins
+    }
+
+    #[inline(always)]
     fn in_vain(&self) -> u64 {
         // A run that is long enough may lie where it does not suit.
         if self.rule.is_loose() { self.rule.count } else { ANY }
@@ -114,9 +132,12 @@ impl Visit for Surveyor {
         let Seeker { mut begin, end, .. } = self.seeker;
         // At most the rest of one boundary, a whole one, and what follows.
         for _ in 0..3 {
-            let end = rule.latest_end(begin).min(end);
-            self.longest = self.longest.max(end.saturating_sub(begin));
-            begin = rule.lowest_begin(end);
+            let latest = rule.latest_end(begin).min(end);
+            self.longest = self.longest.max(latest.saturating_sub(begin));
+            if latest == end {
+                break;
+            }
+            begin = rule.lowest_begin(latest);
         }
         None
     }
@@ -127,6 +148,10 @@ impl Visit for Surveyor {
 
     fn goes_on_at(&self, frame: u64) -> bool {
         self.seeker.end == frame
+    }
+
+    fn begins(&self) -> u64 {
+        self.seeker.begins
     }
 
     fn in_vain(&self) -> u64 {
@@ -143,10 +168,19 @@ impl<'m> FrameTree<'m> {
         contents: Wanted<'_>,
     ) -> Result<FrameRange, AllocError> {
         request.check().map_err(AllocError::Request)?;
-        let run = match self.prove(writer, || self.search_run(writer, request)) {
-            Ok(run) => run,
-            Err(OutOfMemory) => return Err(self.why_no_run(writer, request)),
-        };
+        let run = self.take_run(writer, request, contents, Looked::Never);
+        run.map_err(|OutOfMemory| self.why_no_run(writer, request))
+    }
+
+    /// The same for a request that makes sense, without a look at what is there instead.
+    pub(crate) fn take_run(
+        &self,
+        writer: Writer<'_>,
+        request: &Request,
+        contents: Wanted<'_>,
+        looked: Looked,
+    ) -> Result<FrameRange, OutOfMemory> {
+        let run = self.prove_after(writer, looked, || self.search_run(writer, request))?;
         match contents {
             Wanted::Any => self.take_contents(run, |_| ()),
             Wanted::Zero(clear) => self.take_contents(run, clear),
@@ -162,11 +196,24 @@ impl<'m> FrameTree<'m> {
         &self,
         writer: Writer<'_>,
         request: &Request,
-    ) -> Result<(), AllocError> {
+        looked: Looked,
+    ) -> Result<(), OutOfMemory> {
         let rule = request.rule();
         let look = || self.walk(writer, &rule, &mut Seeker::new(rule));
-        let begin = self.prove(writer, look);
-        begin.map(|_| ()).map_err(|OutOfMemory| self.why_no_run(writer, request))
+        self.prove_after(writer, looked, look).map(|_| ())
+    }
+
+    #[inline]
+    fn prove_after<T>(
+        &self,
+        writer: Writer<'_>,
+        looked: Looked,
+        search: impl Fn() -> Option<T>,
+    ) -> Result<T, OutOfMemory> {
+        match looked {
+            Looked::Never => self.prove(writer, search),
+            Looked::InVain => self.prove_by_looks(writer, search),
+        }
     }
 
     /// The lowest run, claimed.
@@ -200,7 +247,7 @@ impl<'m> FrameTree<'m> {
     /// What to say of a request for which nothing was found.
     #[cold]
     #[inline(never)]
-    fn why_no_run(&self, writer: Writer<'_>, request: &Request) -> AllocError {
+    pub(crate) fn why_no_run(&self, writer: Writer<'_>, request: &Request) -> AllocError {
         if let Some(run) = request.exactly()
             && let Some((frame, why)) = self.first_in_the_way(run)
         {
@@ -266,7 +313,7 @@ fn walk_giant<'m>(
     const LANE: u64 = (1 << ROW) - 1;
     let bound = bound_in(giant);
     if bound < visit.least().min(ANY) {
-        return walk_giant_ends(giant, visit);
+        return walk_giant_ends(Block { giant, index: 0 }, visit);
     }
     let Nodes { blocks, partial, longest, .. } = giant.nodes();
     // Blocks below can't have the begin of a run.
@@ -291,13 +338,13 @@ fn walk_giant<'m>(
             // ORDERING: a hint; Acquire as in `bound`.
             let bounds = longest.row(block.index / ROW).load(Ordering::Acquire);
             let least = visit.least();
-            if bound < least.min(ANY) && !visit.goes_on_at(first) {
+            if bound < least.min(ANY) {
                 // The longest of the giant was seen.
-                return walk_giant_ends(giant, visit);
+                return walk_giant_ends(block, visit);
             }
             let likely = bytes_at_least(bounds, least.min(ANY) as u8);
-            let row =
-                Row { whole: whole >> at, some: lane, likely, ends: ends(block, bounds, least) };
+            let ends = ends(block, bounds, least);
+            let row = Row { whole: whole >> at, some: lane, likely, ends, bounds };
             let found = walk_row(writer, block, (row, rule.first), visit);
             if found.is_some() {
                 return found;
@@ -308,10 +355,9 @@ fn walk_giant<'m>(
     None
 }
 
-/// The same for a giant in which no run of interest begins: at its lower end if a stretch goes on
-/// there, and at its upper end, behind which one may go on.
-fn walk_giant_ends<'m>(giant: &'m Giant<'m>, visit: &mut impl Visit) -> Option<u64> {
-    let mut block = Block { giant, index: 0 };
+/// The same for the rest of a giant, from `block` on, if no run of interest begins there: as far as
+/// a stretch goes on, and at the giant's upper end, behind which one may go on.
+fn walk_giant_ends(mut block: Block<'_>, visit: &mut impl Visit) -> Option<u64> {
     let mut first = block.first_frame().get();
     while visit.goes_on_at(first) {
         let (frames, _) = prefix(block);
@@ -321,7 +367,7 @@ fn walk_giant_ends<'m>(giant: &'m Giant<'m>, visit: &mut impl Visit) -> Option<u
         }
         (block.index, first) = (block.index + 1, first + BLOCK_FRAMES);
     }
-    let last = Block { giant, index: GIANT_BLOCKS as usize - 1 };
+    let last = Block { index: GIANT_BLOCKS as usize - 1, ..block };
     walk_end(last, last.first_frame().get(), visit)
 }
 
@@ -342,6 +388,8 @@ struct Row {
     likely: u64,
     /// The last block, if a run of interest may begin there and go on behind the row.
     ends: u64,
+    /// The bytes.
+    bounds: u64,
 }
 
 /// The bit of a row's last block, if a run of `least` frames may begin there and go on behind the
@@ -378,12 +426,12 @@ fn walk_row(
         left &= left - 1;
         let block = Block { index: block.index + bit as usize, ..block };
         let start = first + u64::from(bit) * BLOCK_FRAMES;
-        let is_likely = row.likely >> bit & 1 != 0;
+        let is_likely = row.bounds >> (bit * 8) & ANY >= visit.least().min(ANY);
         let found = if row.whole >> bit & 1 != 0 {
             visit.see(start, BLOCK_FRAMES)
         } else if !is_ready(block) {
             None
-        } else if is_likely {
+        } else if is_likely && may_begin(block, visit.begins()) {
             walk_block(writer, block, from, visit)
         } else {
             walk_ends(block, start, 1 << bit == row.ends, visit)
@@ -416,6 +464,14 @@ fn walk_ends(
     if is_upper_wanted { walk_end(block, first, visit) } else { None }
 }
 
+/// Whether any of these frames of a word is free, in any word of a block.
+#[inline]
+fn may_begin(block: Block<'_>, begins: u64) -> bool {
+    // ORDERING: as in `walk`.
+    let free = || block.leaf().words().fold(0, |all, word| all | word.load(Ordering::Acquire));
+    begins == FULL || free() & begins != 0
+}
+
 fn is_ready(block: Block<'_>) -> bool {
     // ORDERING: Acquire pairs with the Release in `write_leaf`.
     block.giant.nodes().ready.is_set(block.index, Ordering::Acquire)
@@ -428,7 +484,6 @@ fn walk_block(
     from: u64,
     visit: &mut impl Visit,
 ) -> Option<u64> {
-    let least = visit.least().min(WORD_BITS) as u32;
     let first = block.first_frame().get();
     // What lies below `from` is of no interest.
     let passed = from.saturating_sub(first);
@@ -439,6 +494,7 @@ fn walk_block(
         // ORDERING: as in `walk`.
         let bits = word.load(Ordering::Acquire) & unseen;
         some |= bits;
+        let least = visit.least().min(WORD_BITS) as u32;
         let found = walk_word(bits, start, least, visit);
         if found.is_some() {
             return found;
@@ -461,15 +517,19 @@ fn walk_word(bits: u64, start: u64, least: u32, visit: &mut impl Visit) -> Optio
     if bits == FULL {
         return visit.see(start, WORD_BITS);
     }
-    if lowest_run(bits, least).is_some() {
+    let begins = visit.begins();
+    if starts_of_runs(bits, least) & begins != 0 {
         return runs(bits).find_map(|(at, len)| visit.see(start + u64::from(at), u64::from(len)));
     }
-    // Only what may go on in the words beside.
+    // Only what goes on from the word below, or may go on in the next.
     let low = u64::from(bits.trailing_ones());
-    let high = u64::from((bits << (u64::from(u64::BITS) - WORD_BITS)).leading_ones());
-    let found = if low > 0 { visit.see(start, low) } else { None };
-    if found.is_some() || high == 0 {
-        return found;
+    if low > 0 && visit.goes_on_at(start) {
+        let found = visit.see(start, low);
+        if found.is_some() {
+            return found;
+        }
     }
-    visit.see(start + WORD_BITS - high, high)
+    let high = u64::from((bits << (u64::from(u64::BITS) - WORD_BITS)).leading_ones());
+    let may_begin = begins & FULL.checked_shl((WORD_BITS - high) as u32).unwrap_or(0) != 0;
+    if may_begin { visit.see(start + WORD_BITS - high, high) } else { None }
 }

@@ -95,7 +95,9 @@ impl fmt::Display for Broken {
             Self::ZeroNotFree(at) => ("frames are known to be zero but not free, in the group", at),
             Self::CachedAndFree(at) => ("a page cache holds a frame that is also free", at),
             Self::CachedTwice(at) => ("two page caches hold the same frame", at),
-            Self::LongerThanSaid(at) => ("a longer run begins than is said of the block or GiB", at),
+            Self::LongerThanSaid(at) => {
+                ("a longer run begins than is said of the block or GiB", at)
+            }
             Self::Count { counted, accounted } => {
                 return write!(f, "{counted} frames are free, the journals say {accounted}");
             }
