@@ -44,16 +44,19 @@ pub struct Clusters<'m> {
     next: Option<&'m Cluster<'m>>,
 }
 
-/// 64 giants: a line of words, one of bounds, and eight of links.
+/// 64 giants: a line of words, three of bounds, and eight of links.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Cluster<'m> {
     /// The giants; empty where no frame is managed. Read by all and written hardly ever, so on
     /// lines of their own.
     giants: [Link<'m, Giant<'m>>; CLUSTER_GIANTS],
-    /// Hint: how long a run could begin in each giant that is in use. A line of its own: changed by
-    /// searches for runs, and by frees after them.
+    /// Hint: how long a run could begin in each giant that is in use; how many frames could be free
+    /// at its begin, and at its end. Lines of their own: changed by searches for runs, and by frees
+    /// after them.
     pub longest: Bounds<CLUSTER_ROWS>,
+    pub begins: Bounds<CLUSTER_ROWS>,
+    pub ends: Bounds<CLUSTER_ROWS>,
     /// Truth: giants that are free as a whole.
     pub free: Word,
     /// Truth: giants whose nodes have been written. Set once, by whoever holds the whole giant,
@@ -204,8 +207,20 @@ impl<'m> Cluster<'m> {
     pub fn new(number: u64) -> Self {
         let [free, ready, whole, partial, adopted] = core::array::from_fn(|_| Word::new(0));
         let giants = core::array::from_fn(|_| Link::empty());
-        let longest = Bounds::new(u64::MAX);
-        Self { giants, longest, free, ready, whole, partial, adopted, number, next: Link::empty() }
+        let [longest, begins, ends] = core::array::from_fn(|_| Bounds::new(u64::MAX));
+        Self {
+            begins,
+            ends,
+            giants,
+            longest,
+            free,
+            ready,
+            whole,
+            partial,
+            adopted,
+            number,
+            next: Link::empty(),
+        }
     }
 
     /// The number of the lowest giant that it has room for.

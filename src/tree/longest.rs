@@ -15,7 +15,7 @@
 //! What is said of a whole giant ([`super::giants`]) is said again by whoever finds a byte
 //! narrowed: so while one is 255, nothing is said of the giant.
 
-use super::giants::{raise_giant, tell_nothing};
+use super::giants::{raise_begin, raise_end, raise_giant, tell_nothing};
 use crate::bits::{longest_run, mask};
 use crate::bounds::{ANY, Bound};
 use crate::directory::Block;
@@ -193,7 +193,7 @@ fn raise_around(block: Block<'_>, word: usize, frames: u64) {
 
 /// The same if they touch an end of the block.
 fn raise_across(block: Block<'_>, below: Beside, within: u64, above: Beside) {
-    let (mut length, mut crosses_a_row) = (within, false);
+    let (mut length, mut crosses_a_row, mut goes_up) = (within, false, false);
     match above {
         Beside::Frames(more) => length += more,
         Beside::ToTheEnd(more) => match above_in_row(block).map(prefix) {
@@ -202,6 +202,7 @@ fn raise_across(block: Block<'_>, below: Beside, within: u64, above: Beside) {
             None => {
                 length += more;
                 crosses_a_row = block.index + 1 < GIANT_BLOCKS as usize;
+                goes_up = !crosses_a_row;
             }
         },
         Beside::Many => return widen_both(block),
@@ -221,10 +222,14 @@ fn raise_across(block: Block<'_>, below: Beside, within: u64, above: Beside) {
                     bound_of(below).raise(length.min(ANY));
                 }
                 Some(_) => {}
-                None => crosses_a_row |= block.index > 0,
+                None if block.index == 0 => raise_begin(block.giant, length.min(ANY)),
+                None => crosses_a_row = true,
             }
         }
         Beside::Many => return widen_both(block),
+    }
+    if goes_up {
+        raise_end(block.giant, length.min(ANY));
     }
     // What lies behind the end of a row is not looked at.
     raise_giant(block.giant, if crosses_a_row { ANY } else { length.min(ANY) });

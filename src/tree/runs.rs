@@ -12,7 +12,7 @@
 //! are shorter than the run and touch neither of the word's ends.
 
 use super::FrameTree;
-use super::giants::{bound_in, narrow_giant, worth_a_look};
+use super::giants::{bound_in, may_go_on, narrow_giant, worth_a_look};
 use super::levels::retire;
 use super::longest::{narrow, prefix, suffix};
 use crate::bits::{bytes_at_least, runs, starts_of_runs};
@@ -367,6 +367,9 @@ fn walk_giant_ends(mut block: Block<'_>, visit: &mut impl Visit) -> Option<u64> 
         }
         (block.index, first) = (block.index + 1, first + BLOCK_FRAMES);
     }
+    if !may_go_on(block.giant, visit.least()) {
+        return None;
+    }
     let last = Block { index: GIANT_BLOCKS as usize - 1, ..block };
     walk_end(last, last.first_frame().get(), visit)
 }
@@ -404,6 +407,8 @@ fn ends(first: Block<'_>, bounds: u64, least: u64) -> u64 {
         if behind != ANY && last + behind < least {
             return 0;
         }
+    } else if !may_go_on(first.giant, least) {
+        return 0;
     }
     1 << (ROW - 1)
 }

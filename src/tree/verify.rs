@@ -12,7 +12,7 @@ use core::fmt;
 
 use super::FrameTree;
 use super::free::check_above;
-use super::giants::{bound_in, longest_in};
+use super::giants::{bound_in, is_within_its_ends, longest_in};
 use super::longest::{bound, longest_from};
 use crate::directory::Block;
 use crate::frame::FrameNumber;
@@ -180,7 +180,8 @@ impl<'m> FrameTree<'m> {
             return require(none(0), Broken::FreeGiantWithBlocks(at));
         }
         require(!none(FULL), Broken::GiantNotMerged(at))?;
-        require(longest_in(giant) <= bound_in(giant), Broken::LongerThanSaid(at))?;
+        let is_said = longest_in(giant) <= bound_in(giant) && is_within_its_ends(giant);
+        require(is_said, Broken::LongerThanSaid(at))?;
         let hints = |word: &Word| word.load(Ordering::Acquire) & giant.mask != 0;
         require(none(0) || hints(&giant.cluster.whole), Broken::WholeNotRaised(at))?;
         let crumbs = !nodes.partial.all(0, Ordering::Acquire);
