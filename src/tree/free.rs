@@ -63,8 +63,7 @@ impl<'m> Gift<'m> {
     pub fn end(self, writer: Writer<'_>, frame: FrameNumber) -> Result<(), Found> {
         let step = writer.resume();
         let bit = bit_of(frame);
-        let place = (self.block(frame), Group::of(frame).word());
-        if follow(&step, place, bit, self.before) != 0 {
+        if follow(&step, self.giant, Group::of(frame), (bit, self.before)) != 0 {
             return Err(Found::Free);
         }
         writer.add(Counter::Returned, 1);
@@ -262,14 +261,21 @@ pub(crate) fn give_frames(step: &Step<'_>, place: Place<'_>, frames: u64, known_
 #[inline(always)]
 pub(super) fn put_frames(step: &Step<'_>, place: Place<'_>, frames: u64) -> u64 {
     let before = give_bits(place.leaf, frames);
-    follow(step, (place.block(), place.group.word()), frames, before)
+    follow(step, place.giant, place.group, (frames, before))
 }
 
-/// What follows from a gift to a word of a block that held `before`; returns what was free already.
+/// What follows from a gift of frames to the word of a group, which held `before`; returns what was
+/// free already.
 #[inline(always)]
-fn follow(step: &Step<'_>, place: (Block<'_>, usize), frames: u64, before: u64) -> u64 {
-    let ((block, word), given) = (place, Given::by(before, frames));
-    tell_of_frames(block, word, frames);
+fn follow<'m>(
+    step: &Step<'_>,
+    giant: &'m Giant<'m>,
+    group: Group,
+    (frames, before): (u64, u64),
+) -> u64 {
+    let given = Given::by(before, frames);
+    let block = Block { giant, index: group.block() };
+    tell_of_frames(giant, group, frames);
     if given.edge == Edge::FromEmpty {
         announce(block);
     }

@@ -18,7 +18,7 @@
 use super::giants::{raise_begin, raise_end, raise_giant, tell_nothing};
 use crate::bits::{longest_run, mask};
 use crate::bounds::{ANY, Bound};
-use crate::directory::Block;
+use crate::directory::{Block, Group};
 use crate::geometry::{BLOCK_FRAMES, FULL, GIANT_BLOCKS, NODE_WORDS, ROW, WORD_BITS};
 use crate::journal::Writer;
 use crate::root::{Giant, Nodes};
@@ -33,9 +33,9 @@ fn bound_of<'m>(block: Block<'m>) -> Bound<'m> {
 /// After frames of one word were given to a block by a read-modify-write: sees to it that they are
 /// part of no run that is longer than is said. One load, if nothing was said.
 #[inline(always)]
-pub fn tell_of_frames(block: Block<'_>, word: usize, frames: u64) {
-    if !is_wide(block) {
-        raise_around(block, word, frames);
+pub fn tell_of_frames<'m>(giant: &'m Giant<'m>, group: Group, frames: u64) {
+    if !is_wide(Block { giant, index: group.block() }) {
+        raise_around(giant, group, frames);
     }
 }
 
@@ -164,7 +164,8 @@ enum Beside {
 /// Raises what is said of a block, of the one below, and of their giant, to the run that these
 /// frames are part of.
 #[inline(never)]
-fn raise_around(block: Block<'_>, word: usize, frames: u64) {
+fn raise_around<'m>(giant: &'m Giant<'m>, group: Group, frames: u64) {
+    let (block, word) = (Block { giant, index: group.block() }, group.word());
     // ORDERING: behind the fence in `is_wide`, as all looks here: see above.
     let bits = block.leaf().word(word).load(Ordering::Relaxed) | frames;
     let (lowest, highest) = (frames.trailing_zeros(), u64::BITS - 1 - frames.leading_zeros());

@@ -268,11 +268,11 @@ impl<'m> FrameTree<'m> {
             // journal, which is seen before "out of memory" is said.
             let [free, whole, partial] = [&cluster.free, &cluster.whole, &cluster.partial]
                 .map(|word| word.load(Ordering::Acquire));
-            let some = free | whole | partial;
-            let mut left = some & worth_a_look(cluster, free, visit.least());
-            if visit.goes_on_at(cluster.first_giant() * GIANT_FRAMES) {
-                left |= some & 1;
-            }
+            let below = (rule.first / GIANT_FRAMES).saturating_sub(cluster.first_giant());
+            let some = (free | whole | partial) & u64::MAX.checked_shl(below as u32).unwrap_or(0);
+            // Most often the first is worth a look, and the last that gets one.
+            let mut left = some;
+            let mut is_first = true;
             while left != 0 {
                 let bit = left.trailing_zeros();
                 left &= left - 1;
@@ -280,9 +280,6 @@ impl<'m> FrameTree<'m> {
                 let first = giant.number() * GIANT_FRAMES;
                 if first >= rule.end {
                     return None;
-                }
-                if first + GIANT_FRAMES <= rule.first {
-                    continue;
                 }
                 let found = if giant.is_free() {
                     visit.see(first, GIANT_FRAMES)
@@ -293,6 +290,10 @@ impl<'m> FrameTree<'m> {
                 };
                 if found.is_some() {
                     return found;
+                }
+                if is_first {
+                    left &= worth_a_look(cluster, free, visit.least());
+                    is_first = false;
                 }
                 if visit.goes_on_at(first + GIANT_FRAMES) {
                     left |= some & 2 << bit;
