@@ -260,13 +260,13 @@ impl Rule {
         if left >= self.count { begin } else { self.aligned(begin + left) }
     }
 
-    /// The frames of a word at which the alignment lets a run begin, a bit for each; some more if it
-    /// is larger than a word.
+    /// The frames of a word at which the alignment lets a run begin, a bit for each; some more if
+    /// it is larger than a word.
     pub const fn begins_in_a_word(&self) -> u64 {
         match self.align {
             1 => FULL,
             align if align >= WORD_BITS => 1,
-            align => u64::MAX / ((1 << align) - 1) & FULL,
+            align => FULL & (u64::MAX / ((1 << align) - 1)),
         }
     }
 
