@@ -37,10 +37,13 @@ pub const SECTION_FRAMES: u64 = BLOCK_FRAMES * WORD_BITS;
 pub const CLUSTER_GIANTS: usize = WORD_BITS as usize;
 /// Frames of a cluster.
 pub const CLUSTER_FRAMES: u64 = GIANT_FRAMES * WORD_BITS;
-/// Blocks whose bounds share a word, a byte for each (see `tree::longest`): 16 MiB.
-pub const ROW_BLOCKS: usize = if cfg!(loom) { 2 } else { 8 };
-/// Rows of a giant.
-pub const GIANT_ROWS: usize = GIANT_BLOCKS as usize / ROW_BLOCKS;
+/// Bounds that share a word, a byte for each (see `tree::longest`): of blocks 16 MiB, of giants
+/// 8 GiB.
+pub const ROW: usize = if cfg!(loom) { 2 } else { 8 };
+/// Rows of blocks in a giant.
+pub const GIANT_ROWS: usize = GIANT_BLOCKS as usize / ROW;
+/// Rows of giants in a cluster.
+pub const CLUSTER_ROWS: usize = CLUSTER_GIANTS / ROW;
 /// A word with every bit in use set: all of its children are free.
 pub const FULL: u64 = u64::MAX >> (u64::BITS as u64 - WORD_BITS);
 /// Physical addresses end here: 52 bits are the most that x86-64 can have.

@@ -7,6 +7,7 @@ mod arena;
 #[doc(hidden)]
 pub mod bits;
 pub mod boot;
+mod bounds;
 mod budget;
 #[allow(unsafe_code, reason = "a constructor that invents ownership")]
 mod cache;

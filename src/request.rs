@@ -7,7 +7,7 @@
 use core::fmt;
 
 use crate::frame::{FrameNumber, NumberRange};
-use crate::geometry::{FRAME_LIMIT, FRAME_SIZE, GIANT_FRAMES, PHYSICAL_LIMIT, WORD_BITS};
+use crate::geometry::{FRAME_LIMIT, FRAME_SIZE, FULL, GIANT_FRAMES, PHYSICAL_LIMIT, WORD_BITS};
 
 /// A request for contiguous frames: exactly `count`, aligned, within limits.
 ///
@@ -258,6 +258,16 @@ impl Rule {
         let left = self.boundary - (begin & (self.boundary - 1));
         // Both are powers of two: the next boundary is aligned, or the next alignment is one.
         if left >= self.count { begin } else { self.aligned(begin + left) }
+    }
+
+    /// The frames of a word at which the alignment lets a run begin, a bit for each; some more if
+    /// it is larger than a word.
+    pub const fn begins_in_a_word(&self) -> u64 {
+        match self.align {
+            1 => FULL,
+            align if align >= WORD_BITS => 1,
+            align => FULL & (u64::MAX / ((1 << align) - 1)),
+        }
     }
 
     /// Where a run that begins at `begin` must end, or before, at the latest: at the limit, or at

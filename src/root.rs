@@ -22,7 +22,10 @@
 //! not managed in full from their first day. Whoever adds frames there needs to set the bit only.
 
 use crate::arena::Unwritten;
-use crate::geometry::{CLUSTER_GIANTS, FRAME_SIZE, GIANT_ROWS, NODE_WORDS, SECTION_BLOCKS};
+use crate::bounds::Bounds;
+use crate::geometry::{
+    CLUSTER_GIANTS, CLUSTER_ROWS, FRAME_SIZE, GIANT_ROWS, NODE_WORDS, SECTION_BLOCKS,
+};
 use crate::node::Node;
 use crate::sync::{Link, Ordering, Word};
 
@@ -41,13 +44,19 @@ pub struct Clusters<'m> {
     next: Option<&'m Cluster<'m>>,
 }
 
-/// 64 giants: a line of words, and eight of links.
+/// 64 giants: a line of words, three of bounds, and eight of links.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Cluster<'m> {
     /// The giants; empty where no frame is managed. Read by all and written hardly ever, so on
     /// lines of their own.
     giants: [Link<'m, Giant<'m>>; CLUSTER_GIANTS],
+    /// Hint: how long a run could begin in each giant that is in use; how many frames could be free
+    /// at its begin, and at its end. Lines of their own: changed by searches for runs, and by frees
+    /// after them.
+    pub longest: Bounds<CLUSTER_ROWS>,
+    pub begins: Bounds<CLUSTER_ROWS>,
+    pub ends: Bounds<CLUSTER_ROWS>,
     /// Truth: giants that are free as a whole.
     pub free: Word,
     /// Truth: giants whose nodes have been written. Set once, by whoever holds the whole giant,
@@ -102,14 +111,7 @@ pub struct Nodes {
     /// whole block, and never cleared.
     pub ready: Node,
     /// Hint: how long a run could begin in each block.
-    pub longest: Bounds,
-}
-
-/// A byte for each block of a giant: eight lines.
-#[derive(Debug)]
-#[repr(C)]
-pub struct Bounds {
-    rows: [Word; GIANT_ROWS],
+    pub longest: Bounds<GIANT_ROWS>,
 }
 
 /// The frame level of one word of blocks: two lines for each, written late.
@@ -205,7 +207,20 @@ impl<'m> Cluster<'m> {
     pub fn new(number: u64) -> Self {
         let [free, ready, whole, partial, adopted] = core::array::from_fn(|_| Word::new(0));
         let giants = core::array::from_fn(|_| Link::empty());
-        Self { giants, free, ready, whole, partial, adopted, number, next: Link::empty() }
+        let [longest, begins, ends] = core::array::from_fn(|_| Bounds::new(u64::MAX));
+        Self {
+            begins,
+            ends,
+            giants,
+            longest,
+            free,
+            ready,
+            whole,
+            partial,
+            adopted,
+            number,
+            next: Link::empty(),
+        }
     }
 
     /// The number of the lowest giant that it has room for.
@@ -324,19 +339,6 @@ impl<'m> Giant<'m> {
     }
 }
 
-impl Bounds {
-    /// The bytes of eight blocks; rows are counted modulo those that there are.
-    #[inline]
-    pub fn row(&self, index: usize) -> &Word {
-        &self.rows[index % GIANT_ROWS]
-    }
-
-    /// All of them.
-    pub fn rows(&self) -> impl Iterator<Item = &Word> {
-        self.rows.iter()
-    }
-}
-
 impl Section {
     /// Writes all leaves; nobody else knows the section yet.
     pub fn clear(&self) {
@@ -376,7 +378,7 @@ unsafe impl Unwritten for Nodes {
     fn ones() -> Self {
         let [blocks, zero, partial, claimed, ready] = core::array::from_fn(|_| ones());
         // "Nothing begins here", where something does, is what would go wrong.
-        let longest = Bounds { rows: core::array::from_fn(|_| Word::new(0)) };
+        let longest = Bounds::new(0);
         Self { blocks, zero, partial, claimed, ready, longest }
     }
 }

@@ -235,7 +235,8 @@ fn a_zeroed_frame_that_was_written_to_is_not_handed_out_as_such() {
     change(one, 0);
     let other = pool.alloc_zeroed(clear).expect("a frame").into_number().get();
     assert_ne!(other, one);
-    let [Violation::WrittenAfterFree { frame: at, offset: 0, found: 0xff, .. }] = reports()[..] else {
+    let [Violation::WrittenAfterFree { frame: at, offset: 0, found: 0xff, .. }] = reports()[..]
+    else {
         panic!("one report was due");
     };
     assert_eq!(at.get(), one);

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// `super::`.
 const FLOORS: &[&[&str]] = &[
     &["sync", "geometry", "bits"],
-    &["frame", "node", "journal", "arena"],
+    &["frame", "node", "bounds", "journal", "arena"],
     &["root", "ranges", "isolation", "cache", "cpu", "request", "map"],
     &["stock"],
     &["directory", "error"],

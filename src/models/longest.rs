@@ -1,5 +1,6 @@
-//! The bounds on runs: a search that narrows one against a free that widens it. `World::check`
-//! verifies at rest that no run is longer than is said, and here the run is asked for as well.
+//! The bounds on runs, of blocks and of giants: a search that narrows one against a free that raises
+//! it, and two frees that make one run. `World::check` verifies at rest that no run is longer than
+//! is said, and here the run is asked for as well.
 
 use super::{World, explore, spawn};
 use crate::request::Request;
@@ -35,6 +36,26 @@ fn the_run_is_found(world: (u64, u64), held: u64, bound: Option<usize>) {
     });
 }
 
+/// Two CPUs free a frame each, which join what is free in between, after bounds were narrowed.
+fn both_are_seen(world: (u64, u64), held: [u64; 2], bound: Option<usize>) {
+    explore(bound, move || {
+        let (start, end) = world;
+        let world = World::new(&[world]);
+        let all = world.run(0, end - start).expect("all is free");
+        assert_eq!(all, (start, end));
+        for frame in (start..end).filter(|frame| !held.contains(frame)) {
+            world.give(0, frame);
+        }
+        assert_eq!(world.run(0, end - start), None);
+        let other = spawn(&world, move |world| world.give(1, held[1]));
+        world.give(0, held[0]);
+        other.join().unwrap();
+        assert_eq!(world.run(0, end - start), Some((start, end)));
+        (start..end).for_each(|frame| world.give(0, frame));
+        world.check(end - start);
+    });
+}
+
 #[test]
 fn within_a_block() {
     the_run_is_found((0, 3), 1, Some(3));
@@ -53,4 +74,34 @@ fn from_a_block_into_the_next_row() {
 #[test]
 fn in_a_block_that_is_merged() {
     the_run_is_found((0, 4), 2, Some(2));
+}
+
+#[test]
+fn from_a_giant_into_the_next() {
+    the_run_is_found((14, 18), 16, Some(2));
+}
+
+#[test]
+fn at_the_end_of_a_giant() {
+    the_run_is_found((14, 18), 15, Some(2));
+}
+
+#[test]
+fn two_frees_within_a_block() {
+    both_are_seen((0, 4), [1, 2], Some(2));
+}
+
+#[test]
+fn two_frees_in_two_blocks() {
+    both_are_seen((2, 6), [3, 4], Some(2));
+}
+
+#[test]
+fn two_frees_in_two_rows() {
+    both_are_seen((6, 10), [7, 8], Some(2));
+}
+
+#[test]
+fn two_frees_in_two_giants() {
+    both_are_seen((14, 18), [15, 16], Some(2));
 }

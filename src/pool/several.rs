@@ -3,10 +3,10 @@
 //! As in `single`: what is near comes first, inlined; then the whole tree; then the other CPUs.
 
 use super::FramePool;
-use super::shared::{Shared, not_initialised, range, whole, whole_at};
+use super::shared::{Refused, Shared, not_initialised, range, whole, whole_at};
 use crate::cache::Contents;
 use crate::cpu::Cpus;
-use crate::error::{AllocError, Found, FreeError, NoRun, OutOfMemory};
+use crate::error::{AllocError, Found, FreeError, OutOfMemory};
 use crate::frame::{CpuId, Frame, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES};
 use crate::request::Request;
@@ -196,14 +196,16 @@ impl<C: Cpus> FramePool<C> {
     fn or_after_drain(
         &self,
         shared: &Shared,
-        run: Result<FrameRange, AllocError>,
+        run: Result<FrameRange, Refused>,
         request: &Request,
         contents: Wanted,
     ) -> Result<FrameRange, AllocError> {
         match run {
             Ok(run) => Ok(run),
-            Err(AllocError::Request(error)) => Err(AllocError::Request(error)),
-            Err(_) => self.alloc_run_after_drain(shared, request, contents),
+            Err(Refused::Senseless(error)) => Err(AllocError::Request(error)),
+            Err(Refused::NotThere | Refused::Reserved) => {
+                self.alloc_run_after_drain(shared, request, contents)
+            }
         }
     }
 
@@ -217,12 +219,9 @@ impl<C: Cpus> FramePool<C> {
     ) -> Result<FrameRange, AllocError> {
         let drained =
             |shared: &Shared, cpu: CpuId| shared.alloc_run_drained(cpu, request, contents);
-        self.ask_others(shared, drained).map_err(|error| match error {
-            AllocError::NoRun(no_run) => {
-                AllocError::NoRun(NoRun { cached: shared.cached(), ..no_run })
-            }
-            error => error,
-        })
+        let run = self.ask_others(shared, drained);
+        let why = |refused| self.cpus.with_current(|cpu| shared.why_no_run(cpu, request, refused));
+        run.map_err(why)
     }
 
     /// Takes a GiB and returns its first frame: one read-modify-write. The first time for each

@@ -6,15 +6,27 @@ use super::Drained;
 use crate::arena::Arena;
 use crate::budget::Budget;
 use crate::cache::{Handful, Known};
-use crate::error::{AllocError, Found, FreeError, OutOfMemory};
+use crate::error::{AllocError, Found, FreeError, NoRun, OutOfMemory};
 use crate::frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, FRAME_LIMIT, GIANT_FRAMES};
 #[cfg(feature = "hardened")]
 use crate::hardened::Hardened;
 use crate::journal::{Counter, Writer};
-use crate::request::Request;
+use crate::request::{Request, RequestError};
 use crate::slot::{Slot, Turn};
-use crate::tree::{FrameTree, GrowError, Wanted};
+use crate::tree::{FrameTree, GrowError, Looked, Wanted};
+
+/// Why a run was refused. What is to be had instead takes a look at the whole tree
+/// ([`Shared::why_no_run`]).
+#[derive(Clone, Copy, Debug)]
+pub enum Refused {
+    /// The request makes no sense.
+    Senseless(RequestError),
+    /// There is no such run.
+    NotThere,
+    /// It is kept for urgent requests.
+    Reserved,
+}
 
 #[derive(Debug)]
 pub struct Shared {
@@ -98,71 +110,96 @@ impl Shared {
         self.nested(cpu, |writer| self.tree.free_block_with(writer, first))
     }
 
-    pub fn alloc_run(&self, cpu: CpuId, request: &Request) -> Result<FrameRange, AllocError> {
+    /// The first attempt; for a request without conditions after a look near the last runs.
+    pub fn alloc_run(&self, cpu: CpuId, request: &Request) -> Result<FrameRange, Refused> {
+        let looked = if request.is_plain() { Looked::InVain } else { Looked::Never };
         let cached = |turn: Turn<'_, 'static>| {
             let from_cache = |count| Some(range(turn.alloc_run(&self.tree, count)?, count));
             match request.plain_within_a_word().and_then(from_cache) {
                 Some(run) => Ok(run),
-                None => self.alloc_run_in(&turn, request, Wanted::Any),
+                None => self.alloc_run_in(&turn, request, Wanted::Any, looked),
             }
         };
         let nested = |writer: Writer<'_>| self.alloc_run_nested(writer, request, Wanted::Any);
         self.take_turn_or(cpu, cached, nested)
     }
 
-    /// From the tree, past this CPU's cache.
+    /// The same, past this CPU's cache.
     pub fn alloc_run_past(
         &self,
         cpu: CpuId,
         request: &Request,
         contents: Wanted,
-    ) -> Result<FrameRange, AllocError> {
-        let past = |turn: Turn<'_, 'static>| self.alloc_run_in(&turn, request, contents);
+    ) -> Result<FrameRange, Refused> {
+        let past =
+            |turn: Turn<'_, 'static>| self.alloc_run_in(&turn, request, contents, Looked::Never);
         self.take_turn_or(cpu, past, |writer| self.alloc_run_nested(writer, request, contents))
     }
 
-    /// The same, with the cache given back first: a refill could break up the run.
+    /// From the tree, with this CPU's cache given back first: a refill could break up the run.
     pub fn alloc_run_drained(
         &self,
         cpu: CpuId,
         request: &Request,
         contents: Wanted,
-    ) -> Result<FrameRange, AllocError> {
+    ) -> Result<FrameRange, Refused> {
         let drained = |turn: Turn<'_, 'static>| {
             // A double free that only this flush could see is counted in the journal.
             let _ = turn.drain();
-            self.alloc_run_in(&turn, request, contents)
+            self.alloc_run_in(&turn, request, contents, Looked::InVain)
         };
         self.take_turn_or(cpu, drained, |writer| self.alloc_run_nested(writer, request, contents))
     }
 
     /// From the tree, if the budget allows it.
-    fn alloc_run_in(
+    pub fn alloc_run_in(
         &self,
         turn: &Turn<'_, 'static>,
         request: &Request,
         contents: Wanted,
-    ) -> Result<FrameRange, AllocError> {
-        request.check().map_err(AllocError::Request)?;
+        looked: Looked,
+    ) -> Result<FrameRange, Refused> {
+        request.check().map_err(Refused::Senseless)?;
+        let not_there = |OutOfMemory| Refused::NotThere;
         if !request.is_urgent() && turn.is_rationed() {
-            self.tree.look_for_run(turn.writer(), request)?;
-            turn.ask(request.count()).map_err(|OutOfMemory| self.reserved())?;
+            self.tree.look_for_run(turn.writer(), request, looked).map_err(not_there)?;
+            turn.ask(request.count()).map_err(|OutOfMemory| Refused::Reserved)?;
         }
-        turn.unasked(|writer| self.tree.alloc_run_with(writer, request, contents))
+        let take = |writer: Writer<'_>| self.tree.take_run(writer, request, contents, looked);
+        turn.unasked(take).map_err(not_there)
     }
 
     /// The same for an interrupt inside another use.
-    fn alloc_run_nested(
+    pub fn alloc_run_nested(
         &self,
         writer: Writer<'_>,
         request: &Request,
         contents: Wanted,
-    ) -> Result<FrameRange, AllocError> {
-        request.check().map_err(AllocError::Request)?;
+    ) -> Result<FrameRange, Refused> {
+        request.check().map_err(Refused::Senseless)?;
         if !request.is_urgent() {
-            self.budget.ask_shared(request.count()).map_err(|OutOfMemory| self.reserved())?;
+            self.budget.ask_shared(request.count()).map_err(|OutOfMemory| Refused::Reserved)?;
         }
-        self.tree.alloc_run_with(writer, request, contents)
+        let run = self.tree.take_run(writer, request, contents, Looked::Never);
+        run.map_err(|OutOfMemory| Refused::NotThere)
+    }
+
+    /// What to say of a run that was refused.
+    #[cold]
+    pub fn why_no_run(&self, cpu: CpuId, request: &Request, refused: Refused) -> AllocError {
+        match refused {
+            Refused::Senseless(error) => AllocError::Request(error),
+            Refused::Reserved => self.reserved(),
+            Refused::NotThere => {
+                let why = |writer: Writer<'_>| self.tree.why_no_run(writer, request);
+                match self.take_turn_or(cpu, |turn| turn.unasked(why), why) {
+                    AllocError::NoRun(no_run) => {
+                        AllocError::NoRun(NoRun { cached: self.cached(), ..no_run })
+                    }
+                    error => error,
+                }
+            }
+        }
     }
 
     pub fn free_run(&self, cpu: CpuId, run: NumberRange) -> Result<(), FreeError> {

@@ -10,7 +10,7 @@
 //! frame at that moment.
 
 use super::levels::{announce, merge_block};
-use super::longest::{is_row_wide, widen};
+use super::longest::{is_row_wide, tell_of_frames};
 use super::{FrameTree, free_in};
 use crate::cache::{Handful, empty_out};
 use crate::directory::{Block, Group, Place, bit_of};
@@ -63,7 +63,7 @@ impl<'m> Gift<'m> {
     pub fn end(self, writer: Writer<'_>, frame: FrameNumber) -> Result<(), Found> {
         let step = writer.resume();
         let bit = bit_of(frame);
-        if follow(&step, self.block(frame), Given::by(self.before, bit)) != 0 {
+        if follow(&step, self.giant, Group::of(frame), (bit, self.before)) != 0 {
             return Err(Found::Free);
         }
         writer.add(Counter::Returned, 1);
@@ -260,13 +260,22 @@ pub(crate) fn give_frames(step: &Step<'_>, place: Place<'_>, frames: u64, known_
 /// The same, neither counted nor known to be zero.
 #[inline(always)]
 pub(super) fn put_frames(step: &Step<'_>, place: Place<'_>, frames: u64) -> u64 {
-    follow(step, place.block(), give(place.leaf, frames))
+    let before = give_bits(place.leaf, frames);
+    follow(step, place.giant, place.group, (frames, before))
 }
 
-/// What follows from the transition that a gift made; returns what was free already.
+/// What follows from a gift of frames to the word of a group, which held `before`; returns what was
+/// free already.
 #[inline(always)]
-fn follow(step: &Step<'_>, block: Block<'_>, given: Given) -> u64 {
-    widen(block);
+fn follow<'m>(
+    step: &Step<'_>,
+    giant: &'m Giant<'m>,
+    group: Group,
+    (frames, before): (u64, u64),
+) -> u64 {
+    let given = Given::by(before, frames);
+    let block = Block { giant, index: group.block() };
+    tell_of_frames(giant, group, frames);
     if given.edge == Edge::FromEmpty {
         announce(block);
     }

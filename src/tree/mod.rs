@@ -20,9 +20,10 @@
 //!
 //! The protocols, a file each: [`levels`] (split, merge, announce, retire), [`search`] (refill
 //! and allocation), [`free`] (flush, free, and what is refused), [`runs`] (finding contiguous
-//! frames), with [`longest`] to pass crumbs quickly and [`near`] to begin where the last was found,
-//! and [`claim`] (taking and giving them, piece by piece); [`blocks`] (2 MiB as a whole). [`init`]
-//! and [`grow`] add memory, [`isolate`] takes it away. [`verify`] checks every invariant at rest.
+//! frames) by a [`walk`], with [`longest`] and [`giants`] to pass crumbs quickly and [`near`] to
+//! begin where the last was found, and [`claim`] (taking and giving them, piece by piece);
+//! [`blocks`] (2 MiB as a whole). [`init`] and [`grow`] add memory, [`isolate`] takes it away.
+//! [`verify`] checks every invariant at rest.
 //!
 //! The shape is the radix tree of Go's `mpagealloc.go`, with counters and locks replaced by one
 //! bit per level and the page tables' radix of 512.
@@ -30,6 +31,7 @@
 mod blocks;
 mod claim;
 mod free;
+mod giants;
 mod grow;
 mod home;
 mod init;
@@ -42,6 +44,7 @@ mod runs;
 mod seal;
 mod search;
 mod verify;
+mod walk;
 
 pub use grow::GrowError;
 pub use isolate::{InUse, IsolateError, Isolation};
@@ -52,7 +55,7 @@ pub(crate) use free::{Gift, Opening, check_above, give_frames, refuse};
 pub(crate) use home::HomeCell;
 pub(crate) use init::Plan;
 pub(crate) use near::RunHints;
-pub(crate) use runs::Wanted;
+pub(crate) use runs::{Looked, Wanted};
 #[cfg(feature = "hardened")]
 pub(crate) use seal::mix;
 pub(crate) use search::Refill;

@@ -1,31 +1,21 @@
 //! Finding contiguous frames: the lowest run that meets a request, across words, blocks and GiBs.
 //!
-//! A walk shows every stretch of free frames in ascending order, at the coarsest level at which
-//! it is free: a GiB, a block, a run of bits of a word. Stretches that touch are one to the
-//! seeker, which knows for the stretch at hand where a run could begin at the lowest, and is done
-//! when the stretch reaches far enough. Then the run is claimed, exactly as it was found
-//! ([`super::claim`]); if another CPU was faster at some part of it, the search begins anew.
+//! A walk ([`super::walk`]) shows every stretch of free frames in ascending order. Stretches that
+//! touch are one to the seeker, which knows for the stretch at hand where a run could begin at the
+//! lowest, and is done when the stretch reaches far enough. Then the run is claimed, exactly as it
+//! was found ([`super::claim`]); if another CPU was faster at some part of it, the search begins
+//! anew.
 //!
-//! What a request can't use is passed quickly: giants and blocks outside of its limits; blocks in
-//! which no run so long can begin ([`super::longest`]), unless a stretch comes from below, and
-//! with a look at the end of every eighth, whose runs may go on; and, in a word, stretches that
-//! are shorter than the run and touch neither of the word's ends.
+//! What could be had instead of a run that is not there is found by the same walk, once.
 
 use super::FrameTree;
-use super::levels::retire;
-use super::longest::{ANY, narrow, prefix, suffix};
-use crate::bits::{bytes_at_least, lowest_run, ones, runs};
-use crate::directory::Block;
+use super::walk::Visit;
+use crate::bounds::ANY;
 use crate::error::{AllocError, NoRun, OutOfMemory};
 use crate::frame::{FrameNumber, FrameRange, NumberRange};
-use crate::geometry::{
-    BLOCK_FRAMES, FRAME_SIZE, FULL, GIANT_FRAMES, GIANT_ROWS, NODE_WORDS, ROW_BLOCKS, WORD_BITS,
-};
+use crate::geometry::FRAME_SIZE;
 use crate::journal::{Counter, Writer};
-use crate::node::mask_between;
 use crate::request::{Request, Rule};
-use crate::root::{Giant, Nodes};
-use crate::sync::Ordering;
 
 /// What the contents of a run should be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,16 +27,13 @@ pub(crate) enum Wanted {
     Zero,
 }
 
-/// Who is shown the stretches of free frames, ascending, each as its first frame and its length.
-trait Visit {
-    /// The next one; the begin of a run, if that is the end of the search.
-    fn see(&mut self, start: u64, frames: u64) -> Option<u64>;
-    /// Runs shorter than this are of no interest.
-    fn least(&self) -> u64;
-    /// Whether the stretch seen last ends before this frame, and so goes on with it.
-    fn goes_on_at(&self, frame: u64) -> bool;
-    /// For how many frames a look into all of a block was in vain, if it ends without an answer.
-    fn in_vain(&self) -> Option<u64>;
+/// Whether somebody has just looked for a run, so that one more look without evidence is in vain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Looked {
+    /// Nobody has.
+    Never,
+    /// This CPU has, everywhere.
+    InVain,
 }
 
 /// A search on its way over the stretches.
@@ -57,11 +44,13 @@ struct Seeker {
     begin: u64,
     /// The frame behind that stretch.
     end: u64,
+    /// The frames of a word at which a run may begin.
+    begins: u64,
 }
 
 impl Seeker {
     fn new(rule: Rule) -> Self {
-        Self { rule, begin: 0, end: u64::MAX }
+        Self { rule, begin: 0, end: u64::MAX, begins: rule.begins_in_a_word() }
     }
 
     #[inline(always)]
@@ -92,8 +81,14 @@ impl Visit for Seeker {
     }
 
     #[inline(always)]
-    fn in_vain(&self) -> Option<u64> {
-        self.rule.is_loose().then_some(self.rule.count)
+    fn begins(&self) -> u64 {
+        self.begins
+    }
+
+    #[inline(always)]
+    fn in_vain(&self) -> u64 {
+        // A run that is long enough may lie where it does not suit.
+        if self.rule.is_loose() { self.rule.count } else { ANY }
     }
 }
 
@@ -111,9 +106,12 @@ impl Visit for Surveyor {
         let Seeker { mut begin, end, .. } = self.seeker;
         // At most the rest of one boundary, a whole one, and what follows.
         for _ in 0..3 {
-            let end = rule.latest_end(begin).min(end);
-            self.longest = self.longest.max(end.saturating_sub(begin));
-            begin = rule.lowest_begin(end);
+            let latest = rule.latest_end(begin).min(end);
+            self.longest = self.longest.max(latest.saturating_sub(begin));
+            if latest == end {
+                break;
+            }
+            begin = rule.lowest_begin(latest);
         }
         None
     }
@@ -126,8 +124,12 @@ impl Visit for Surveyor {
         self.seeker.end == frame
     }
 
-    fn in_vain(&self) -> Option<u64> {
-        None
+    fn begins(&self) -> u64 {
+        self.seeker.begins
+    }
+
+    fn in_vain(&self) -> u64 {
+        if self.seeker.rule.is_loose() { self.least() } else { ANY }
     }
 }
 
@@ -140,10 +142,19 @@ impl<'m> FrameTree<'m> {
         contents: Wanted,
     ) -> Result<FrameRange, AllocError> {
         request.check().map_err(AllocError::Request)?;
-        let run = match self.prove(writer, || self.search_run(writer, request)) {
-            Ok(run) => run,
-            Err(OutOfMemory) => return Err(self.why_no_run(writer, request)),
-        };
+        let run = self.take_run(writer, request, contents, Looked::Never);
+        run.map_err(|OutOfMemory| self.why_no_run(writer, request))
+    }
+
+    /// The same for a request that makes sense, without a look at what is there instead.
+    pub(crate) fn take_run(
+        &self,
+        writer: Writer<'_>,
+        request: &Request,
+        contents: Wanted,
+        looked: Looked,
+    ) -> Result<FrameRange, OutOfMemory> {
+        let run = self.prove_after(writer, looked, || self.search_run(writer, request))?;
         if contents == Wanted::Any {
             self.take_contents(run, |_| ());
         }
@@ -158,11 +169,24 @@ impl<'m> FrameTree<'m> {
         &self,
         writer: Writer<'_>,
         request: &Request,
-    ) -> Result<(), AllocError> {
+        looked: Looked,
+    ) -> Result<(), OutOfMemory> {
         let rule = request.rule();
         let look = || self.walk(writer, &rule, &mut Seeker::new(rule));
-        let begin = self.prove(writer, look);
-        begin.map(|_| ()).map_err(|OutOfMemory| self.why_no_run(writer, request))
+        self.prove_after(writer, looked, look).map(|_| ())
+    }
+
+    #[inline]
+    fn prove_after<T>(
+        &self,
+        writer: Writer<'_>,
+        looked: Looked,
+        search: impl Fn() -> Option<T>,
+    ) -> Result<T, OutOfMemory> {
+        match looked {
+            Looked::Never => self.prove(writer, search),
+            Looked::InVain => self.prove_by_looks(writer, search),
+        }
     }
 
     /// The lowest run, claimed.
@@ -196,7 +220,7 @@ impl<'m> FrameTree<'m> {
     /// What to say of a request for which nothing was found.
     #[cold]
     #[inline(never)]
-    fn why_no_run(&self, writer: Writer<'_>, request: &Request) -> AllocError {
+    pub(crate) fn why_no_run(&self, writer: Writer<'_>, request: &Request) -> AllocError {
         if let Some(run) = request.exactly()
             && let Some((frame, why)) = self.first_in_the_way(run)
         {
@@ -208,225 +232,4 @@ impl<'m> FrameTree<'m> {
         let (free, longest) = (self.free_frames(), surveyor.longest);
         AllocError::NoRun(NoRun { request: *request, free, longest, cached: 0 })
     }
-
-    /// Shows the stretches of free frames near the rule's limits. Left out may be those that lie
-    /// where no run of interest can begin or go on.
-    fn walk(&self, writer: Writer<'_>, rule: &Rule, visit: &mut impl Visit) -> Option<u64> {
-        for cluster in self.directory.clusters() {
-            // ORDERING: Acquire as in a search for one frame: who cleared a bit has a step in its
-            // journal, which is seen before "out of memory" is said.
-            let [free, whole, partial] = [&cluster.free, &cluster.whole, &cluster.partial]
-                .map(|word| word.load(Ordering::Acquire));
-            for bit in ones(free | whole | partial) {
-                let Some(giant) = cluster.giant(u64::from(bit)).load() else { continue };
-                let first = giant.number() * GIANT_FRAMES;
-                if first >= rule.end {
-                    return None;
-                }
-                if first + GIANT_FRAMES <= rule.first {
-                    continue;
-                }
-                let found = if giant.is_free() {
-                    visit.see(first, GIANT_FRAMES)
-                } else if giant.written().is_some() {
-                    walk_giant(writer, giant, rule, visit)
-                } else {
-                    None
-                };
-                if found.is_some() {
-                    return found;
-                }
-            }
-        }
-        None
-    }
-}
-
-/// The same for one giant, whose nodes are written.
-fn walk_giant<'m>(
-    writer: Writer<'_>,
-    giant: &'m Giant<'m>,
-    rule: &Rule,
-    visit: &mut impl Visit,
-) -> Option<u64> {
-    const LANE: u64 = (1 << ROW_BLOCKS) - 1;
-    let Nodes { blocks, partial, longest, .. } = giant.nodes();
-    // Blocks below can't have the begin of a run.
-    let start = rule.first.saturating_sub(giant.number() * GIANT_FRAMES) / BLOCK_FRAMES;
-    for word in start as usize / WORD_BITS as usize..NODE_WORDS {
-        // ORDERING: as in `walk`.
-        let whole = blocks.word(word).load(Ordering::Acquire);
-        // ORDERING: as in `walk`.
-        let some = whole | partial.word(word).load(Ordering::Acquire);
-        let below = mask_between(0, start as usize, word * WORD_BITS as usize);
-        let some = some & !below;
-        for at in (0..WORD_BITS as usize).step_by(ROW_BLOCKS) {
-            let lane = some >> at & LANE;
-            let block = Block { giant, index: word * WORD_BITS as usize + at };
-            let first = block.first_frame().get();
-            if first >= rule.end {
-                return None;
-            }
-            if lane == 0 {
-                continue;
-            }
-            // ORDERING: a hint; Acquire as in `bound`.
-            let bounds = longest.row(block.index / ROW_BLOCKS).load(Ordering::Acquire);
-            let least = visit.least();
-            let likely = bytes_at_least(bounds, least.min(ANY) as u8);
-            let row =
-                Row { whole: whole >> at, some: lane, likely, ends: ends(block, bounds, least) };
-            let found = walk_row(writer, block, (row, rule.first), visit);
-            if found.is_some() {
-                return found;
-            }
-        }
-    }
-    None
-}
-
-/// What is known of the blocks of a row, one bit for each.
-#[derive(Clone, Copy, Debug)]
-struct Row {
-    /// Free as a whole.
-    whole: u64,
-    /// With free frames.
-    some: u64,
-    /// A run of interest may begin there.
-    likely: u64,
-    /// The last block, if a run of interest may begin there and go on behind the row.
-    ends: u64,
-}
-
-/// The bit of a row's last block, if a run of `least` frames may begin there and go on behind the
-/// row, which the bounds of this row do not tell of; but the next row's do.
-#[inline]
-fn ends(first: Block<'_>, bounds: u64, least: u64) -> u64 {
-    let next = first.index / ROW_BLOCKS + 1;
-    if next < GIANT_ROWS {
-        // ORDERING: a hint; Acquire as in `bound`.
-        let behind = first.giant.nodes().longest.row(next).load(Ordering::Acquire) & ANY;
-        let last = bounds >> ((ROW_BLOCKS - 1) * 8) & ANY;
-        if behind != ANY && last + behind < least {
-            return 0;
-        }
-    }
-    1 << (ROW_BLOCKS - 1)
-}
-
-/// The same for the row of blocks that begins with `block`.
-#[inline]
-fn walk_row(
-    writer: Writer<'_>,
-    block: Block<'_>,
-    (row, from): (Row, u64),
-    visit: &mut impl Visit,
-) -> Option<u64> {
-    let first = block.first_frame().get();
-    let mut left = row.some & (row.likely | row.whole | row.ends);
-    if visit.goes_on_at(first) {
-        left |= row.some & 1;
-    }
-    while left != 0 {
-        let bit = left.trailing_zeros();
-        left &= left - 1;
-        let block = Block { index: block.index + bit as usize, ..block };
-        let start = first + u64::from(bit) * BLOCK_FRAMES;
-        let is_likely = row.likely >> bit & 1 != 0;
-        let found = if row.whole >> bit & 1 != 0 {
-            visit.see(start, BLOCK_FRAMES)
-        } else if !is_ready(block) {
-            None
-        } else if is_likely {
-            walk_block(writer, block, from, visit)
-        } else {
-            walk_ends(block, start, 1 << bit == row.ends, visit)
-        };
-        if found.is_some() {
-            return found;
-        }
-        if visit.goes_on_at(start + BLOCK_FRAMES) {
-            left |= row.some & 1 << (bit + 1);
-        }
-    }
-    None
-}
-
-/// The same for a block in which no run of interest begins, at its lower end if a stretch goes on
-/// there, and at its upper end if one may go on behind it.
-fn walk_ends(
-    block: Block<'_>,
-    first: u64,
-    is_upper_wanted: bool,
-    visit: &mut impl Visit,
-) -> Option<u64> {
-    if visit.goes_on_at(first) {
-        let (frames, _) = prefix(block);
-        let found = if frames > 0 { visit.see(first, frames) } else { None };
-        if found.is_some() || frames == BLOCK_FRAMES {
-            return found;
-        }
-    }
-    let frames = if is_upper_wanted { suffix(block) } else { 0 };
-    if frames > 0 { visit.see(first + BLOCK_FRAMES - frames, frames) } else { None }
-}
-
-fn is_ready(block: Block<'_>) -> bool {
-    // ORDERING: Acquire pairs with the Release in `write_leaf`.
-    block.giant.nodes().ready.is_set(block.index, Ordering::Acquire)
-}
-
-/// The same for one block, frame by frame, from one of them or its first on.
-fn walk_block(
-    writer: Writer<'_>,
-    block: Block<'_>,
-    from: u64,
-    visit: &mut impl Visit,
-) -> Option<u64> {
-    let least = visit.least().min(WORD_BITS) as u32;
-    let first = block.first_frame().get();
-    // What lies below `from` is of no interest.
-    let passed = from.saturating_sub(first);
-    let mut unseen = u64::MAX << (passed % WORD_BITS);
-    let mut some = passed;
-    let mut start = first + passed - passed % WORD_BITS;
-    for word in block.leaf().words().skip((passed / WORD_BITS) as usize) {
-        // ORDERING: as in `walk`.
-        let bits = word.load(Ordering::Acquire) & unseen;
-        some |= bits;
-        let found = walk_word(bits, start, least, visit);
-        if found.is_some() {
-            return found;
-        }
-        unseen = u64::MAX;
-        start += WORD_BITS;
-    }
-    if some == 0 {
-        retire(writer, block);
-    }
-    if let Some(count) = visit.in_vain() {
-        narrow(writer, block, count);
-    }
-    None
-}
-
-#[inline]
-fn walk_word(bits: u64, start: u64, least: u32, visit: &mut impl Visit) -> Option<u64> {
-    if bits == 0 {
-        return None;
-    }
-    if bits == FULL {
-        return visit.see(start, WORD_BITS);
-    }
-    if lowest_run(bits, least).is_some() {
-        return runs(bits).find_map(|(at, len)| visit.see(start + u64::from(at), u64::from(len)));
-    }
-    // Only what may go on in the words beside.
-    let low = u64::from(bits.trailing_ones());
-    let high = u64::from((bits << (u64::from(u64::BITS) - WORD_BITS)).leading_ones());
-    let found = if low > 0 { visit.see(start, low) } else { None };
-    if found.is_some() || high == 0 {
-        return found;
-    }
-    visit.see(start + WORD_BITS - high, high)
 }

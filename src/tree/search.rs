@@ -138,7 +138,7 @@ impl<'m> FrameTree<'m> {
 
     #[cold]
     #[inline(never)]
-    fn prove_by_looks<T>(
+    pub(super) fn prove_by_looks<T>(
         &self,
         writer: Writer<'_>,
         search: impl Fn() -> Option<T>,

@@ -5,13 +5,14 @@
 //! 3. What is whole is merged: no leaf and no giant's blocks are all free one by one.
 //! 4. Hints are never clear over something.
 //! 5. Only free frames are known to be zero.
-//! 6. No run is longer than is said of the block that it begins in.
+//! 6. No run is longer than is said of the block and the giant that it begins in.
 //! 7. What is free is what the journals say: managed, less taken, plus returned.
 
 use core::fmt;
 
 use super::FrameTree;
 use super::free::check_above;
+use super::giants::{bound_in, is_within_its_ends, longest_in};
 use super::longest::{bound, longest_from};
 use crate::directory::Block;
 use crate::frame::FrameNumber;
@@ -51,7 +52,7 @@ pub enum Broken {
     CachedAndFree(FrameNumber),
     /// A frame that is in two page caches, or twice in one.
     CachedTwice(FrameNumber),
-    /// A block where a longer run begins than its bound says.
+    /// A block or a giant where a longer run begins than its bound says.
     LongerThanSaid(FrameNumber),
     /// The free frames are not those that the journals account for.
     Count {
@@ -94,7 +95,9 @@ impl fmt::Display for Broken {
             Self::ZeroNotFree(at) => ("frames are known to be zero but not free, in the group", at),
             Self::CachedAndFree(at) => ("a page cache holds a frame that is also free", at),
             Self::CachedTwice(at) => ("two page caches hold the same frame", at),
-            Self::LongerThanSaid(at) => ("a longer run begins than is said of the block", at),
+            Self::LongerThanSaid(at) => {
+                ("a longer run begins than is said of the block or GiB", at)
+            }
             Self::Count { counted, accounted } => {
                 return write!(f, "{counted} frames are free, the journals say {accounted}");
             }
@@ -177,6 +180,8 @@ impl<'m> FrameTree<'m> {
             return require(none(0), Broken::FreeGiantWithBlocks(at));
         }
         require(!none(FULL), Broken::GiantNotMerged(at))?;
+        let is_said = longest_in(giant) <= bound_in(giant) && is_within_its_ends(giant);
+        require(is_said, Broken::LongerThanSaid(at))?;
         let hints = |word: &Word| word.load(Ordering::Acquire) & giant.mask != 0;
         require(none(0) || hints(&giant.cluster.whole), Broken::WholeNotRaised(at))?;
         let crumbs = !nodes.partial.all(0, Ordering::Acquire);
