@@ -121,6 +121,11 @@ pub enum AllocError {
         frames: u64,
         /// Frames that were free in smaller pieces at the end of the call.
         free: u64,
+        /// How many of these lay in a row, at most: what [`FramePool::alloc_run`] could have had
+        /// without conditions.
+        ///
+        /// [`FramePool::alloc_run`]: crate::FramePool::alloc_run
+        longest: u64,
         /// Free frames that sat in other CPUs' page caches then.
         cached_elsewhere: u64,
     },
@@ -190,10 +195,11 @@ impl fmt::Display for AllocError {
                 "out of memory: {cached_elsewhere} free frames sit in other CPUs' page caches \
                  and come back when those CPUs next use the pool"
             ),
-            Self::NoneWhole { frames, free, cached_elsewhere } => write!(
+            Self::NoneWhole { frames, free, longest, cached_elsewhere } => write!(
                 f,
                 "no aligned {frames} frames are free as a whole: {free} are free in smaller \
-                 pieces, {cached_elsewhere} more sit in other CPUs' page caches"
+                 pieces, at most {longest} in a row, {cached_elsewhere} more sit in other CPUs' \
+                 page caches"
             ),
             Self::Reserved { free } => {
                 write!(f, "out of memory: {free} frames are free, and kept for urgent requests")

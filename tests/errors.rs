@@ -52,8 +52,9 @@ fn an_allocation_that_gets_nothing_says_what_there_is() {
         (AllocError::OutOfMemory { cached_elsewhere: 0 }.to_string(), &["out of memory", "0 free"]),
         (AllocError::OutOfMemory { cached_elsewhere: 5 }.to_string(), &["out of memory", "5 free"]),
         (
-            AllocError::NoneWhole { frames: 512, free: 77, cached_elsewhere: 3 }.to_string(),
-            &["512", "77", "3 more"],
+            AllocError::NoneWhole { frames: 512, free: 77, longest: 13, cached_elsewhere: 3 }
+                .to_string(),
+            &["512", "77", "13 in a row", "3 more"],
         ),
         (AllocError::Reserved { free: 64 }.to_string(), &["64", "urgent"]),
         (no_run(0).to_string(), &wanted),

@@ -240,7 +240,8 @@ impl Model {
         let taken = self.ask_others(cpu, |model| model.alloc_whole_once(cpu, size, given));
         taken.map_err(|error| match error {
             AllocError::OutOfMemory { cached_elsewhere } => {
-                AllocError::NoneWhole { frames: size, free: self.tree.count(), cached_elsewhere }
+                let (free, longest) = (self.tree.count(), self.tree.longest());
+                AllocError::NoneWhole { frames: size, free, longest, cached_elsewhere }
             }
             error => error,
         })

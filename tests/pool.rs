@@ -254,7 +254,10 @@ fn gibs_through_the_pool() {
     let again = pool.alloc_giant().expect("a GiB").into_number().get();
     assert_eq!((giant, again), (0, GIANT));
     let none = pool.alloc_giant().expect_err("no third one");
-    assert_eq!(none, AllocError::NoneWhole { frames: GIANT, free: 64, cached_elsewhere: 0 });
+    assert_eq!(
+        none,
+        AllocError::NoneWhole { frames: GIANT, free: 64, longest: 64, cached_elsewhere: 0 }
+    );
     let refused = |number: u64| pool.free_giant(frame(number)).expect_err("refused").found;
     assert_eq!(refused(BLOCK), Found::Misaligned { frames: GIANT });
     assert_eq!(refused(2 * GIANT), Found::Unmanaged);
@@ -318,7 +321,7 @@ fn a_block_that_only_the_own_cache_breaks_up_is_found() {
     let pool = pool(Threads, 1, &[(0, 2 * BLOCK)]);
     pool.free(pool.alloc().expect("a frame")).expect("a free");
     let blocks = [pool.alloc_block(), pool.alloc_block()].map(|block| block.expect("a block"));
-    let none = AllocError::NoneWhole { frames: BLOCK, free: 0, cached_elsewhere: 0 };
+    let none = AllocError::NoneWhole { frames: BLOCK, free: 0, longest: 0, cached_elsewhere: 0 };
     assert_eq!(pool.alloc_block(), Err(none));
     blocks.into_iter().for_each(|block| pool.free_block(block).expect("a free"));
     pool.verify().expect("a sound pool");

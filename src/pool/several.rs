@@ -10,7 +10,7 @@ use crate::error::{AllocError, Found, FreeError, OutOfMemory};
 use crate::frame::{CpuId, Frame, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES};
 use crate::request::Request;
-use crate::tree::{FrameTree, Wanted};
+use crate::tree::Wanted;
 
 impl<C: Cpus> FramePool<C> {
     /// Takes a 2 MiB block and returns its first frame: one read-modify-write if its GiB is split
@@ -262,10 +262,17 @@ impl<C: Cpus> FramePool<C> {
     ) -> Result<Frame, AllocError> {
         self.take(attempt).map_err(|error| match error {
             AllocError::OutOfMemory { cached_elsewhere } => {
-                let free = self.tree().map_or(0, FrameTree::free_frames);
-                AllocError::NoneWhole { frames, free, cached_elsewhere }
+                let (free, longest) = self.what_is_free();
+                AllocError::NoneWhole { frames, free, longest, cached_elsewhere }
             }
             error => error,
         })
+    }
+
+    /// How many frames are free in the tree, and how many in a row at most.
+    #[cold]
+    fn what_is_free(&self) -> (u64, u64) {
+        let Some(Shared { tree, .. }) = self.shared.get() else { return (0, 0) };
+        (tree.free_frames(), tree.longest_run(tree.shared_writer()))
     }
 }

@@ -226,10 +226,21 @@ impl<'m> FrameTree<'m> {
         {
             return AllocError::InTheWay { frame, why };
         }
-        let rule = request.with_count(1).rule();
+        let longest = self.survey(writer, request.with_count(1).rule());
+        let free = self.free_frames();
+        AllocError::NoRun(NoRun { request: *request, free, longest, cached: 0 })
+    }
+
+    /// The longest run that is free, a look.
+    #[cold]
+    pub(crate) fn longest_run(&self, writer: Writer<'_>) -> u64 {
+        self.survey(writer, Request::new(1).rule())
+    }
+
+    /// The longest that keeps a rule apart from its count.
+    fn survey(&self, writer: Writer<'_>, rule: Rule) -> u64 {
         let mut surveyor = Surveyor { seeker: Seeker::new(rule), longest: 0 };
         self.walk(writer, &rule, &mut surveyor);
-        let (free, longest) = (self.free_frames(), surveyor.longest);
-        AllocError::NoRun(NoRun { request: *request, free, longest, cached: 0 })
+        surveyor.longest
     }
 }

@@ -125,6 +125,22 @@ impl Frames {
         })
     }
 
+    /// How many follow each other at most.
+    pub fn longest(&self) -> u64 {
+        let (mut longest, mut run, mut next) = (0, 0, 0);
+        for (group, bits) in &self.0 {
+            if *group != next {
+                run = 0;
+            }
+            next = group + 1;
+            for bit in 0..GROUP {
+                run = if bits >> bit & 1 != 0 { run + 1 } else { 0 };
+                longest = longest.max(run);
+            }
+        }
+        longest
+    }
+
     /// Whether all of a range are there.
     pub fn contains_all(&self, start: u64, count: u64) -> bool {
         pieces(start, count).all(|(group, bits)| self.group(group) & bits == bits)
