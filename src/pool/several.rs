@@ -44,7 +44,7 @@ impl<C: Cpus> FramePool<C> {
     /// read-modify-write.
     ///
     /// # Errors
-    /// As [`FrameTree::free_block`].
+    /// As [`FrameTree::free_block`](crate::FrameTree::free_block).
     #[inline]
     pub fn free_block(&self, first: Frame) -> Result<(), FreeError> {
         let number = first.into_number();
@@ -73,8 +73,8 @@ impl<C: Cpus> FramePool<C> {
     /// GiB that it contains.
     ///
     /// # Errors
-    /// As [`FrameTree::alloc_run`], after this CPU's cache and those of the others were given back
-    /// ([`Cpus::request_drain`]); [`AllocError::NotInitialised`].
+    /// As [`FrameTree::alloc_run`](crate::FrameTree::alloc_run), after this CPU's cache and those
+    /// of the others were given back ([`Cpus::request_drain`]); [`AllocError::NotInitialised`].
     #[inline]
     pub fn alloc_run(&self, request: &Request) -> Result<FrameRange, AllocError> {
         self.taking(FrameRange::numbers, || self.alloc_run_plain(request))
@@ -240,7 +240,7 @@ impl<C: Cpus> FramePool<C> {
     /// read-modify-write, after a look at the leaves of all its blocks.
     ///
     /// # Errors
-    /// As [`FrameTree::free_giant`].
+    /// As [`FrameTree::free_giant`](crate::FrameTree::free_giant).
     #[inline]
     pub fn free_giant(&self, first: Frame) -> Result<(), FreeError> {
         match self.shared.get() {
