@@ -142,7 +142,7 @@ fn one_thread(rounds: usize) -> Vec<Row> {
         absolute("allocate all, one by one", &mut allocs, "1.5 ns", 1.5),
         absolute("free all in order", &mut ordered, "2.5 ns", 2.5),
         Row::plain("floor: a locked read-modify-write", floor),
-        Row::plain("floor: an RMW of each frame's word, same order", bare),
+        Row::plain("floor: an RMW of each frame's word, in order", bare),
         relative("free all in random order", &mut random, &mut random_ratios, "1.5 floors", 1.5),
         relative("2 MiB block, claim + free", &mut blocks, &mut block_ratios, "2.2 floors", 2.2),
     ]

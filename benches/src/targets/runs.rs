@@ -132,7 +132,7 @@ fn far_away(rounds: usize) -> Vec<Row> {
     };
     let first = look();
     let figure = median(&mut (0..rounds).map(|_| look()).collect::<Vec<_>>());
-    let name = "100 frames that are only in the last of 64 GiB";
+    let name = "100 frames, only in the last of 64 GiB";
     vec![
         Row::new(name, format!("{figure:.1} us"), "20 us", figure <= 20.0),
         Row::plain("the same, the first time", format!("{first:.0} us")),
