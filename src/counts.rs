@@ -23,6 +23,13 @@ use crate::tree::FrameTree;
 #[derive(Debug)]
 pub struct Cpu(usize);
 
+impl Cpu {
+    #[cfg(feature = "hardened")]
+    pub const fn new(cpu: usize) -> Self {
+        Self(cpu)
+    }
+}
+
 // SAFETY: each test has its own pool, and one thread.
 unsafe impl Cpus for Cpu {
     fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R {

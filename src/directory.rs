@@ -226,7 +226,8 @@ impl<'m> Directory<'m> {
     }
 
     /// Makes places for the bits of a range whose frames are managed from now on, and not free
-    /// yet. O(GiBs), and up to three pages to write for each end of it.
+    /// yet. O(GiBs), and up to three pages to write for each end of it. The blocks at its ends are
+    /// left to [`fill`](Self::fill).
     ///
     /// # Panics
     /// If the stock is smaller than what was missing.
@@ -277,28 +278,45 @@ impl<'m> Directory<'m> {
             }
         }
         let edges = (touched.0..touched.1).filter(|index| !(filled.0..filled.1).contains(index));
-        for block in edges.map(|index| Block { giant, index }) {
-            block.declare_ready();
-            self.fill(block);
-        }
+        edges.for_each(|index| Block { giant, index }.declare_ready());
     }
 
-    /// Says of a block that all of its frames are managed, if they are, and none is isolated.
-    pub fn fill(&self, block: Block<'_>) {
-        let is_filled = || {
-            let mut groups = (0..NODE_WORDS).map(|word| block.group(word));
-            groups.all(|group| self.cacheable_at_an_edge(group, block) == FULL)
-        };
-        if is_filled() {
+    /// Says of a block that all of its frames are managed, if they are, and none is isolated or
+    /// gone. It is on record meanwhile, so that nobody finds it said who has just isolated or
+    /// retired some. If it can't be on record it stays as it is, which costs time and nothing else.
+    pub fn fill(&self, block: Block<'m>) {
+        if block.is_full() || !self.is_filled(block) {
+            return;
+        }
+        let say = || {
             let (word, mask) = block.giant.full.at(block.index);
-            // ORDERING: before the frames are given, whose bits carry it to their holders.
+            // ORDERING: whoever isolates or retires some of it finds the place vacated, and so
+            // undoes this; what others do is right either way.
             word.fetch_or(mask, Ordering::Relaxed);
+        };
+        if block.giant.gone(block.index).load().is_none() {
+            // Nothing was ever isolated near it. If somebody has just begun to, it is said for a
+            // moment.
+            say();
             full_fence();
-            // Somebody may just have begun to isolate some.
-            if !is_filled() {
+            if !self.is_filled(block) {
                 self.open_up(block);
             }
+            return;
         }
+        let first = block.first_frame().get();
+        let [start, end] = [first, first + BLOCK_FRAMES].map(FrameNumber::trusted);
+        let Some(place) = self.isolations.hold(NumberRange::trusted(start, end)) else { return };
+        if self.is_filled(block) {
+            say();
+        }
+        self.isolations.vacate(place);
+    }
+
+    /// Whether all frames of a block are managed, and none is isolated or gone.
+    pub fn is_filled(&self, block: Block<'_>) -> bool {
+        let mut groups = (0..NODE_WORDS).map(|word| block.group(word));
+        groups.all(|group| self.cacheable_at_an_edge(group, block) == FULL)
     }
 
     /// From now on frames of this block are managed, or not, one by one.

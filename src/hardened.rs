@@ -23,7 +23,8 @@
 //! at random, at a place chosen at random, so that large frames stay whole elsewhere.
 //!
 //! **A seal** over the parts of the metadata that only growing and shrinking change (links, ranges,
-//! which blocks are managed in full), made anew by those and compared by `verify`.
+//! and, where nothing was ever isolated, which blocks are managed in full), made anew by those and
+//! compared by `verify`.
 //!
 //! The ledger stands apart from the tree: one slice for the ranges of the map, one for each range
 //! that came later, found by a search. It is written at initialisation, which therefore costs in
@@ -589,4 +590,50 @@ fn get(word: &Word) -> u64 {
 fn put(word: &Word, value: u64) {
     // ORDERING: as in `get`.
     word.store(value, Ordering::Relaxed);
+}
+
+#[cfg(all(test, not(loom)))]
+#[allow(unsafe_code, reason = "memory that is not real")]
+pub(crate) mod tests {
+    extern crate std;
+
+    use std::boxed::Box;
+    use std::vec;
+
+    use super::*;
+    use crate::counts::Cpu;
+    use crate::layout::Layout;
+    use crate::map::{MapEntry, MemoryMap, MemoryRegion, RegionKind};
+    use crate::pool::{FramePool, Setup};
+
+    pub fn pool() -> &'static FramePool<Cpu> {
+        let pool = Box::leak(Box::new(FramePool::new(Cpu::new(0))));
+        let length = 8 * BLOCK_FRAMES * FRAME_SIZE;
+        let regions = [MemoryRegion { start: 0, length, kind: RegionKind::Usable }];
+        let mut buffer = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
+        let map = MemoryMap::normalise(regions, &mut buffer).expect("a map");
+        let bytes = Layout::new(&map, 1).expect("a layout").hardened().bytes();
+        let setup = Setup::new(1).hardened(Hardening::new(|violation| panic!("{violation}")));
+        // SAFETY: the memory is not real, nobody uses it.
+        unsafe { pool.init_in(&map, setup, vec![7; bytes / 8 + 16].leak()) }.expect("a pool");
+        pool
+    }
+
+    #[test]
+    fn verify_notices_a_seal_that_does_not_fit() {
+        let pool = pool();
+        let hardened = pool.hardened().expect("a hardened pool");
+        let tree = pool.tree().expect("a tree");
+        assert_eq!(pool.verify(), Ok(()));
+        let right = hardened.seal.load(Ordering::Relaxed);
+        hardened.seal.store(right ^ 1 << 40, Ordering::Relaxed);
+        assert_eq!(pool.verify(), Err(Broken::Seal));
+        hardened.seal.store(right, Ordering::Relaxed);
+        // What no other check sees: that a block is managed frame by frame is no fault.
+        tree.forget_full(FrameNumber::trusted(3 * BLOCK_FRAMES));
+        assert_eq!(pool.verify(), Err(Broken::Seal));
+        assert_eq!(tree.verify(), Ok(()));
+        hardened.seal(tree);
+        assert_eq!(pool.verify(), Ok(()));
+    }
 }

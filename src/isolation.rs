@@ -14,6 +14,10 @@
 //! over, and nobody mistakes such a mark for that of the next isolation. Nobody waits: all that a
 //! guest who stands still keeps is the place, and the frames in its hands.
 //!
+//! **Filling.** That a block is managed in full, with nothing isolated or gone, is said only by who
+//! has it on record here meanwhile ([`Isolations::hold`]): so nobody isolates or retires a frame of
+//! it between the look and the saying. Who can't have it leaves it unsaid.
+//!
 //! All of it is one word for each place, changed by read-modify-writes: phase, guests, and a
 //! version that grows when the place is given away.
 
@@ -49,8 +53,8 @@ struct Place {
     end: Word,
 }
 
-/// What becomes of a place. They are numbered in the order that they come in, but that the last
-/// two are one or the other.
+/// What becomes of a place. They are numbered in the order that they come in, but that `Readmitted`
+/// and `Over` are one or the other, and that `Held` comes right after `Written`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u64)]
 enum Phase {
@@ -66,6 +70,8 @@ enum Phase {
     Readmitted,
     /// Over: nothing is to be brought back.
     Over,
+    /// Not isolated; whoever has it looks what is, and says so.
+    Held,
 }
 
 /// A place's word, read.
@@ -95,8 +101,15 @@ impl State {
 
     fn phase(self) -> Phase {
         let phase = self.0.get_bits(Self::PHASE);
-        let all = [Phase::Free, Phase::Written, Phase::Named, Phase::InForce, Phase::Readmitted];
-        all.into_iter().find(|other| *other as u64 == phase).unwrap_or(Phase::Over)
+        let all = [
+            Phase::Free,
+            Phase::Written,
+            Phase::Named,
+            Phase::InForce,
+            Phase::Readmitted,
+            Phase::Over,
+        ];
+        all.into_iter().find(|other| *other as u64 == phase).unwrap_or(Phase::Held)
     }
 
     fn guests(self) -> u64 {
@@ -169,7 +182,7 @@ impl Place {
     }
 
     /// Puts a range on record here, if the place is nobody's.
-    fn name(&self, range: NumberRange) -> bool {
+    fn name(&self, range: NumberRange, phase: Phase) -> bool {
         let state = self.state();
         let written = state.next(Phase::Written);
         if state.phase() != Phase::Free || self.swap(state, written).is_err() {
@@ -180,7 +193,7 @@ impl Place {
         self.start.store(range.start().get(), Ordering::Relaxed);
         // ORDERING: as above.
         self.end.store(range.end().get(), Ordering::Relaxed);
-        self.set(written.next(Phase::Named));
+        self.set(written.next(phase));
         true
     }
 
@@ -223,9 +236,11 @@ impl Isolations {
         let mut looks = LOOKS;
         loop {
             looks -= 1;
-            match self.try_claim(range) {
+            match self.try_claim(range, Phase::Named) {
                 // It is as good as over.
-                Err((Refused::Overlap(_), Phase::Readmitted | Phase::Over)) if looks > 0 => {
+                Err((Refused::Overlap(_), Phase::Readmitted | Phase::Over | Phase::Held))
+                    if looks > 0 =>
+                {
                     pause();
                 }
                 Err((refused, _)) => return Err(refused),
@@ -234,7 +249,13 @@ impl Isolations {
         }
     }
 
-    fn try_claim(&self, range: NumberRange) -> Result<usize, (Refused, Phase)> {
+    /// Puts a range on record, so that nobody isolates any of it until its place is
+    /// [vacated](Self::vacate); if nothing of it is, and there is a place.
+    pub fn hold(&self, range: NumberRange) -> Option<usize> {
+        self.try_claim(range, Phase::Held).ok()
+    }
+
+    fn try_claim(&self, range: NumberRange, phase: Phase) -> Result<usize, (Refused, Phase)> {
         let overlap = |but: Option<usize>| {
             let others = self.places.iter().enumerate().filter(|(at, _)| Some(*at) != but);
             let mut ranges = others.filter_map(|(_, place)| place.look());
@@ -244,7 +265,7 @@ impl Isolations {
         if let Some(refused) = overlap(None) {
             return Err(refused);
         }
-        let named = self.places.iter().position(|place| place.name(range));
+        let named = self.places.iter().position(|place| place.name(range, phase));
         let at = named.ok_or((Refused::TooMany, Phase::Named))?;
         full_fence();
         // Looked for again: of two that overlap, and begin at once, at least one sees it.
@@ -327,9 +348,9 @@ impl Isolations {
         self.mask_of(base, Place::look_in_force)
     }
 
-    /// Which are on record.
+    /// Which are on record, on their way out or back.
     pub fn recorded(&self, base: FrameNumber) -> u64 {
-        self.mask_of(base, Place::look)
+        self.mask_of(base, |place| place.look().filter(|(state, _)| state.phase() != Phase::Held))
     }
 
     fn mask_of(

@@ -505,11 +505,11 @@ const PLANTS: &[Plant] = &[
         models: "isolate::what_is_retired",
     },
     Plant {
-        name: "a retired frame whose block is not opened up behind its mark",
-        file: "tree/isolate.rs",
-        right: "full_fence();\n            self.directory.open_up(block);\n        }",
-        wrong: "}",
-        models: "isolate::what_is_retired",
+        name: "a block that is said to be full while somebody retires some of it",
+        file: "directory.rs",
+        right: "        if self.is_filled(block) {\n            say();",
+        wrong: "        {\n            say();",
+        models: "isolate::what_is_retired_is_refused",
     },
 ];
 

@@ -8,6 +8,7 @@ use std::boxed::Box;
 use super::{World, explore, spawn};
 use crate::arena::Arena;
 use crate::budget::{Budget, Rules};
+use crate::directory::Group;
 use crate::frame::{Frame, FrameNumber};
 use crate::slot::Slot;
 use crate::tree::IsolateError;
@@ -209,5 +210,45 @@ fn what_is_retired_is_refused_whoever_fills_its_block() {
         world.tree.free_with(writer, bad).expect_err("a retired frame");
         world.free(1, held);
         world.check(4);
+    });
+}
+
+/// The same with the other still at it when the frame is freed.
+#[test]
+fn what_is_retired_is_refused_while_its_block_is_filled() {
+    explore(Some(2), || {
+        let world = World::new(&[(0, 4), (16, 18)]);
+        world.tree.readmit(world.isolate(0, 4).expect("managed memory"));
+        let rest = world.isolate(2, 4).expect("managed memory");
+        let held = world.alloc(1).expect("frame 0");
+        let bad = world.alloc(1).map(Frame::into_number).expect("frame 1");
+        let other = spawn(&world, |world| world.tree.readmit(rest));
+        // It may be refused, if it comes just when the other fills the block.
+        let is_gone = world.tree.retire(bad, |_| Ok(Arena::empty())).is_ok();
+        let writer = world.tree.sole_writer(1);
+        let freed = world.tree.free_with(writer, bad);
+        assert_eq!(freed.is_err(), is_gone, "{freed:?}");
+        other.join().unwrap();
+        world.free(1, held);
+        world.check(if is_gone { 4 } else { 5 });
+    });
+}
+
+/// The same for what an isolation takes away from caches.
+#[test]
+fn no_cache_opens_for_what_is_isolated_while_its_block_is_filled() {
+    explore(Some(2), || {
+        let world = World::new(&[(0, 4), (16, 18)]);
+        world.tree.readmit(world.isolate(0, 4).expect("managed memory"));
+        let rest = world.isolate(2, 4).expect("managed memory");
+        let held = world.alloc(1).expect("frame 0");
+        let other = spawn(&world, |world| world.tree.readmit(rest));
+        let isolation = world.isolate(0, 1).ok();
+        let opening = world.tree.open_to_cache(Group::of(held.number())).expect("frame 1");
+        assert_eq!(opening.managed & 1 == 0, isolation.is_some());
+        other.join().unwrap();
+        world.free(1, held);
+        isolation.into_iter().for_each(|isolation| world.tree.readmit(isolation));
+        world.check(5);
     });
 }

@@ -122,12 +122,15 @@ impl<'m> FrameTree<'m> {
     /// Puts frames of a range into the tree that was claimed for this.
     pub(super) fn add(&self, writer: Writer<'_>, stock: &mut Stock<'m>, range: NumberRange) {
         self.directory.cover(stock, range);
+        self.open_up_isolated(range);
         // ORDERING: a statistic.
         self.managed.fetch_add(range.len(), Ordering::Relaxed);
         let step = writer.begin();
         // A frame that somebody has freed before it was here is there once, and counted twice.
         let (overlap, _) = self.put_run(&step, range);
         writer.add(Counter::Taken, overlap);
+        drop(step);
+        self.fill_ends(range);
     }
 
     /// The managed ranges, ascending, neighbours as one. Takes their number squared.

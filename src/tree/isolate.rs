@@ -208,6 +208,7 @@ impl<'m> FrameTree<'m> {
         if let Some(range) = isolations.leave(place) {
             self.put_back(range, |_| FULL);
             isolations.vacate(place);
+            self.fill(range);
         }
     }
 
@@ -217,7 +218,30 @@ impl<'m> FrameTree<'m> {
         let back = self.put_back(range, |base| !self.directory.isolations.recorded(base));
         // ORDERING: a statistic.
         self.gone.fetch_sub(back, Ordering::Relaxed);
+        self.fill(range);
         back
+    }
+
+    /// Says of the blocks of a range that they are managed in full, where they are by now.
+    fn fill(&self, range: NumberRange) {
+        self.blocks_of(range).for_each(|block| self.directory.fill(block));
+    }
+
+    /// The same of the two blocks at the ends of a range that has just been added.
+    pub(super) fn fill_ends(&self, range: NumberRange) {
+        let (start, end) = (range.start().get(), range.end().get());
+        self.fill(between(start, start + 1));
+        self.fill(between(end - 1, end));
+    }
+
+    /// After the blocks of a range that is being added were said to be managed in full, and before
+    /// any of it is free: somebody may have begun to isolate some.
+    pub(super) fn open_up_isolated(&self, range: NumberRange) {
+        full_fence();
+        if !self.directory.isolations.is_empty() {
+            let open = self.blocks_of(range).filter(|block| !self.directory.is_filled(*block));
+            open.for_each(|block| self.directory.open_up(block));
+        }
     }
 
     /// Frees those frames of a range that are gone or set aside, and of these what `which` names of
@@ -231,7 +255,6 @@ impl<'m> FrameTree<'m> {
             let Some(gone) = block.giant.gone(block.index).load() else { continue };
             // ORDERING: whoever clears a bit has the frame; Acquire pairs with the setting.
             let back = gone.word(block.index, word).fetch_and(!mask, Ordering::AcqRel) & mask;
-            self.directory.fill(block);
             if back != 0 {
                 put_frames(&step, self.place_of(block, word), back);
             }
@@ -261,7 +284,7 @@ impl<'m> FrameTree<'m> {
             self.directory.open_up(block);
             full_fence();
             mark_gone(block, word, bit);
-            // Somebody may have found the block full meanwhile: who does after this looks again.
+            // Who has found nothing isolated near it, and says so only now, looks again.
             full_fence();
             self.directory.open_up(block);
         }
@@ -488,4 +511,72 @@ fn between(start: u64, end: u64) -> NumberRange {
 fn mask_in(group: Group, range: NumberRange) -> u64 {
     let (start, end) = (range.start().get() as usize, range.end().get() as usize);
     mask_between(start, end, group.first_frame().get() as usize)
+}
+
+#[cfg(all(test, not(loom)))]
+#[allow(unsafe_code, reason = "memory that is not real")]
+mod tests {
+    extern crate std;
+
+    use std::vec;
+
+    use super::*;
+    use crate::counts::Cpu;
+    use crate::pool::FramePool;
+
+    impl FrameTree<'_> {
+        /// As somebody who has written over the metadata.
+        pub(crate) fn forget_full(&self, frame: FrameNumber) {
+            let mut blocks = self.blocks_of(between(frame.get(), frame.get() + 1));
+            self.directory.open_up(blocks.next().expect("a block"));
+        }
+    }
+
+    fn isolate(pool: &FramePool<Cpu>, start: u64, end: u64) -> Isolation {
+        let memory = vec![[7_u8; 128]; 64].leak().as_mut_ptr().cast::<u8>();
+        let memory = memory.wrapping_add(memory.align_offset(128));
+        // SAFETY: memory of its own, for one frame.
+        unsafe { pool.isolate(between(start, end), |_| memory) }.expect("managed memory")
+    }
+
+    /// A guest of the first isolation marks a frame when that is over, and brings it back when the
+    /// second, of the same block, is over too: only then is the block as it was at first.
+    fn the_last_guest_comes_late(pool: &FramePool<Cpu>) {
+        let tree = pool.tree().expect("a tree");
+        let (start, writer) = (2 * BLOCK_FRAMES, tree.shared_writer());
+        let number = FrameNumber::trusted(start);
+        tree.claim(writer, between(start, start + 1)).expect("a free frame");
+        let first = isolate(pool, start, start + 1);
+        let second = isolate(pool, start + 2, start + 3);
+        // It comes free, and a taker gets it, which looks now at what is isolated.
+        tree.free_with(writer, number).expect("the frame's owner");
+        let (block, word, bit) = tree.words_of(between(start, start + 1)).next().expect("one");
+        take_any(block.leaf().word(word), bit);
+        let isolations = &tree.directory.isolations;
+        let (place, _) = isolations.enter(between(start, start + 1)).expect("a guest");
+        pool.readmit(first);
+        let_go(writer, block, word, bit);
+        pool.readmit(second);
+        assert!(!block.is_full(), "a frame of it is gone");
+        assert_eq!(pool.verify(), Ok(()));
+        tree.leave(place);
+        assert!(block.is_full(), "all of it is back");
+        assert_eq!(pool.verify(), Ok(()));
+        // Said of a block of which some is gone, it is noticed.
+        let _gone = pool.offline(isolate(pool, start, start + 1)).expect("nothing is in use");
+        let (word, mask) = block.giant.full.at(block.index);
+        word.fetch_or(mask, Ordering::Relaxed);
+        assert_eq!(pool.verify(), Err(crate::tree::Broken::NotFilled(number)));
+    }
+
+    #[test]
+    fn the_last_guest_says_that_a_block_is_full_again() {
+        the_last_guest_comes_late(crate::counts::pool(8 * BLOCK_FRAMES));
+    }
+
+    #[test]
+    #[cfg(feature = "hardened")]
+    fn and_the_seal_of_a_hardened_pool_fits() {
+        the_last_guest_comes_late(crate::hardened::tests::pool());
+    }
 }

@@ -7,6 +7,7 @@
 //! 5. Only free frames are known to be zero.
 //! 6. No run is longer than is said of the block and the giant that it begins in.
 //! 7. What is free is what the journals say: managed, less taken, plus returned.
+//! 8. A block that is said to be managed in full is, and nothing of it is isolated or gone.
 
 use core::fmt;
 
@@ -30,6 +31,8 @@ pub enum Broken {
     FreeBlockWithFrames(FrameNumber),
     /// A free giant or block that is not managed in full.
     NotManagedInFull(FrameNumber),
+    /// A block that is said to be managed in full, of which a frame is not, or is isolated or gone.
+    NotFilled(FrameNumber),
     /// A group with free bits of frames that are not managed.
     NotManaged(FrameNumber),
     /// A leaf that is all free, but was not merged.
@@ -84,6 +87,7 @@ impl fmt::Display for Broken {
             Self::FreeGiantWithBlocks(at) => ("a free GiB has free blocks inside", at),
             Self::FreeBlockWithFrames(at) => ("a free 2 MiB block has free frames inside", at),
             Self::NotManagedInFull(at) => ("free as a whole, but not managed in full", at),
+            Self::NotFilled(at) => ("said to be managed in full, but is not", at),
             Self::NotManaged(at) => ("frames are free that are not managed, in the group", at),
             Self::NotMerged(at) => ("all frames of a 2 MiB block are free one by one", at),
             Self::GiantNotMerged(at) => ("all blocks of a GiB are free one by one", at),
@@ -138,6 +142,8 @@ impl<'m> FrameTree<'m> {
 
     fn verify_block(&self, block: Block<'_>) -> Result<(), Broken> {
         let at = block.first_frame();
+        let is_filled = !block.is_full() || self.directory.is_filled(block);
+        require(is_filled, Broken::NotFilled(at))?;
         let Some(nodes) = block.giant.written() else { return Ok(()) };
         let is_free = nodes.blocks.is_set(block.index, Ordering::Acquire);
         let is_managed = self.directory.managed_frames(block) == BLOCK_FRAMES;
