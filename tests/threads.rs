@@ -11,7 +11,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use frametree::{
-    AllocError, CpuId, Frame, FrameNumber, FramePool, FrameRange, FrameTree, FreeCount,
+    AllocError, CpuId, Found, Frame, FrameNumber, FramePool, FrameRange, FrameTree, FreeCount,
     NumberRange, PageCache, Request,
 };
 use support::{BLOCK, Crew, Dice, GIANT, Owners, Threads, frame, pool};
@@ -564,6 +564,40 @@ fn a_block_is_to_be_had_when_every_second_one_is_used() {
 }
 
 /// Every second frame free, in words that all CPUs share: all of them are found, once.
+/// The read-modify-write that frees it decides, whatever both have seen before. (The GiB is never
+/// free as a whole: a block of it is held.)
+#[test]
+fn of_two_cpus_that_free_one_block_at_once_one_succeeds() {
+    const ROUNDS: usize = 3000;
+    let stage = Stage::new(2, &[(0, 8 * BLOCK)]);
+    let held = stage.alloc_block(0).expect("a block that stays");
+    let (block, freed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let played = AtomicUsize::new(0);
+    stage.in_rounds(ROUNDS, |cpu, round| {
+        if cpu == 0 {
+            // By turns near the last one and from the tree, with its own free in between.
+            let first = stage.alloc_block(0).expect("seven are free");
+            let other = (round % 3 == 0).then(|| stage.alloc_block(0).expect("six are free"));
+            stage.owners.give(1, first, BLOCK);
+            block.store(first as usize, Ordering::Release);
+            other.into_iter().for_each(|other| stage.free_block(0, other));
+            played.fetch_add(1, Ordering::Relaxed);
+        }
+        stage.crew.meet();
+        let first = block.load(Ordering::Acquire) as u64;
+        match stage.pool.free_block(frame(first)) {
+            Ok(()) => _ = freed.fetch_add(1, Ordering::Relaxed),
+            Err(error) => assert_eq!((error.frame.get(), error.found), (first, Found::FreeBlock)),
+        }
+        stage.crew.meet();
+        assert_eq!(freed.load(Ordering::Relaxed), played.load(Ordering::Relaxed), "round {round}");
+        let free = stage.tree().count_free();
+        assert_eq!((free.frames, free.blocks), (7 * BLOCK, 7), "round {round}");
+    });
+    stage.free_block(0, held);
+    stage.is_as_at_first();
+}
+
 #[test]
 fn every_second_frame_is_found_by_all() {
     let stage = Stage::new(4, &[(0, 16 * BLOCK)]);
