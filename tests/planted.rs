@@ -486,8 +486,8 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "an isolation in force before it is known to be alone",
         file: "isolation.rs",
-        right: "self.set(written.next(Phase::Named));",
-        wrong: "self.set(written.next(Phase::InForce));",
+        right: "self.try_claim(range, Phase::Named)",
+        wrong: "self.try_claim(range, Phase::InForce)",
         models: "isolate::a_refused",
     },
     Plant {

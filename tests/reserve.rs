@@ -165,6 +165,35 @@ fn what_is_set_aside_is_not_made_up_for_by_the_reserve() {
     pool.verify().expect("a sound pool");
 }
 
+/// Documented at `Setup::reserve`: a block that meets isolated frames has asked for one block, and
+/// takes these besides. So many may be missing of the reserve, and no more.
+#[test]
+fn a_block_overdraws_it_by_the_isolated_frames_that_it_meets() {
+    for isolated in [1, 7, 500] {
+        // The first frame becomes metadata.
+        let pool = pool(BLOCK, &[(0, 1), (BLOCK, 3 * BLOCK)]);
+        let at = |block: u64| Request::new(BLOCK).at(FrameNumber::new(block * BLOCK));
+        let low = pool.alloc_run(&at(1)).expect("a block");
+        let _high = pool.alloc_run(&at(3)).expect("a block").into_numbers();
+        let range = NumberRange::from_numbers(BLOCK + 10, BLOCK + 10 + isolated);
+        let memory = vec![0_u64; 1024].leak().as_mut_ptr().cast::<u8>();
+        let memory = memory.wrapping_add(memory.align_offset(128));
+        // SAFETY: memory of its own, for one frame.
+        let isolation = unsafe { pool.isolate(range, |_| memory) }.expect("managed memory");
+        pool.free_run(low).expect("own frames");
+        // It meets the low block first, sets some of it aside, and takes the next.
+        let taken = pool.alloc_block().expect("a block is left to ordinary requests");
+        assert_eq!(taken.number().get(), 2 * BLOCK);
+        assert_eq!(pool.stats().free_frames, BLOCK - isolated);
+        // From then on it is known.
+        let refused = pool.alloc().expect_err("nothing for ordinary requests");
+        assert!(matches!(refused, AllocError::Reserved { .. }), "{refused}");
+        pool.free_block(taken).expect("own block");
+        pool.readmit(isolation);
+        pool.verify().expect("a sound pool");
+    }
+}
+
 #[test]
 fn a_reserve_of_everything_is_refused() {
     let pool = FramePool::new(Threads);
