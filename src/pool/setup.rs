@@ -131,8 +131,8 @@ impl Setup {
     ///
     /// Exact for all CPUs with a cache. What interrupts inside the allocator, CPUs without a
     /// cache, and direct users of the tree take at the same moment can come out of it; so can the
-    /// frames of metadata of [`FramePool::isolate`](crate::FramePool::isolate), and as many frames as
-    /// a block or run meets on its way that are isolated and have come free since. The rest of
+    /// frames of metadata of [`FramePool::isolate`](crate::FramePool::isolate), and as many as a
+    /// block or run meets on its way that are isolated and have come free since. The rest of
     /// the budget is granted to CPUs in batches: at most a 32nd of all memory (but 128 frames for
     /// each CPU) can be out of others' reach in this way, and comes back as cached frames do. The
     /// price: one atomic read-modify-write for a batch of 64 to 4096 frames, a few loads for a
