@@ -268,10 +268,22 @@ pub(super) fn tell_of_block(block: Block<'_>, given: Given) {
     }
 }
 
-/// Makes every block of a giant that the caller holds ready to be freed in parts.
+/// Makes every block of a giant that the caller holds ready to be freed in parts. Eight loads, if
+/// all of them are.
 pub(super) fn make_all_ready<'m>(giant: &'m Giant<'m>) {
     giant.make_ready();
-    giant.blocks().for_each(make_ready);
+    // ORDERING: as in `make_ready`.
+    if !giant.nodes().ready.all(FULL, Ordering::Relaxed) {
+        giant.blocks().for_each(make_ready);
+    }
+}
+
+/// Forgets what is known to be zero in a giant that the caller holds as a whole.
+pub(super) fn forget_all_zero<'m>(giant: &'m Giant<'m>) {
+    // ORDERING: as in `forget_zero`.
+    if !giant.nodes().zero.is_empty(Ordering::Relaxed) {
+        giant.blocks().for_each(forget_zero);
+    }
 }
 
 /// Takes the known-zero bits of frames that were just taken.
