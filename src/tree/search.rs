@@ -363,7 +363,7 @@ pub(super) fn harvest<'m>(
 impl<'m> Refill<'m> {
     /// Of frames that were just taken from a word of this block.
     #[inline]
-    fn of(block: Block<'m>, word: usize, bits: u64) -> Self {
+    pub(super) fn of(block: Block<'m>, word: usize, bits: u64) -> Self {
         let base = block.group(word).first_frame();
         Self { cache: Handful::owned(base, bits, take_zeroes(block, word, bits)), block }
     }
