@@ -114,15 +114,35 @@ fn a_refill_from_a_partly_used_block_is_one() {
 fn a_refill_that_moves_to_another_block() {
     let pool = pool(2 * GIANT_FRAMES);
     assert_eq!(alloc(pool), 9, "the very first");
-    let _ = take(pool, BLOCK_FRAMES - 1);
-    assert_eq!(alloc(pool), 6, "a block that was never used");
+    let _ = take(pool, BLOCK_FRAMES - WORD_BITS - 1);
+    assert_eq!(alloc(pool), 3, "the block's last word: it is retired, and not claimed any more");
+    let _ = take(pool, WORD_BITS - 1);
+    assert_eq!(alloc(pool), 4, "a block that was never used");
     let _ = take(pool, BLOCK_FRAMES - 1);
     // Block 2, used before, is free again.
     let block = pool.alloc_block().expect("a block");
     pool.free_block(block).expect("a free");
-    assert_eq!(alloc(pool), 5, "a block that was used before");
+    assert_eq!(alloc(pool), 3, "a block that was used before");
     let _ = take(pool, GIANT_FRAMES - 2 * BLOCK_FRAMES - 1);
-    assert_eq!(alloc(pool), 12, "a block in another GiB, which was never used");
+    assert_eq!(alloc(pool), 10, "a block in another GiB, which was never used");
+}
+
+#[test]
+fn a_hole_for_a_hole() {
+    let pool = pool(GIANT_FRAMES);
+    let mut frames: Vec<_> = take(pool, GIANT_FRAMES).into_iter().map(Some).collect();
+    let mut replace = |group: u64| {
+        let place = &mut frames[(group * WORD_BITS) as usize];
+        let count = free(pool, place.take().expect("a frame"));
+        let (taken, frame) = during(|| pool.alloc());
+        *place = Some(frame.expect("the same"));
+        (count, taken)
+    };
+    let (count, _) = replace(100);
+    assert_eq!(count, 0, "to a side, from which it goes to the tree");
+    for group in [3000, 7, 900, 70, 4000] {
+        assert_eq!(replace(group), (2, 2), "given and announced; taken and retired");
+    }
 }
 
 #[test]
@@ -284,7 +304,7 @@ fn in_bulk_one_for_each_word() {
     pool.drain().expect("a drain");
     let (count, freed) = during(|| pool.free_bulk(&mut list));
     freed.expect("a free");
-    assert_eq!(count, 2, "the sides are closed; two flushes to groups with free frames");
+    assert_eq!(count, 3, "the first goes past; then two flushes to groups with free frames");
 }
 
 #[test]

@@ -667,6 +667,8 @@ mod stepping {
         cpu.held.extend((0..200).filter_map(|_| stage.alloc(0)));
         for first in (0..).step_by(STRIDE) {
             let mut came = false;
+            // Or all of them could be short ones, from and to the cache.
+            stage.pool.drain().expect("a drain");
             for operation in operations {
                 CONTEXT.with(|context| context.drained.set(None));
                 cpu.plan = Plan { first, ..plan };

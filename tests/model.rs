@@ -33,7 +33,8 @@ struct Side {
 struct Cache {
     alloc_side: Side,
     free_side: Side,
-    /// The group that the last frame went past the sides to.
+    /// The group that the last frame went past the sides to, or the last few; none if there were
+    /// many.
     passed: Option<u64>,
     is_asked_to_drain: bool,
 }
@@ -53,7 +54,8 @@ impl Cache {
     /// holds others stays: not beside these, nor twice in turn.
     fn passes(&self, group: u64) -> bool {
         let is_far = self.free_side.group.is_none_or(|open| open.abs_diff(group) > 1);
-        self.free_side.bits != 0 && is_far && self.passed != Some(group)
+        let is_at_random = self.free_side.bits != 0 || self.passed.is_some();
+        is_at_random && is_far && self.passed != Some(group)
     }
 }
 
@@ -130,7 +132,8 @@ impl Model {
     fn drain(&mut self, cpu: usize) {
         let Some(cache) = self.caches.get_mut(cpu) else { return };
         let Cache { alloc_side, free_side, passed, .. } = std::mem::take(cache);
-        cache.passed = passed;
+        let is_few = (1..8).contains(&free_side.bits.count_ones());
+        cache.passed = if is_few { free_side.group } else { passed };
         for side in [alloc_side, free_side] {
             self.tree.insert(side.group.unwrap_or(0), side.bits);
         }
@@ -289,8 +292,12 @@ impl Model {
                 // Few freed frames go to the tree first.
                 let Side { group, bits } = std::mem::take(&mut cache.free_side);
                 self.tree.insert(group.unwrap_or(0), bits);
+                cache.passed = group;
             }
-            _ => std::mem::swap(&mut cache.alloc_side, &mut cache.free_side),
+            _ => {
+                std::mem::swap(&mut cache.alloc_side, &mut cache.free_side);
+                cache.passed = None;
+            }
         }
         if cache.alloc_side.bits == 0 {
             // A refill: which group is the tree's choice, and then all of it.

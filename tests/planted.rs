@@ -28,9 +28,31 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "retire without a second look",
         file: "tree/levels.rs",
-        right: "if !block.leaf().all(0, Ordering::Relaxed) {\n        announce(block);",
-        wrong: "if false {\n        announce(block);",
+        right: "if !leaf.is_empty(Ordering::Relaxed) {\n        announce_again(block);",
+        wrong: "if false {\n        announce_again(block);",
         models: "hints",
+    },
+    Plant {
+        name: "a block that is used up by a refill from crumbs, and not looked at again",
+        file: "tree/levels.rs",
+        right: "if !leaf.is_empty(Ordering::Relaxed) {\n        announce_again(block);",
+        wrong: "if false {\n        announce_again(block);",
+        models: "crumbs",
+    },
+    Plant {
+        name: "crumbs taken from a block that is free as a whole, and may not be written",
+        file: "tree/crumbs.rs",
+        right: "return is_crumbs.then_some(",
+        wrong: "return (is_crumbs || true).then_some(",
+        models: "crumbs",
+    },
+    Plant {
+        name: "crumbs taken by a load and a store",
+        file: "tree/crumbs.rs",
+        right: "let frames = take_all(leaf.word(word))?;",
+        wrong: "let frames = leaf.word(word).load(Ordering::Acquire);\n        \
+                leaf.word(word).store(0, Ordering::Release);",
+        models: "crumbs",
     },
     Plant {
         name: "lower without a second look",
@@ -49,8 +71,15 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "a free past the cache that takes every case for the common one",
         file: "tree/free.rs",
-        right: "let is_common = overlap == 0 && edge == Edge::Within && fill == Fill::Partial;",
-        wrong: "let _ = (edge, fill);\n        let is_common = overlap == 0;",
+        right: "let is_common = overlap == 0 && fill == Fill::Partial;",
+        wrong: "let _ = fill;\n        let is_common = overlap == 0;",
+        models: "words",
+    },
+    Plant {
+        name: "a free past the cache to a word that was empty, without an announcement",
+        file: "tree/free.rs",
+        right: "edge == Edge::FromEmpty && hint_at(self.block(frame))",
+        wrong: "edge == Edge::FromEmpty && false && hint_at(self.block(frame))",
         models: "words",
     },
     Plant {

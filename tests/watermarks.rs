@@ -168,7 +168,11 @@ fn however_many_cross_them_at_once() {
     crew.run(|cpu| {
         let mut dice = Dice::new(cpu as u64 + 70);
         let mut mine: Vec<Frame> = Vec::new();
-        for _ in 0..800 {
+        // 800, or more if the machine has let them run one after the other.
+        for round in 0..20_000 {
+            if round >= 800 && LAST.load(Ordering::SeqCst) >= 4 {
+                break;
+            }
             let wanted = GIANT / 6 + dice.below(8000) - 4000;
             while (mine.len() as u64) < wanted {
                 mine.push(pool.alloc().expect("a frame"));

@@ -13,6 +13,7 @@
 
 mod blocks;
 mod budget;
+mod crumbs;
 mod evidence;
 mod grow;
 mod hints;
@@ -110,6 +111,9 @@ impl World {
         let (writer, number) = (self.tree.sole_writer(cpu), frame.into_number());
         let gift = self.tree.begin_to_give(writer, number).expect("a place for it");
         if gift.is_plain(number) {
+            if gift.announce(number) {
+                gift.tell();
+            }
             gift.end_plainly(writer);
         } else {
             gift.end(writer, number).expect("own frame");

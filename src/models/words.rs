@@ -103,6 +103,24 @@ fn two_frees_past_the_caches_complete_one_word_and_its_block() {
 }
 
 #[test]
+fn a_free_past_the_caches_announces_what_a_search_retires() {
+    explore(None, || {
+        let world = World::new(&[(0, 4)]);
+        let held = [(); 4].map(|()| world.alloc(0).expect("a frame"));
+        let other = spawn(&world, |world| world.refill(1).ok());
+        let [first, rest @ ..] = held;
+        world.free_past(0, first);
+        let other = other.join().unwrap();
+        world.tree.verify().expect("a hint of what is free");
+        if let Some(cache) = other {
+            world.flush(1, cache);
+        }
+        rest.into_iter().for_each(|frame| world.free(0, frame));
+        world.check(4);
+    });
+}
+
+#[test]
 fn two_flushes_complete_two_words_of_a_block() {
     explore(None, || {
         let world = World::new(&[(0, 4)]);

@@ -52,6 +52,15 @@ impl<C: Cpus> FramePool<C> {
         let at_once = |cpu: CpuId| self.slots.get(cpu.get())?.alloc_at_once();
         match self.cpus.with_current(at_once) {
             Some(frame) => Ok(frame),
+            None => self.alloc_crumb(),
+        }
+    }
+
+    #[inline(never)]
+    fn alloc_crumb(&self) -> Result<Frame, AllocError> {
+        let crumb = |cpu: CpuId| self.slots.get(cpu.get())?.alloc_crumb(&self.shared.get()?.tree);
+        match self.cpus.with_current(crumb) {
+            Some(number) => Ok(Frame::owned(number)),
             None => self.alloc_slowly(),
         }
     }

@@ -1,7 +1,7 @@
 //! What a slot takes from the tree and gives to it: refills, flushes, single frames that go past
 //! the sides, and all of it when the owner was asked to drain.
 
-use super::side::{Held, get, put};
+use super::side::{Held, Side, get, put};
 use super::{DRAIN, MANY, Slot, TELL, Turn};
 use crate::cache::Contents;
 use crate::directory::{Group, Place, bit_of};
@@ -27,10 +27,12 @@ impl<'m> Slot<'m> {
         let Slot { alloc_side, free_side, .. } = self;
         let freed = get(&free_side.free).count_ones();
         if freed >= MANY {
+            put(&self.requests.passed, Side::CLOSED);
             alloc_side.trade(free_side);
             return Ok(());
         }
         if freed != 0 {
+            put(&self.requests.passed, get(&free_side.group));
             self.flush_free_side();
         }
         loop {
@@ -46,14 +48,19 @@ impl<'m> Slot<'m> {
 
     #[inline(always)]
     fn refill(&self, tree: &FrameTree<'m>) -> Result<(), OutOfMemory> {
-        let Slot { alloc_side, home, .. } = self;
+        let Slot { home, .. } = self;
         let mut at = home.get();
         let refill = tree.refill_near(self.writer(), &mut at);
         home.put(at);
-        let Refill { cache, block } = refill?;
-        alloc_side.open(tree.open_in(block, Group::of(cache.base())));
-        alloc_side.put(&cache);
+        self.hold(tree, &refill?);
         Ok(())
+    }
+
+    /// Puts a refill into the dry allocation side.
+    #[inline]
+    pub(super) fn hold(&self, tree: &FrameTree<'m>, Refill { cache, block }: &Refill<'m>) {
+        self.alloc_side.open(tree.open_in(*block, Group::of(cache.base())));
+        self.alloc_side.put(cache);
     }
 
     fn flush_free_side(&self) {
@@ -180,6 +187,18 @@ impl<'m> Slot<'m> {
         given.map_err(|found| FreeError { frame, found })
     }
 
+    /// The same, if the frame is announced in its giant's nodes, and was the first there.
+    #[inline(never)]
+    pub(super) fn tell_past(&self, gift: Gift<'m>, group: Group) -> Result<(), FreeError> {
+        let turn = Turn { slot: self };
+        gift.tell();
+        gift.end_plainly(self.writer());
+        put(&self.requests.passed, group.number());
+        drop(turn);
+        self.serve();
+        Ok(())
+    }
+
     /// After this slot could not take a frame back: asks the tree, if it was that the frame is not
     /// managed. It may be isolated, or may have been added since a side was opened.
     #[cold]
@@ -198,6 +217,9 @@ impl<'m> Slot<'m> {
     /// Gives all cached frames back to the tree, and the home up.
     pub(super) fn give_all(&self) -> Result<(), FreeError> {
         let Slot { alloc_side, free_side, home, .. } = self;
+        if (1..MANY).contains(&get(&free_side.free).count_ones()) {
+            put(&self.requests.passed, get(&free_side.group));
+        }
         // As in `free_elsewhere`.
         let step = self.writer().begin();
         let given = [alloc_side, free_side].map(|side| flush(&step, side.close()));

@@ -10,7 +10,9 @@
 //! **A free far from the last ones** goes to the tree alone, past the sides, while the free side
 //! holds something: at random the next one falls elsewhere again, and to flush one frame and to
 //! open the side for another costs more than the frame's own way to the tree. Only when two in
-//! turn fall into one group that is not open, the free side moves there.
+//! turn fall into one group that is not open, the free side moves there. So it is too while the
+//! free side is dry because few frames were in it when it was given back: who frees one and
+//! allocates one in turn would open and flush a side for each.
 //!
 //! **Few freed frames** are not handed out again at once. A CPU that frees a frame and then
 //! allocates one, over and over, would get back what it just freed for ever, wherever that lies.
@@ -48,10 +50,10 @@ use crate::directory::Group;
 use crate::directory::bit_of;
 use crate::error::FreeError;
 use crate::frame::{Frame, FrameNumber, NumberRange};
-use crate::geometry::{BLOCK_FRAMES, NODE_WORDS, WORD_BITS};
+use crate::geometry::{BLOCK_FRAMES, FULL, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Journal, Writer};
 use crate::sync::{Ordering, Word, interrupt_fence};
-use crate::tree::{BlockHome, FrameTree, HomeCell, RunHints, give_at_once};
+use crate::tree::{BlockHome, Crumb, FrameTree, HomeCell, Opening, RunHints, give_at_once};
 
 /// One CPU's page cache. Two pairs of lines: the owner's, and one for requests to it.
 #[derive(Debug)]
@@ -73,7 +75,8 @@ struct Requests<'m> {
     asked: Word,
     /// `None` if there is nothing to ask and nothing to tell.
     budget: Option<&'m Budget<'m>>,
-    /// The group that the last frame went past the sides to.
+    /// The group that the last frame went past the sides to, or the last few; [`Side::CLOSED`]
+    /// if there were many.
     passed: Word,
     /// Empty if there is a budget to ask.
     block_home: BlockHome<'m>,
@@ -143,6 +146,35 @@ impl<'m> Slot<'m> {
         let number = number?;
         self.serve();
         Some(Frame::owned(number))
+    }
+
+    /// Takes a frame of the lowest crumbs of its home's giant, if the cache is dry and it is as
+    /// simple as that. What else was found there fills the allocation side.
+    #[inline(always)]
+    pub fn alloc_crumb(&self, tree: &FrameTree<'m>) -> Option<FrameNumber> {
+        let turn = self.enter()?;
+        let Some(crumb) = self.take_crumb(tree) else {
+            drop(turn);
+            return None;
+        };
+        let (place, frames) = (crumb.place(), crumb.frames());
+        if !tree.is_plain(crumb) {
+            // Few enough that they stay in registers.
+            return turn.alloc_crumb_rest(tree, place.giant, place.group, frames);
+        }
+        self.alloc_side.open(Opening { place, managed: FULL });
+        put(&self.alloc_side.free, frames & (frames - 1));
+        crumb.settle(self.writer());
+        drop(turn);
+        self.serve();
+        Some(place.group.frame(frames.trailing_zeros()))
+    }
+
+    #[inline(always)]
+    fn take_crumb(&self, tree: &FrameTree<'m>) -> Option<Crumb<'m>> {
+        let Self { alloc_side, free_side, requests, .. } = self;
+        let is_dry = get(&alloc_side.free) | get(&free_side.free) == 0;
+        if is_dry && requests.budget.is_none() { tree.take_crumb(&self.home) } else { None }
     }
 
     /// Takes a frame back to the cache, if a side is open for it and nothing is to be said
@@ -222,6 +254,10 @@ impl<'m> Slot<'m> {
             core::mem::forget(turn);
             return self.finish_past(gift, frame);
         }
+        if gift.announce(frame) {
+            core::mem::forget(turn);
+            return self.tell_past(gift, group);
+        }
         gift.end_plainly(self.writer());
         put(&self.requests.passed, group.number());
         drop(turn);
@@ -234,10 +270,11 @@ impl<'m> Slot<'m> {
     fn passes(&self, group: Group) -> bool {
         let Slot { alloc_side, free_side, requests, .. } = self;
         let is_far = group.number().wrapping_sub(get(&free_side.group)).wrapping_add(1) > 2;
+        let passed = get(&requests.passed);
         is_far
             && !alloc_side.is_open_for(group)
-            && get(&free_side.free) != 0
-            && get(&requests.passed) != group.number()
+            && passed != group.number()
+            && (get(&free_side.free) != 0 || passed != Side::CLOSED)
     }
 
     /// Takes a block near the last one, if there is one: its first frame. One read-modify-write.

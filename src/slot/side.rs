@@ -37,8 +37,9 @@ pub struct Held<'m> {
 }
 
 impl<'m> Side<'m> {
-    /// The group of a side that is open for none: no frame has this group.
-    pub const CLOSED: u64 = u64::MAX;
+    /// The group of a side that is open for none: no frame has this group, and none the one beside
+    /// it, wherever numbers wrap.
+    pub const CLOSED: u64 = u64::MAX - 1;
 
     pub fn new(word: &'m Word) -> Self {
         let [free, guarded, foreign] = core::array::from_fn(|_| Word::new(0));

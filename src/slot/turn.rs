@@ -4,12 +4,13 @@ use super::side::{Side, get};
 use super::{Requests, Slot, lowest};
 use crate::budget::Budget;
 use crate::cache::{Contents, Handful, Known};
-use crate::directory::{Block, Group};
+use crate::directory::{Block, Group, Place};
 use crate::error::{Found, FreeError, OutOfMemory};
 use crate::frame::{Frame, FrameNumber, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, FRAME_LIMIT, WORD_BITS};
 use crate::journal::{Counter, Step, Writer};
 use crate::node::{Given, mask_between};
+use crate::root::Giant;
 use crate::sync::{Ordering, interrupt_fence};
 use crate::tree::{FrameTree, finish};
 
@@ -137,6 +138,28 @@ impl<'m> Turn<'_, 'm> {
             block_home.put(block);
         }
         Ok(Frame::owned(block.first_frame()))
+    }
+
+    /// Hands out one of the frames that were just taken, if any may be.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn alloc_crumb_rest(
+        self,
+        tree: &FrameTree<'m>,
+        giant: &'m Giant<'m>,
+        group: Group,
+        frames: u64,
+    ) -> Option<FrameNumber> {
+        let slot = self.slot;
+        let mut home = slot.home.get();
+        let taken = (Place::of(group, giant)?, frames);
+        let refill = tree.finish_crumb(self.writer(), &mut home, taken);
+        slot.home.put(home);
+        slot.hold(tree, &refill?);
+        let frame = slot.alloc_side.alloc().map(Frame::into_number);
+        drop(self);
+        slot.serve();
+        frame
     }
 
     /// Hands a block out that was claimed, if it may be.

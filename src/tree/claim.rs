@@ -11,7 +11,7 @@
 //! other: somebody always gets through.
 
 use super::blocks::is_held_whole;
-use super::free::{Opening, check_above, give_frames, put_frames, refuse};
+use super::free::{Opening, check_above, give_frames, is_nothing_free, put_frames, refuse};
 use super::levels::{
     give_block, make_all_ready, make_ready, merge_giant, split_block, split_giant, take_zeroes,
 };
@@ -282,5 +282,6 @@ const fn frames_of(group: Group, at: u64, end: u64) -> (u64, u64) {
 
 /// Whether all of a giant that is managed in full is held by somebody.
 fn is_held<'m>(giant: &'m Giant<'m>) -> bool {
-    giant.in_use().is_some() && giant.blocks().all(|block| free_in(block) == 0)
+    is_nothing_free(giant)
+        || giant.in_use().is_some() && giant.blocks().all(|block| free_in(block) == 0)
 }

@@ -9,7 +9,7 @@
 //! the same block, can be missed while that is under way: the two callers both claim to own the
 //! frame at that moment.
 
-use super::levels::{announce, merge_block};
+use super::levels::{Hint, announce, hint_at, merge_block, raise};
 use super::longest::{is_row_wide, tell_of_frames};
 use super::{FrameTree, free_in};
 use crate::cache::{Handful, empty_out};
@@ -41,15 +41,27 @@ pub struct Gift<'m> {
 }
 
 impl<'m> Gift<'m> {
-    /// Whether there is nothing else to do.
+    /// Whether there is nothing else to do but to announce it, if at all.
     #[inline(always)]
     pub fn is_plain(self, frame: FrameNumber) -> bool {
-        let Given { overlap, edge, fill } = Given::by(self.before, bit_of(frame));
-        let is_common = overlap == 0 && edge == Edge::Within && fill == Fill::Partial;
+        let Given { overlap, fill, .. } = Given::by(self.before, bit_of(frame));
+        let is_common = overlap == 0 && fill == Fill::Partial;
         is_common && is_row_wide(self.block(frame))
     }
 
-    /// Ends the step, if there is nothing else to do.
+    /// Announces a plain one, if the word was empty before; whether the giant has to be told.
+    #[inline(always)]
+    pub fn announce(self, frame: FrameNumber) -> bool {
+        let Given { edge, .. } = Given::by(self.before, bit_of(frame));
+        edge == Edge::FromEmpty && hint_at(self.block(frame))
+    }
+
+    /// Tells the giant, after a plain one was announced.
+    pub fn tell(self) {
+        raise(self.giant, Hint::Partial);
+    }
+
+    /// Ends the step of a plain one.
     #[inline(always)]
     pub fn end_plainly(self, writer: Writer<'_>) {
         let step = writer.resume();
@@ -197,6 +209,9 @@ impl<'m> FrameTree<'m> {
         if giant.is_free() || giant.written().is_none() {
             return refused(Found::FreeGiant);
         }
+        if is_nothing_free(giant) {
+            return Ok(giant);
+        }
         match giant.blocks().map(free_in).sum() {
             0 => Ok(giant),
             free => refused(Found::PartlyFree { free }),
@@ -234,7 +249,17 @@ pub(crate) fn check_above(block: Block<'_>) -> Result<(), Found> {
     }
 }
 
-/// The same, for who does not ask at which level.
+/// Whether nothing of a giant is free, by its blocks' bits and hints: sixteen loads, where the
+/// leaves would be four thousand. A hint is set whenever a frame is free, at rest.
+#[inline]
+pub(super) fn is_nothing_free(giant: &Giant<'_>) -> bool {
+    giant.in_use().is_some_and(|Nodes { blocks, partial, .. }| {
+        // ORDERING: a look for bugs of the caller; exact at rest.
+        blocks.is_empty(Ordering::Relaxed) && partial.is_empty(Ordering::Relaxed)
+    })
+}
+
+/// The same as [`check_above`], for who does not ask at which level.
 #[inline(always)]
 fn is_in_use_above(block: Block<'_>) -> bool {
     // ORDERING: a look for bugs of the caller; exact at rest.

@@ -17,6 +17,7 @@
 use bit_field::BitField;
 
 use super::FrameTree;
+use super::crumbs::Picked;
 use super::levels::{Hint, lower};
 use super::search::{Amount, Join, Refill, Walk, count_refill, harvest, open_giant};
 use crate::directory::Block;
@@ -47,6 +48,15 @@ pub struct HomeCell<'m> {
     rest: Word,
 }
 
+/// What the next refill from the home's giant has to do with the home's block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stay {
+    /// It is marked by this CPU, which takes from it until it is used up.
+    Settled,
+    /// Nothing: it was used up, or is another CPU's.
+    Passing,
+}
+
 /// Whose mark it is that this CPU found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mark {
@@ -64,7 +74,19 @@ impl<'m> FrameTree<'m> {
         writer: Writer<'_>,
         home: &mut Home<'m>,
     ) -> Result<Refill<'m>, OutOfMemory> {
-        let nearby = self.refill_at(writer, home).or_else(|| self.refill_beside(writer, home));
+        let picked = match home.at {
+            None => self.pick_crumb(writer, home),
+            Some(_) => Picked::Other,
+        };
+        let nearby = match picked {
+            Picked::Crumbs(refill) => {
+                count_refill(writer, &refill.cache);
+                return Ok(refill);
+            }
+            Picked::Other => self.refill_at(writer, home),
+            Picked::Nothing => None,
+        };
+        let nearby = nearby.or_else(|| self.refill_beside(writer, home));
         let refill = match nearby {
             Some(refill) => refill,
             None => {
@@ -163,10 +185,23 @@ impl<'m> Home<'m> {
 
     /// Moves it to the block that a refill came from.
     #[inline]
-    fn settle(&mut self, block: Block<'m>) {
-        if !self.at.is_some_and(|at| at.block.is(block)) {
+    pub(super) fn settle(&mut self, block: Block<'m>) {
+        if !self.at.is_some_and(|at| at.block.is(block) && at.claim == Mark::Own) {
             self.move_to(block);
         }
+    }
+
+    /// Is at this block from now on, without a mark.
+    pub(super) fn visit(&mut self, block: Block<'m>) {
+        self.at = Some(At { block, claim: Mark::Foreign, adoption: Mark::Foreign });
+    }
+
+    /// Leaves its block, which is used up, but not the giant.
+    pub(super) fn pass(&mut self, block: Block<'m>) {
+        let adoption =
+            self.at.as_mut().map(|at| core::mem::replace(&mut at.adoption, Mark::Foreign));
+        self.leave();
+        self.at = adoption.map(|adoption| At { block, claim: Mark::Foreign, adoption });
     }
 
     #[inline(never)]
@@ -192,8 +227,13 @@ impl<'m> Home<'m> {
 
     fn claim(&mut self, block: Block<'m>, adoption: Mark) {
         let (word, mask) = block.giant.nodes().claimed.at(block.index);
-        // ORDERING: a mark only.
-        let claim = mark(word.fetch_or(mask, Ordering::Relaxed), mask);
+        // ORDERING: a look; what is used up needs no mark.
+        let claim = if block.leaf().is_empty(Ordering::Relaxed) {
+            Mark::Foreign
+        } else {
+            // ORDERING: a mark only.
+            mark(word.fetch_or(mask, Ordering::Relaxed), mask)
+        };
         self.at = Some(At { block, claim, adoption });
     }
 }
@@ -221,6 +261,18 @@ impl<'m> HomeCell<'m> {
             adoption: whose(Self::ADOPTION),
         });
         Home { at }
+    }
+
+    /// The giant, if this CPU has adopted it, and which block of it the home is.
+    #[inline(always)]
+    pub(super) fn own(&self) -> Option<(&'m Giant<'m>, Stay, usize)> {
+        // ORDERING: only the slot's owner reads and writes it.
+        let rest = self.rest.load(Ordering::Relaxed);
+        if !rest.get_bit(Self::ADOPTION) {
+            return None;
+        }
+        let stay = if rest.get_bit(Self::CLAIM) { Stay::Settled } else { Stay::Passing };
+        Some((self.giant.load()?, stay, rest.get_bits(Self::INDEX) as usize))
     }
 
     /// Keeps this one from now on.

@@ -31,7 +31,7 @@ use crate::geometry::{FULL, WORD_BITS};
 use crate::journal::{Counter, Writer};
 use crate::node::{Edge, Fill, Given, Node, give, mask_between, take_bit};
 use crate::root::Giant;
-use crate::sync::{Ordering, Word, full_fence};
+use crate::sync::{Ordering, Word, full_fence, rmw_fence};
 
 /// A hint of a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,6 +116,8 @@ pub(super) fn split_giant(writer: Writer<'_>, giant: &Giant<'_>) {
         // ORDERING: as in `split_block`.
         word.store(FULL, Ordering::Release);
     }
+    // After plain stores: an announcement has a read-modify-write before.
+    full_fence();
     raise(giant, Hint::Whole);
     widen_all(giant);
     writer.add(Counter::Splits, 1);
@@ -125,37 +127,55 @@ pub(super) fn split_giant(writer: Writer<'_>, giant: &Giant<'_>) {
 /// inside a step of its journal.
 #[inline]
 pub(super) fn announce(block: Block<'_>) {
+    if hint_at(block) {
+        raise(block.giant, Hint::Partial);
+    }
+}
+
+/// The same, but for the giant: whether that has to be told.
+#[inline(always)]
+pub(super) fn hint_at(block: Block<'_>) -> bool {
     let (word, mask) = block.giant.nodes().partial.at(block.index);
     // ORDERING: Release pairs with the Acquire of a retirer's `fetch_and`: its second look
     // sees the frames. Acquire keeps the look in `raise` behind.
-    if word.fetch_or(mask, Ordering::AcqRel) == 0 {
-        raise(block.giant, Hint::Partial);
-    }
+    word.fetch_or(mask, Ordering::AcqRel) == 0
 }
 
 /// Takes back the hint of a leaf that was found empty, unless it isn't any more.
 pub(super) fn retire(writer: Writer<'_>, block: Block<'_>) {
     let (word, mask) = block.giant.nodes().partial.at(block.index);
     // ORDERING: nobody retires what reads as retired; a wrong look leaves a stale hint.
-    if word.load(Ordering::Relaxed) & mask == 0 {
-        return;
+    if word.load(Ordering::Relaxed) & mask != 0 {
+        retire_used_up(writer, block, block.leaf());
     }
+}
+
+/// The same after this CPU has taken the last frame of the leaf.
+#[inline(always)]
+pub(super) fn retire_used_up(writer: Writer<'_>, block: Block<'_>, leaf: &Node) {
+    let (word, mask) = block.giant.nodes().partial.at(block.index);
     let _step = writer.begin();
     // ORDERING: Acquire pairs with `announce`; Release with the search that reads the hint
     // as clear: it then sees this step in the journal.
     word.fetch_and(!mask, Ordering::AcqRel);
     // ORDERING: ordered behind an earlier announcement's frames by the Acquire above.
-    if !block.leaf().all(0, Ordering::Relaxed) {
-        announce(block);
+    if !leaf.is_empty(Ordering::Relaxed) {
+        announce_again(block);
     }
 }
 
+#[cold]
+#[inline(never)]
+fn announce_again(block: Block<'_>) {
+    announce(block);
+}
+
 /// Says at the cluster that a giant has something. The caller has made a word of the giant
-/// go from nothing to something, inside a step of its journal.
+/// go from nothing to something by a read-modify-write, inside a step of its journal.
 #[inline(never)]
 pub(super) fn raise(giant: &Giant<'_>, hint: Hint) {
     let (word, mask) = (hint_word(giant, hint), giant.mask);
-    full_fence();
+    rmw_fence();
     // ORDERING: the fence above and the one in `lower` order the two looks: if this reads a
     // bit that is about to be cleared, the one who clears it sees what was put there.
     if word.load(Ordering::Relaxed) & mask == 0 {
@@ -178,7 +198,7 @@ pub(super) fn lower(writer: Writer<'_>, giant: &Giant<'_>, hint: Hint) {
     let _step = writer.begin();
     // ORDERING: Release as in `retire`; the fence orders the second look (see `raise`).
     word.fetch_and(!mask, Ordering::AcqRel);
-    full_fence();
+    rmw_fence();
     // ORDERING: behind the fence.
     if !node.all(0, Ordering::Relaxed) {
         // ORDERING: as in `raise`.
@@ -268,10 +288,22 @@ pub(super) fn tell_of_block(block: Block<'_>, given: Given) {
     }
 }
 
-/// Makes every block of a giant that the caller holds ready to be freed in parts.
+/// Makes every block of a giant that the caller holds ready to be freed in parts. Eight loads, if
+/// all of them are.
 pub(super) fn make_all_ready<'m>(giant: &'m Giant<'m>) {
     giant.make_ready();
-    giant.blocks().for_each(make_ready);
+    // ORDERING: as in `make_ready`.
+    if !giant.nodes().ready.all(FULL, Ordering::Relaxed) {
+        giant.blocks().for_each(make_ready);
+    }
+}
+
+/// Forgets what is known to be zero in a giant that the caller holds as a whole.
+pub(super) fn forget_all_zero<'m>(giant: &'m Giant<'m>) {
+    // ORDERING: as in `forget_zero`.
+    if !giant.nodes().zero.is_empty(Ordering::Relaxed) {
+        giant.blocks().for_each(forget_zero);
+    }
 }
 
 /// Takes the known-zero bits of frames that were just taken.

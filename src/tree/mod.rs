@@ -19,7 +19,8 @@
 //! of a giant likewise, one level up.
 //!
 //! The protocols, a file each: [`levels`] (split, merge, announce, retire), [`search`] (refill
-//! and allocation), [`free`] (flush, free, and what is refused), [`runs`] (finding contiguous
+//! and allocation), [`home`] and [`crumbs`] (refills near the last one, and of what is left of used
+//! blocks), [`free`] (flush, free, and what is refused), [`runs`] (finding contiguous
 //! frames) by a [`walk`], with [`longest`] and [`giants`] to pass crumbs quickly and [`near`] to
 //! begin where the last was found, and [`claim`] (taking and giving them, piece by piece);
 //! [`blocks`] (2 MiB as a whole). [`init`] and [`grow`] add memory, [`isolate`] takes it away.
@@ -30,6 +31,7 @@
 
 mod blocks;
 mod claim;
+mod crumbs;
 mod free;
 mod giants;
 mod grow;
@@ -51,6 +53,7 @@ pub use isolate::{InUse, IsolateError, Isolation};
 pub use verify::Broken;
 
 pub(crate) use blocks::{BlockHome, finish, give_at_once};
+pub(crate) use crumbs::Crumb;
 pub(crate) use free::{Gift, Opening, check_above, give_frames, refuse};
 pub(crate) use home::HomeCell;
 pub(crate) use init::Plan;

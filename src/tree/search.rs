@@ -10,7 +10,7 @@
 
 use super::FrameTree;
 use super::levels::{
-    Hint, forget_zero, lower, make_all_ready, retire, split_block, split_giant, take_zeroes,
+    Hint, forget_all_zero, lower, make_all_ready, retire, split_block, split_giant, take_zeroes,
 };
 use crate::cache::{Handful, Known};
 use crate::directory::Block;
@@ -178,7 +178,7 @@ impl<'m> FrameTree<'m> {
             let above = self.above_low(|end| self.search_giants(end));
             let giant = above.or_else(|| self.search_giants(0))?;
             make_all_ready(giant);
-            giant.blocks().for_each(forget_zero);
+            forget_all_zero(giant);
             let first = giant.number() * GIANT_FRAMES;
             let frames = [first, first + GIANT_FRAMES].map(FrameNumber::trusted);
             if self.admits(writer, NumberRange::trusted(frames[0], frames[1])) {
@@ -363,7 +363,7 @@ pub(super) fn harvest<'m>(
 impl<'m> Refill<'m> {
     /// Of frames that were just taken from a word of this block.
     #[inline]
-    fn of(block: Block<'m>, word: usize, bits: u64) -> Self {
+    pub(super) fn of(block: Block<'m>, word: usize, bits: u64) -> Self {
         let base = block.group(word).first_frame();
         Self { cache: Handful::owned(base, bits, take_zeroes(block, word, bits)), block }
     }

@@ -58,9 +58,13 @@ const PATHS: &[Path] = &[
     Path { name: "free_reversed", prepare: reversed, go: free },
     Path { name: "free_at_random", prepare: at_random, go: free },
     Path { name: "alloc_from_holes", prepare: holes, go: alloc },
+    Path { name: "replace_half_used", prepare: replaced::<500>, go: replace },
+    Path { name: "replace_nearly_full", prepare: replaced::<990>, go: replace },
+    Path { name: "last_free", prepare: all_out, go: last_free },
     Path { name: "tree_pair", prepare: one_out, go: tree_pair },
     Path { name: "block_pair", prepare: block_out, go: block_pair },
     Path { name: "blocks_out_or_back", prepare: empty, go: blocks },
+    Path { name: "giant_pair", prepare: empty, go: giant_pair },
     Path { name: "run_of_4_pair", prepare: one_out, go: run_pair::<4> },
     Path { name: "run_of_100_pair", prepare: one_out, go: run_pair::<100> },
     Path { name: "bulk_of_32_pair", prepare: one_out, go: bulk },
@@ -126,6 +130,49 @@ fn holes() -> Ready {
     POOL.drain().expect("a drain");
     assert_eq!(kept.len() as u64, GIANT / 2);
     empty()
+}
+
+/// So many thousandths are in use, at random at first, and were replaced for long enough that what
+/// is in use lies below: each frame that is freed then is the one hole in a full word, mostly.
+fn replaced<const PERMILLE: u64>() -> Ready {
+    let mut ready = all_out();
+    Dice::new(3).shuffle(&mut ready.frames);
+    let kept = GIANT * PERMILLE / 1000;
+    ready.frames.drain(kept as usize..).flatten().for_each(give);
+    replace_some(&mut ready.frames, GIANT, 5);
+    ready
+}
+
+/// Frees a frame at random and takes one, so often.
+fn replace_some(frames: &mut [Option<Frame>], times: u64, seed: u64) {
+    let mut dice = Dice::new(seed);
+    for _ in 0..times {
+        let place = &mut frames[dice.below(frames.len() as u64) as usize];
+        give(place.take().expect("a frame"));
+        *place = Some(take());
+    }
+}
+
+fn replace(ready: &mut Ready) {
+    replace_some(&mut ready.frames, TIMES, 7);
+}
+
+/// A frame at random is freed, and the cache given back, in memory where nothing else is free.
+fn last_free(ready: &mut Ready) {
+    let mut dice = Dice::new(9);
+    for _ in 0..TIMES {
+        let place = &mut ready.frames[dice.below(GIANT) as usize];
+        give(place.take().expect("a frame"));
+        POOL.drain().expect("a drain");
+        *place = Some(take());
+    }
+}
+
+fn giant_pair(_: &mut Ready) {
+    for _ in 0..TIMES {
+        let giant = black_box(POOL.alloc_giant().expect("a GiB"));
+        POOL.free_giant(giant).expect("a GiB that is not free");
+    }
 }
 
 fn pair(_: &mut Ready) {
