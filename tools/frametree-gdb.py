@@ -138,7 +138,7 @@ class Giant:
 class Pool:
     def __init__(self, expression):
         pool = gdb.parse_and_eval(expression)
-        shared = part(pool, "frametree::pool::Shared")
+        shared = part(pool, "frametree::pool::shared::Shared")
         if shared is None:
             raise gdb.GdbError(
                 f"{expression} is no frametree::FramePool, or its types are not in the debug "
