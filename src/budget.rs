@@ -95,6 +95,20 @@ pub struct Marks {
 }
 
 /// Free memory has crossed a watermark ([`Setup::watermarks`](crate::Setup::watermarks)).
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// fn tell(crossing: Crossing) {
+///     println!("crossing {}: {:?}", crossing.number, crossing.level); // or wake who frees some
+/// }
+/// let pool = example::pool(Setup::new(1).watermarks(100, 200, tell));
+/// # assert_eq!(pool.level(), Level::High);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Crossing {
     /// How many crossings there have been with this one. Of two that are told at the same moment,

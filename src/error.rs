@@ -106,6 +106,22 @@ impl fmt::Display for FreeError {
 impl core::error::Error for FreeError {}
 
 /// A request that got no frame.
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let run = pool.alloc_run(&Request::new(2048))?; // all there is
+/// match pool.alloc() {
+///     Err(AllocError::OutOfMemory { cached_elsewhere }) => assert_eq!(cached_elsewhere, 0),
+///     other => panic!("{other:?}"),
+/// }
+/// # pool.free_run(run)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AllocError {

@@ -44,6 +44,12 @@ impl FrameNumber {
     }
 
     /// The frame that holds the byte at this physical address, or `None` at 2^52 or above.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::FrameNumber;
+    /// assert_eq!(FrameNumber::containing(0x1fff), Some(FrameNumber::new(1)));
+    /// ```
     #[inline]
     #[must_use]
     pub const fn containing(address: u64) -> Option<Self> {
@@ -59,6 +65,12 @@ impl FrameNumber {
     }
 
     /// The physical address of the frame's first byte.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::FrameNumber;
+    /// assert_eq!(FrameNumber::new(0x100).start_address(), 1 << 20);
+    /// ```
     #[inline]
     #[must_use]
     pub const fn start_address(self) -> u64 {
@@ -79,6 +91,16 @@ impl fmt::Display for FrameNumber {
 }
 
 /// A run of frame numbers, half open: `start` is in it, `end` is not.
+///
+/// # Examples
+/// ```
+/// # use frametree::{FrameNumber, NumberRange};
+/// let low = NumberRange::from_numbers(0, 0x100); // the first MiB
+/// let all = NumberRange::new(FrameNumber::new(0x80), FrameNumber::new(0x800));
+/// assert_eq!(low.overlap(all), Some(NumberRange::from_numbers(0x80, 0x100)));
+/// assert!(low.contains(FrameNumber::new(0xff)) && !low.contains(low.end()));
+/// assert_eq!((all.start().get(), all.len(), all.is_empty()), (0x80, 0x780, false));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NumberRange {
     start: FrameNumber,
@@ -227,6 +249,14 @@ impl Frame {
     /// Nobody else may own or use this frame, now or until it is given back. Freeing a frame
     /// that is free already, or was never handed out, is found by the allocator (see
     /// `FreeError`); freeing one that another owner still uses is not.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{Frame, FrameNumber};
+    /// // SAFETY: nothing frees it: an example has no pool. A kernel gave the number away before.
+    /// let frame = unsafe { Frame::from_number(FrameNumber::new(7)) };
+    /// assert_eq!(frame.number(), frame.into_number());
+    /// ```
     #[inline]
     pub const unsafe fn from_number(number: FrameNumber) -> Self {
         Self(number)
@@ -368,6 +398,17 @@ impl FrameRange {
     ///
     /// # Errors
     /// Both, unchanged, if there is something between them, or `other` does not lie behind.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{FrameRange, NumberRange};
+    /// // SAFETY: nothing frees it: an example has no pool.
+    /// let run = unsafe { FrameRange::from_numbers(NumberRange::from_numbers(8, 24)) };
+    /// let (low, high) = run.split_at(4);
+    /// let (high, low) = high.join(low).unwrap_err(); // in this order only
+    /// let run = low.join(high).expect("neighbours");
+    /// assert_eq!(run.into_numbers(), NumberRange::from_numbers(8, 24));
+    /// ```
     pub fn join(self, other: Self) -> Result<Self, (Self, Self)> {
         if self.0.end != other.0.start {
             return Err((self, other));
@@ -400,6 +441,13 @@ impl fmt::Debug for FrameRange {
 }
 
 /// The number of a CPU: the index of its slot in the pool, counted from 0.
+///
+/// # Examples
+/// ```
+/// # use frametree::CpuId;
+/// let cpu = CpuId::new(3);
+/// assert_eq!(cpu.get(), 3);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(transparent)]
 pub struct CpuId(usize);

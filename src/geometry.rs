@@ -20,6 +20,11 @@ pub const WORD_BITS: u64 = if cfg!(loom) { 2 } else { 64 };
 pub const NODE_WORDS: usize = if cfg!(loom) { 2 } else { 8 };
 
 /// Bytes of a frame.
+///
+/// # Examples
+/// ```
+/// assert_eq!(2 << 20, 512 * frametree::FRAME_SIZE);
+/// ```
 pub const FRAME_SIZE: u64 = 4096;
 /// Bits of a node: children of a block, and of a giant.
 pub const NODE_BITS: u64 = WORD_BITS * NODE_WORDS as u64;

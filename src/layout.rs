@@ -97,6 +97,19 @@ impl Layout {
     ///
     /// # Errors
     /// If nothing is usable, or `cpus` is 0 or above 2^20.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{Layout, MapEntry, MemoryMap, MemoryRegion, RegionKind};
+    /// let regions = [MemoryRegion { start: 0, length: 1 << 30, kind: RegionKind::Usable }];
+    /// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
+    /// let map = MemoryMap::normalise(regions, &mut cells)?;
+    /// let layout = Layout::new(&map, 4)?; // for 4 CPUs
+    /// assert!(layout.bytes() < 100 << 10);
+    /// assert_eq!(layout.frames(), layout.bytes().div_ceil(4096) as u64);
+    /// assert_eq!(layout.managed_frames(), 1 << 18);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new(map: &MemoryMap<'_>, cpus: usize) -> Result<Self, LayoutError> {
         if cpus == 0 {
             return Err(LayoutError::NoCpus);

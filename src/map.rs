@@ -279,6 +279,18 @@ impl<'b> MemoryMap<'b> {
     /// # Errors
     /// [`MapError::BufferTooSmall`] if this splits a range and there are no cells for the new
     /// piece. Nothing has changed then.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{MapEntry, MemoryMap, MemoryRegion, RegionKind};
+    /// let regions = [MemoryRegion { start: 0, length: 8 << 20, kind: RegionKind::Usable }];
+    /// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(2)]; // one more to reserve
+    /// let mut map = MemoryMap::normalise(regions, &mut cells)?;
+    /// let (image, bytes) = (2 << 20, 5000); // the frames that these bytes touch
+    /// assert_eq!(map.reserve(image, bytes)?, 2);
+    /// assert_eq!((map.usable_frames(), map.usable().count()), (2046, 2));
+    /// # Ok::<(), frametree::MapError>(())
+    /// ```
     pub fn reserve(&mut self, start: u64, length: u64) -> Result<u64, MapError> {
         let end = start.saturating_add(length).min(PHYSICAL_LIMIT);
         if start >= end {

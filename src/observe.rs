@@ -25,6 +25,21 @@ impl FrameTree<'_> {
     /// The runs of frames that are free in the tree, ascending, each as long as it can be: for
     /// debuggers and maps of fragmentation. Frames in a CPU's cache are not in it. Costs a look at
     /// the bits of all blocks that are not free as a whole, and at a hint for the others.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let hole = pool.alloc_run(&Request::new(8).at(FrameNumber::new(512)))?;
+    /// let tree = pool.tree().expect("it is initialised");
+    /// let longest = tree.free_runs().max_by_key(|run| run.len());
+    /// assert_eq!(longest, Some(NumberRange::from_numbers(520, 2048)));
+    /// # pool.free_run(hole)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn free_runs(&self) -> impl Iterator<Item = NumberRange> + '_ {
         let mut stretches = self.free_stretches().peekable();
         core::iter::from_fn(move || {
@@ -57,6 +72,17 @@ impl FrameTree<'_> {
     /// Free memory as `/proc/buddyinfo` prints it: for each zone how many aligned blocks of 1, 2,
     /// 4 to 1024 frames the free runs come to. A zone without memory has no line. Costs what
     /// [`free_runs`](Self::free_runs) does.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let tree = pool.tree().expect("it is initialised");
+    /// print!("{}", tree.buddyinfo());
+    /// ```
     pub fn buddyinfo(&self) -> impl fmt::Display + '_ {
         fmt::from_fn(move |f| {
             let mut below = 0;
@@ -117,6 +143,17 @@ impl Stats {
     /// The numbers as `/proc/meminfo` prints them, in KiB, under Linux' names where Linux has them:
     /// `FreePcp` is what the CPUs' caches hold, and is part of `MemFree`; `Free2M` and `Free1G` are
     /// in blocks that are free as a whole.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let text = pool.stats().meminfo().to_string();
+    /// assert!(text.contains("MemFree:"), "{text}");
+    /// ```
     pub fn meminfo(&self) -> impl fmt::Display + '_ {
         const KIB: u64 = FRAME_SIZE / 1024;
         let lines = [

@@ -93,6 +93,14 @@ impl Request {
 
     /// Its first physical address shall be a multiple of `bytes`: a power of two up to 1 GiB
     /// (below a frame it asks for nothing).
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::Request;
+    /// let request = Request::new(3).align(16 << 10);
+    /// assert_eq!(request.check(), Ok(()));
+    /// assert!(Request::new(3).align(48 << 10).check().is_err()); // no power of two
+    /// ```
     #[must_use]
     pub const fn align(self, bytes: u64) -> Self {
         Self { align: bytes, ..self }
@@ -117,6 +125,13 @@ impl Request {
     }
 
     /// It shall begin at this frame. The limits are those of as many frames as it asks for now.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{FrameNumber, NumberRange, Request};
+    /// let request = Request::new(16).at(FrameNumber::new(0x100)); // from 1 MiB on
+    /// assert_eq!(request.exactly(), Some(NumberRange::from_numbers(0x100, 0x110)));
+    /// ```
     #[must_use]
     pub const fn at(self, first: FrameNumber) -> Self {
         let above = first.start_address();
@@ -137,6 +152,13 @@ impl Request {
     }
 
     /// The same for another number of frames.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::Request;
+    /// let buffer = Request::new(16).below(1 << 32); // as a driver keeps it
+    /// assert_eq!(buffer.with_count(4).count(), 4);
+    /// ```
     #[must_use]
     pub const fn with_count(self, count: u64) -> Self {
         Self { count, ..self }
@@ -181,6 +203,15 @@ impl Request {
     ///
     /// # Errors
     /// Which argument does not, and why.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{Request, RequestError};
+    /// let nothing = Request::new(0).check().unwrap_err();
+    /// assert_eq!(nothing, RequestError::NoFrames);
+    /// let wide = Request::new(32).not_crossing(64 << 10).check(); // 128 KiB
+    /// assert!(wide.is_err());
+    /// ```
     pub const fn check(&self) -> Result<(), RequestError> {
         let Self { count, align, above, below, boundary, .. } = *self;
         if count == 0 {

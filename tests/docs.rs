@@ -144,3 +144,129 @@ fn files_that_documents_name_exist() {
         }
     }
 }
+
+/// A public item: its file, `Type::method` or a name, and its own documentation.
+struct Item {
+    place: String,
+    name: String,
+    doc: String,
+}
+
+/// What `src/lib.rs` names for users.
+fn exported() -> Vec<String> {
+    let lib = read(&root().join("src/lib.rs"));
+    let lists = lib.split("\npub use ").skip(1).filter_map(|rest| rest.split_once(';'));
+    let names = lists.flat_map(|(list, _)| {
+        let (_, names) = list.rsplit_once("::").expect("a path");
+        names.trim_matches(['{', '}']).split(',').map(|name| name.trim().to_owned())
+    });
+    names.filter(|name| !name.is_empty()).collect()
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("a file").path();
+        match path.is_dir() {
+            true if path.ends_with("models") => {}
+            true => sources(&path, found),
+            false => found.push(path),
+        }
+    }
+}
+
+/// The type that an `impl` of its own begins for, if the line is one.
+fn implemented(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("impl")?;
+    let rest = if rest.starts_with('<') { rest.split_once("> ")?.1 } else { rest.trim_start() };
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    (!rest.contains(" for ")).then(|| rest.split(|c| !is_name(c)).next()).flatten()
+}
+
+/// The name of the public item that a line begins.
+fn declared(line: &str) -> Option<&str> {
+    let mut words = line.strip_prefix("pub ")?.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+    let kind =
+        words.find(|word| !["const", "unsafe"].contains(word) || line.contains("const EMPTY"));
+    let kinds = ["fn", "struct", "enum", "trait", "const", "type"];
+    kind.filter(|kind| kinds.contains(kind)).and_then(|_| words.next())
+}
+
+/// All that users of the crate call or name, as far as one can see without a compiler.
+fn public_items() -> Vec<Item> {
+    let (exported, mut files, mut items) = (exported(), Vec::new(), Vec::new());
+    sources(&root().join("src"), &mut files);
+    files.sort();
+    for file in &files {
+        let place = file.strip_prefix(root()).expect("ours").display().to_string();
+        let is_open =
+            ["src/heap.rs", "src/boot/", "src/cpus/"].iter().any(|p| place.starts_with(p));
+        let (mut owner, mut doc) = (None, String::new());
+        for line in read(file).lines().take_while(|line| !line.starts_with("mod tests")) {
+            let code = line.trim_start();
+            if let Some(text) = code.strip_prefix("///") {
+                doc += &format!("{}\n", text.strip_prefix(' ').unwrap_or(text));
+            } else if !code.starts_with("#[") {
+                if !line.starts_with(' ') && line.ends_with('{') && line.starts_with("impl") {
+                    owner = implemented(line).map(str::to_owned);
+                }
+                let known = |name: &String| is_open || exported.contains(name);
+                let name = declared(code).and_then(|name| match line.len() - code.len() {
+                    0 => Some(name.to_owned()).filter(known),
+                    4 => owner.clone().filter(known).map(|owner| format!("{owner}::{name}")),
+                    _ => None,
+                });
+                let doc = std::mem::take(&mut doc);
+                items.extend(name.map(|name| Item { place: place.clone(), name, doc }));
+            }
+        }
+    }
+    items
+}
+
+/// The lines of examples that a reader sees.
+fn examples(doc: &str) -> String {
+    let blocks = doc.split("```").skip(1).step_by(2).flat_map(str::lines).skip(1);
+    blocks.filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect()
+}
+
+/// A type needs an example that names it, anywhere; a function one of its own, or one of its type or
+/// another function of that which calls it. What has none stands in `tests/without_example.txt`, with
+/// a reason; that list must name nothing else.
+#[test]
+fn public_items_have_examples() {
+    let items = public_items();
+    assert!(items.len() > 200, "{} items", items.len());
+    let everywhere: String = items.iter().map(|item| examples(&item.doc)).collect();
+    let is_word = |text: &str, name: &str| {
+        text.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == name)
+    };
+    let is_shown = |item: &Item| {
+        let own = item.doc.contains("```");
+        let (owner, method) = item.name.split_once("::").unwrap_or((&item.name, ""));
+        let of_owner = |other: &&Item| other.name.split("::").next() == Some(owner);
+        let texts = items.iter().filter(of_owner).map(|other| examples(&other.doc));
+        let related: String = texts.collect();
+        own || match method {
+            "" => is_word(&everywhere, owner),
+            _ => {
+                related.contains(&format!(".{method}("))
+                    || is_word(&everywhere, owner) && everywhere.contains(&item.name)
+            }
+        }
+    };
+    let list = read(&root().join("tests/without_example.txt"));
+    let lines = list.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let listed: Vec<(&str, &str)> =
+        lines.map(|line| line.split_once(": ").expect("a name and a reason")).collect();
+    let missing: Vec<&Item> = items.iter().filter(|item| !is_shown(item)).collect();
+    for item in &missing {
+        let has_reason = listed.iter().any(|(name, _)| *name == item.name);
+        assert!(has_reason, "{}: {} has no example", item.place, item.name);
+    }
+    for (name, _) in listed {
+        let is_missing = missing.iter().any(|item| item.name == name);
+        assert!(is_missing, "{name} has an example, or is gone: take it off the list");
+    }
+    let tree = items.iter().find(|item| item.name == "FramePool::alloc").expect("an item");
+    assert!(examples(&tree.doc).contains("pool.alloc()?"), "the check itself reads nothing");
+}

@@ -93,7 +93,7 @@ const PLANTS: &[Plant] = &[
         name: "an announcement that skips its read-modify-write when the bit reads set",
         file: "tree/levels.rs",
         right: "    // ORDERING: Release pairs with the Acquire of a retirer's `fetch_and`",
-        wrong: "    if word.load(Ordering::Acquire) & mask != 0 {\n        return;\n    }\n    \
+        wrong: "    if word.load(Ordering::Acquire) & mask != 0 {\n        return false;\n    }\n    \
                 // ORDERING: Release pairs with the Acquire of a retirer's `fetch_and`",
         models: "hints",
     },

@@ -102,6 +102,21 @@ impl<C> FramePool<C> {
 
     /// How many bytes of metadata it would take to add a range, as things are; if other CPUs add
     /// some meanwhile, it can be less, or 128 more.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let late = NumberRange::from_numbers(2048, 4096);
+    /// let memory = vec![0; pool.bytes_to_grow(late) + 128].leak(); // it lives as long as the pool
+    /// // SAFETY: the frames are not real, so nobody uses them.
+    /// unsafe { pool.grow_in(late, memory) }?;
+    /// assert_eq!(pool.stats().managed_frames, 4096);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn bytes_to_grow(&self, range: NumberRange) -> usize {
         let bytes = |shared: &Shared| shared.tree.bytes_to_grow(range) + shared.ledger_bytes(range);

@@ -135,6 +135,18 @@ impl<C> FramePool<C> {
     }
 
     /// The shared tree, or `None` before initialisation.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let tree = pool.tree().expect("it is initialised");
+    /// assert_eq!(tree.free_runs().count(), 1); // nothing is allocated
+    /// assert_eq!(tree.managed_ranges().next(), Some(NumberRange::from_numbers(0, 2048)));
+    /// ```
     pub fn tree(&self) -> Option<&FrameTree<'static>> {
         self.shared.get().map(|shared| &shared.tree)
     }
@@ -150,6 +162,20 @@ impl<C> FramePool<C> {
     ///
     /// # Safety
     /// No CPU uses this slot during the call: it is offline, or waits for this call.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(2)); // all below is CPU 0
+    /// let frame = pool.alloc()?;
+    /// // SAFETY: CPU 1 has never run.
+    /// assert_eq!(unsafe { pool.drain_offline(CpuId::new(1)) }?, Drained::Done);
+    /// # pool.free(frame)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub unsafe fn drain_offline(&self, cpu: CpuId) -> Result<Drained, FreeError> {
         let Some(shared) = self.shared.get() else { return Ok(Drained::Done) };
         match shared.drain(cpu)? {
@@ -161,11 +187,40 @@ impl<C> FramePool<C> {
     }
 
     /// Whether free memory is low: what the last [`Crossing`](crate::Crossing) of a watermark said.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1).watermarks(100, 200, |_crossing| ()));
+    /// assert_eq!(pool.level(), Level::High);
+    /// let run = pool.alloc_run(&Request::new(2000))?;
+    /// assert_eq!(pool.level(), Level::Low);
+    /// pool.free_run(run)?;
+    /// assert_eq!(pool.level(), Level::High);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn level(&self) -> Level {
         self.shared.get().map_or(Level::High, |shared| shared.budget.level())
     }
 
     /// What the pool has done, and what is free. See [`Stats`] for the costs.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let frame = pool.alloc()?;
+    /// let stats = pool.stats();
+    /// assert_eq!((stats.managed_frames, stats.free_frames), (2048, 2047));
+    /// # pool.free(frame)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared
@@ -177,6 +232,19 @@ impl<C> FramePool<C> {
     ///
     /// # Errors
     /// The first one that is broken.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let block = pool.alloc_block()?;
+    /// pool.verify()?; // in a test, with all CPUs at rest
+    /// # pool.free_block(block)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn verify(&self) -> Result<(), Broken> {
         let Some(shared) = self.shared.get() else { return Ok(()) };
         let Shared { tree, slots, budget, .. } = shared;
@@ -258,6 +326,20 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Errors
     /// A double free that only this flush could see; everything is drained all the same.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// pool.free(pool.alloc()?)?; // it stays in this CPU's cache, with its neighbours
+    /// assert_eq!(pool.drain()?, Drained::Done);
+    /// let tree = pool.tree().expect("it is initialised");
+    /// assert_eq!(tree.free_frames(), 2048); // all can be had by others
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn drain(&self) -> Result<Drained, FreeError> {
         let Some(shared) = self.shared.get() else { return Ok(Drained::Done) };
         self.cpus.with_current(|cpu| shared.drain(cpu))

@@ -64,6 +64,17 @@ impl Setup {
     }
 
     /// The metadata must lie below this physical address: where the kernel has mapped memory.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// // The direct map reaches 4 GiB so far: no metadata may lie above.
+    /// let pool = example::pool(Setup::new(4).metadata_below(4 << 30));
+    /// # assert_eq!(pool.stats().managed_frames, 2048);
+    /// ```
     #[must_use]
     pub const fn metadata_below(self, address: u64) -> Self {
         Self { metadata_below: address, ..self }
@@ -79,6 +90,21 @@ impl Setup {
     ///
     /// # Panics
     /// If the address is above 2^52.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1).low_last(2 << 20));
+    /// let frame = pool.alloc()?;
+    /// assert!(frame.start_address() >= 2 << 20); // the rest first
+    /// let old = pool.alloc_run(&Request::new(1).below(2 << 20))?; // unless one asks for it
+    /// # pool.free(frame)?;
+    /// # pool.free_run(old)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn low_last(self, below: u64) -> Self {
         assert!(below <= 1 << 52, "an address that no x86-64 machine has");

@@ -21,6 +21,19 @@ impl<C: Cpus> FramePool<C> {
     /// [`AllocError::NoneWhole`], after this CPU's cache was given back and the others were asked
     /// for theirs, whose frames can keep a block from being whole. [`AllocError::Reserved`] and
     /// [`AllocError::NotInitialised`] as by [`FramePool::alloc`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let block = pool.alloc_block()?;
+    /// assert!(block.start_address().is_multiple_of(2 << 20));
+    /// pool.free_block(block)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn alloc_block(&self) -> Result<Frame, AllocError> {
         self.taking(whole::<BLOCK_FRAMES>, || {
@@ -45,6 +58,19 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Errors
     /// As [`FrameTree::free_block`](crate::FrameTree::free_block).
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let first = pool.alloc_block()?.into_number(); // as a page table entry keeps it
+    /// // SAFETY: the number is that of a block of ours, and is used once.
+    /// pool.free_block(unsafe { Frame::from_number(first) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn free_block(&self, first: Frame) -> Result<(), FreeError> {
         let number = first.into_number();
@@ -75,6 +101,20 @@ impl<C: Cpus> FramePool<C> {
     /// # Errors
     /// As [`FrameTree::alloc_run`](crate::FrameTree::alloc_run), after this CPU's cache and those
     /// of the others were given back ([`Cpus::request_drain`]); [`AllocError::NotInitialised`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let ring = pool.alloc_run(&Request::new(5).align(32 << 10).below(4 << 20))?;
+    /// assert_eq!(ring.len(), 5);
+    /// assert!(ring.start_address().is_multiple_of(32 << 10));
+    /// pool.free_run(ring)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn alloc_run(&self, request: &Request) -> Result<FrameRange, AllocError> {
         self.taking(FrameRange::numbers, || self.alloc_run_plain(request))
@@ -168,6 +208,21 @@ impl<C: Cpus> FramePool<C> {
     /// If one of them is free already, sits in this CPU's cache, or was never this pool's; then
     /// nothing was freed, and the error names the lowest such frame. With [`Found::FreeAtFlush`]
     /// look at the error's frame.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let run = pool.alloc_run(&Request::new(100))?;
+    /// let (kept, rest) = run.split_at(40);
+    /// pool.free_run(rest)?; // any part of it
+    /// assert_eq!(pool.stats().free_frames, 2048 - kept.len());
+    /// pool.free_run(kept)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn free_run(&self, run: FrameRange) -> Result<(), FreeError> {
         let run = run.into_numbers();
@@ -230,6 +285,17 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Errors
     /// As [`FramePool::alloc_block`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1)); // of 8 MiB
+    /// let error = pool.alloc_giant().unwrap_err();
+    /// assert!(matches!(error, AllocError::NoneWhole { free: 2048, .. }), "{error}");
+    /// ```
     #[inline]
     pub fn alloc_giant(&self) -> Result<Frame, AllocError> {
         let take = || self.take_whole(GIANT_FRAMES, Shared::alloc_giant);

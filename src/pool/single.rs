@@ -23,6 +23,19 @@ impl<C: Cpus> FramePool<C> {
     /// # Errors
     /// [`AllocError::OutOfMemory`] if nothing was free at some instant during the call, apart
     /// from frames in other CPUs' caches, which it counts; [`AllocError::NotInitialised`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let frame = pool.alloc()?;
+    /// assert!(frame.start_address() < 8 << 20); // a physical address
+    /// pool.free(frame)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn alloc(&self) -> Result<Frame, AllocError> {
         #[cfg(feature = "hardened")]
@@ -77,6 +90,22 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Errors
     /// As [`FramePool::alloc`], if the reserve is used up as well.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1).reserve(1)); // of 2048 frames
+    /// let mut taken = [const { None }; 2048];
+    /// assert_eq!(pool.alloc_bulk(&mut taken), 2047);
+    /// let last = pool.alloc_urgent()?;
+    /// assert!(pool.alloc_urgent().is_err());
+    /// # pool.free(last)?;
+    /// # pool.free_bulk(&mut taken)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn alloc_urgent(&self) -> Result<Frame, AllocError> {
         self.taking(whole::<1>, || self.take(Shared::alloc_urgent))
     }
@@ -86,6 +115,19 @@ impl<C: Cpus> FramePool<C> {
     /// # Errors
     /// If it is free already or was never this pool's; see "What is detected" above. Nothing
     /// happens to the frame then. With [`Found::FreeAtFlush`] look at the error's frame.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// // SAFETY: it lies behind the pool's 8 MiB: nobody's, as the pool finds out.
+    /// let stranger = unsafe { Frame::from_number(FrameNumber::new(5000)) };
+    /// let error = pool.free(stranger).unwrap_err();
+    /// assert_eq!((error.frame, error.found), (FrameNumber::new(5000), Found::Unmanaged));
+    /// ```
     #[inline]
     pub fn free(&self, frame: Frame) -> Result<(), FreeError> {
         let number = frame.into_number();
@@ -194,6 +236,21 @@ impl<C: Cpus> FramePool<C> {
     /// # Safety
     /// Every byte of the frame is 0, and nobody will write to it before it is handed out again:
     /// its next owner gets it as zeroed.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let frame = pool.alloc_zeroed(|_frame| { /* a kernel clears it here */ })?;
+    /// // SAFETY: nobody has written to it since.
+    /// unsafe { pool.free_zeroed(frame) }?;
+    /// let again = pool.alloc_zeroed(|_| panic!("it is known to be zero"))?;
+    /// # pool.free(again)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub unsafe fn free_zeroed(&self, frame: Frame) -> Result<(), FreeError> {
         match self.shared.get() {
@@ -239,6 +296,20 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Errors
     /// The first that is found, as in [`FramePool::free`]; all other frames are back.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let mut frames = [pool.alloc().ok(), None, pool.alloc().ok()]; // holes are passed over
+    /// pool.free_bulk(&mut frames)?;
+    /// assert!(frames.iter().all(Option::is_none));
+    /// assert_eq!(pool.stats().free_frames, 2048);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn free_bulk(&self, frames: &mut [Option<Frame>]) -> Result<(), FreeError> {
         #[cfg(feature = "hardened")]
         if self.hardened().is_some() {

@@ -45,6 +45,24 @@ use crate::sync::{Ordering, full_fence, rmw_fence};
 /// A range of frames on their way out; see [`FramePool::isolate`](crate::FramePool::isolate).
 ///
 /// Not to be dropped: then the range stays isolated, and its place taken.
+///
+/// # Examples
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let range = NumberRange::from_numbers(512, 1024);
+/// // SAFETY: metadata has memory of its own.
+/// let isolation = unsafe { pool.isolate(range, example::mapped) }?;
+/// assert_eq!(isolation.range(), range);
+/// println!("{:?}", pool.in_use(&isolation));
+/// pool.readmit(isolation); // it stays after all
+/// let stats = pool.stats();
+/// assert_eq!(stats.free_frames, stats.managed_frames - 1); // one has become metadata
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "end it with `offline` or `readmit`"]
 #[derive(Debug)]
 pub struct Isolation {

@@ -154,6 +154,19 @@ impl<'m> FrameTree<'m> {
     /// [`OutOfMemory`] if nothing was free in the tree at some instant during the call. Exact,
     /// unless during each of a thousand looks another CPU was moving frames (a split, merge, free
     /// or flush; at most a GiB each): what was on its way then can be missed.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let tree = pool.tree().expect("it is initialised");
+    /// let frame = tree.alloc()?; // on no CPU in particular, past all caches
+    /// tree.free(frame)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn alloc(&self) -> Result<Frame, OutOfMemory> {
         self.alloc_with(self.shared_writer())
     }
@@ -208,6 +221,23 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Errors
     /// As [`FrameTree::alloc`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let tree = pool.tree().expect("it is initialised");
+    /// let mut cache = tree.refill()?;
+    /// let CachedRun { frames, known_zero } = cache.alloc().expect("one of 64");
+    /// assert_eq!((frames.len(), known_zero), (1, 0));
+    /// tree.free_run(frames)?;
+    /// tree.flush(&mut cache)?;
+    /// assert!(cache.is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn refill(&self) -> Result<PageCache, OutOfMemory> {
         self.refill_with(self.shared_writer()).map(PageCache::from)
     }
@@ -322,6 +352,19 @@ impl<'m> FrameTree<'m> {
     }
 
     /// Free frames, blocks and giants, counted bit by bit: costs a look at all leaves.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let tree = pool.tree().expect("it is initialised");
+    /// println!("{:?}", tree.count_free()); // by the size of what is free as a whole
+    /// assert_eq!((tree.free_frames(), tree.managed_frames()), (2048, 2048));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn count_free(&self) -> FreeCount {
         let (blocks, giants) = self.free_whole();
@@ -352,6 +395,20 @@ impl<'m> FrameTree<'m> {
     /// The free frames of the 64-frame group that starts at `base`, and which of them are known
     /// to be zero; `None` if the group is not managed. A look: it may have changed by the time
     /// that it is returned.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let block = pool.alloc_block()?;
+    /// let tree = pool.tree().expect("it is initialised");
+    /// assert_eq!(tree.peek(block.number()), Some((0, 0))); // none of its first 64 is free
+    /// # pool.free_block(block)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn peek(&self, base: FrameNumber) -> Option<(u64, u64)> {
         let group = Group::of(base);
