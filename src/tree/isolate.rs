@@ -542,6 +542,7 @@ mod tests {
     use crate::counts::Cpu;
     use crate::pool::FramePool;
 
+    #[cfg(feature = "hardened")]
     impl FrameTree<'_> {
         /// As somebody who has written over the metadata.
         pub(crate) fn forget_full(&self, frame: FrameNumber) {
