@@ -141,7 +141,7 @@ const PLANTS: &[Plant] = &[
         file: "tree/search.rs",
         right: "if !ready.is_set(block.index, Ordering::Acquire) {",
         wrong: "if false {",
-        models: "levels",
+        models: "two_first_splits",
     },
     Plant {
         name: "a giant's nodes that are read before they are written",
