@@ -2,9 +2,9 @@
 //! every CPU allocate and free from it at once, and reports what happened.
 //!
 //! One idea a file. From the ground up: boot (into 64-bit Rust), console and exit, clock, cpu and
-//! interrupts, apic, waiting; handoff and firmware (what the loader and ACPI say), elsewhere (and where);
-//! memory (the pool), paging with its windows and heap on top of it; smp (all CPUs); exercises; steering and screen (for who
-//! watches); picture, report and this file.
+//! interrupts, apic, waiting; handoff and firmware (what the loader and ACPI say), elsewhere (and
+//! where); memory (the pool), paging with its windows and heap on top of it; smp (all CPUs);
+//! exercises; steering and screen (for who watches); picture, report and this file.
 //!
 //! Three programs are made of it: the demo (main.rs) and the small kernels of `examples/`, which
 //! have a `kernel_main` of their own and take from here what they need.

@@ -188,7 +188,8 @@ impl<C: Cpus> FramePool<C> {
     /// # Errors
     /// See [`IsolateError`]; nothing is isolated then. Of two calls at the same moment with frames
     /// in common both may be refused. A range that was isolated until just now is refused for as
-    /// long as a CPU has frames of it in its hands that it is about to set aside.
+    /// long as a CPU has frames of it in its hands that it is about to set aside; and one in a
+    /// 2 MiB block in which another isolation just ends, while a CPU that ends it stands still.
     ///
     /// # Safety
     /// The pointer that `to_virtual` returns for a physical address is valid for reads and writes
@@ -237,7 +238,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Errors
     /// The frame, and why: see [`IsolateError`]; it counts as a range for the moment, so it must
-    /// not be isolated. Nothing has changed then.
+    /// not be isolated, and is refused when such a range would be. Nothing has changed then.
     ///
     /// # Safety
     /// As [`FramePool::isolate`].
