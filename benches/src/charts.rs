@@ -7,8 +7,9 @@ use std::error::Error;
 use std::path::Path;
 
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::report::Figure;
+use crate::report::{Figure, short};
 
 type Drawing<'d> = DrawingArea<SVGBackend<'d>, plotters::coord::Shift>;
 
@@ -27,6 +28,10 @@ const COLOURS: [(&str, RGBColor); 12] = [
     ("lock + bitmap", RGBColor(188, 189, 34)),
     ("floor: one locked RMW", RGBColor(0, 0, 0)),
 ];
+
+/// Whose figures are written beside the dots, and where those end.
+const OURS: &str = "frametree";
+const OURS_RIGHT: i32 = 238;
 
 /// What is shown for one thread, and for two, at [`SIZE`].
 const ONE: [&str; 12] = [
@@ -91,7 +96,8 @@ fn dots(
         .configure_mesh()
         .disable_y_mesh()
         .x_labels(8)
-        .x_label_formatter(&|ns| crate::report::short(*ns))
+        .light_line_style(WHITE)
+        .x_label_formatter(&|ns| short(*ns))
         .y_labels(0)
         .draw()?;
     for (row, workload) in workloads.iter().enumerate() {
@@ -104,8 +110,13 @@ fn dots(
             };
             let Some(figure) = figures.iter().find(is_it) else { continue };
             let at = (figure.median.max(0.5), row as f64);
-            let size = if *name == "frametree" { 8 } else { 5 };
+            let size = if *name == OURS { 8 } else { 5 };
             chart.draw_series([Circle::new(at, size, colour.filled())])?;
+            if *name == OURS {
+                let style = ("sans-serif", 12).into_font().color(colour);
+                let style = style.pos(Pos::new(HPos::Right, VPos::Center));
+                plot.draw(&Text::new(short(figure.median), (OURS_RIGHT, y), style))?;
+            }
         }
     }
     draw_legend(&legend)?;
@@ -131,7 +142,9 @@ fn lines(
         let ys = (5f64..1e7).log_scale();
         let mut chart = builder.build_cartesian_2d((2f64..1e4).log_scale(), ys)?;
         let above = |x: &f64| format!("1 in {x:.0}");
-        chart.configure_mesh().x_label_formatter(&above).draw()?;
+        let up_to = |ns: &f64| short(*ns);
+        let mut mesh = chart.configure_mesh();
+        mesh.light_line_style(WHITE).x_label_formatter(&above).y_label_formatter(&up_to).draw()?;
         for (name, colour) in COLOURS {
             let points = points(figures, prefix, name).into_iter();
             let points = points.map(|(percent, ns)| (100.0 / (100.0 - percent), ns.max(5.0)));
@@ -139,8 +152,11 @@ fn lines(
         }
     } else {
         let mut chart = builder.build_cartesian_2d(0f64..100f64, 0f64..100f64)?;
-        chart.configure_mesh().draw()?;
-        for (name, colour) in COLOURS.iter().rev() {
+        let percent = |percent: &f64| format!("{percent:.0}");
+        let mut mesh = chart.configure_mesh();
+        mesh.light_line_style(WHITE).x_label_formatter(&percent).y_label_formatter(&percent);
+        mesh.draw()?;
+        for (name, colour) in COLOURS {
             let points = points(figures, prefix, name);
             chart.draw_series(LineSeries::new(points, colour.stroke_width(width(name))))?;
         }
@@ -150,7 +166,8 @@ fn lines(
 }
 
 fn width(name: &str) -> u32 {
-    if name == "frametree" { 4 } else { 2 }
+    // Ours is drawn first: what has the same figures shows on it.
+    if name == OURS { 7 } else { 2 }
 }
 
 /// The figures of a family of workloads, by the number that ends their names.
@@ -169,7 +186,7 @@ fn points(figures: &[Figure], prefix: &str, name: &str) -> Vec<(f64, f64)> {
 fn draw_legend(area: &Drawing<'_>) -> Result<(), Box<dyn Error>> {
     for (at, (name, colour)) in COLOURS.iter().enumerate() {
         let y = 50 + 22 * at as i32;
-        let size = if *name == "frametree" { 8 } else { 5 };
+        let size = if *name == OURS { 8 } else { 5 };
         area.draw(&Circle::new((14, y), size, colour.filled()))?;
         let style = ("sans-serif", 13).into_font().color(&BLACK);
         area.draw(&Text::new(*name, (28, y - 6), style))?;
