@@ -114,6 +114,24 @@ const LOOKS: usize = 1000;
 const PAUSES: usize = 16;
 
 /// What became of the frames in a CPU's cache.
+///
+/// # Examples
+/// A CPU was taken off line, and whoever did that looks after it:
+///
+/// ```
+/// # mod example {
+/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+/// # }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(2));
+/// // SAFETY: CPU 1 does not run any more.
+/// match unsafe { pool.drain_offline(CpuId::new(1)) }? {
+///     Drained::Done => {}
+///     Drained::Stranded { frames } => println!("{frames} frames are lost until the next boot"),
+///     other => println!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Drained {
@@ -130,6 +148,20 @@ pub enum Drained {
 
 impl<C> FramePool<C> {
     /// A pool that has no memory yet.
+    ///
+    /// # Examples
+    /// In a `static`, before there is any memory:
+    ///
+    /// ```
+    /// use frametree::cpus::{NotPreempted, OneCpu, Pinned};
+    /// use frametree::{AllocError, FramePool};
+    ///
+    /// // SAFETY: this kernel starts no other CPU, and switches threads only where they wait.
+    /// const CPUS: Pinned<OneCpu, NotPreempted> =
+    ///     unsafe { Pinned::new(OneCpu::promised(), NotPreempted::promised()) };
+    /// static POOL: FramePool<Pinned<OneCpu, NotPreempted>> = FramePool::new(CPUS);
+    /// assert_eq!(POOL.alloc(), Err(AllocError::NotInitialised));
+    /// ```
     pub const fn new(cpus: C) -> Self {
         Self { cpus, shared: Once::new(), slots: Row::empty() }
     }

@@ -307,6 +307,19 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Errors
     /// As [`FrameTree::free_giant`](crate::FrameTree::free_giant).
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
+    /// # }
+    /// # use frametree::*;
+    /// let pool = example::pool_of(2 << 30, Setup::new(1)); // 2 GiB
+    /// let guest = pool.alloc_giant()?; // all memory of a virtual machine
+    /// pool.free_giant(guest)?; // it was shut down
+    /// assert_eq!(pool.stats().free_giants, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn free_giant(&self, first: Frame) -> Result<(), FreeError> {
         match self.shared.get() {
