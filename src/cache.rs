@@ -22,7 +22,7 @@ use crate::geometry::{FRAME_LIMIT, WORD_BITS};
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
 /// let tree = pool.tree().expect("a pool in use"); // without a CPU's identity
-/// let mut cache = tree.refill()?;
+/// let mut cache: PageCache = tree.refill()?;
 /// assert_eq!(cache.free().count_ones(), 64);
 /// let run = cache.alloc_n(3).expect("three in a row").frames;
 /// assert_eq!((run.len(), cache.free().count_ones()), (3, 61));

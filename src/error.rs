@@ -20,7 +20,7 @@ use crate::request::{Request, RequestError};
 /// let pool = example::pool(Setup::new(1));
 /// // SAFETY: 8 MiB is not memory of the pool, so nobody is harmed; the pool refuses it.
 /// let foreign = unsafe { Frame::from_number(FrameNumber::new(2048)) };
-/// let error = pool.free(foreign).unwrap_err();
+/// let error: FreeError = pool.free(foreign).unwrap_err();
 /// assert_eq!(error.found, Found::Unmanaged);
 /// assert!(error.to_string().contains("0x800"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -440,7 +440,8 @@ impl fmt::Debug for Frame {
 /// # }
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
-/// let (head, tail) = pool.alloc_run(&Request::new(10))?.split_at(4);
+/// let run: FrameRange = pool.alloc_run(&Request::new(10))?;
+/// let (head, tail) = run.split_at(4);
 /// assert_eq!((head.len(), tail.len()), (4, 6));
 /// pool.free_run(tail)?; // in parts, or joined again
 /// pool.free_run(head)?;

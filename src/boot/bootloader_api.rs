@@ -12,6 +12,18 @@ use bootloader_api::info::{MemoryRegion as Region, MemoryRegionKind};
 use crate::map::{MemoryRegion, RegionKind};
 
 /// What one entry says.
+///
+/// # Examples
+/// To leave out what this kernel has no use for, entry by entry:
+///
+/// ```
+/// use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
+/// use frametree::{RegionKind, boot};
+///
+/// let entry = MemoryRegion { start: 0, end: 0x9_f000, kind: MemoryRegionKind::Usable };
+/// let region = boot::bootloader_api::region(&entry);
+/// assert_eq!((region.length, region.kind), (0x9_f000, RegionKind::Usable));
+/// ```
 #[must_use]
 pub fn region(region: &Region) -> MemoryRegion {
     let kind = match region.kind {

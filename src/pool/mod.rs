@@ -83,7 +83,8 @@ pub use self::setup::{InitError, Metadata, Setup};
 /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
 /// # }
 /// # use frametree::*;
-/// let pool = example::pool(Setup::new(1)); // 8 MiB; the crate's page has a real start
+/// // 8 MiB; the crate's page has a real start.
+/// let pool: FramePool<_> = example::pool(Setup::new(1));
 /// let frame = pool.alloc()?;
 /// let run = pool.alloc_run(&Request::new(17))?; // exactly 17, next to each other
 /// let block = pool.alloc_block()?; // 2 MiB

@@ -195,21 +195,10 @@ impl<C: Cpus> FramePool<C> {
     ///         zeroed.flush(tree).expect("frames that were free a moment ago");
     ///     }
     /// }
-    /// # struct One;
-    /// # // SAFETY: there is one thread.
-    /// # unsafe impl Cpus for One {
-    /// #     fn with_current<R>(&self, work: impl FnOnce(frametree::CpuId) -> R) -> R {
-    /// #         work(frametree::CpuId::new(0))
-    /// #     }
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
     /// # }
-    /// # use frametree::{MapEntry, MemoryMap, MemoryRegion, RegionKind};
-    /// # let kind = RegionKind::Usable;
-    /// # let regions = [MemoryRegion { start: 0, length: 4 << 20, kind }];
-    /// # let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
-    /// # let map = MemoryMap::normalise(regions, &mut cells).expect("a map");
-    /// # let pool = FramePool::new(One);
-    /// # // SAFETY: the memory is not real, nobody uses it.
-    /// # unsafe { pool.init_in(&map, 1, vec![0; 4096].leak()) }.expect("a pool");
+    /// # let pool = example::pool(frametree::Setup::new(1));
     /// let cleared = core::cell::Cell::new(0);
     /// let count = || cleared.set(cleared.get() + 1);
     /// clear_ahead(&pool, |_| count());

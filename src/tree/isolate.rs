@@ -55,7 +55,7 @@ use crate::sync::{Ordering, full_fence, rmw_fence};
 /// let pool = example::pool(Setup::new(1));
 /// let range = NumberRange::from_numbers(512, 1024);
 /// // SAFETY: metadata has memory of its own.
-/// let isolation = unsafe { pool.isolate(range, example::mapped) }?;
+/// let isolation: Isolation = unsafe { pool.isolate(range, example::mapped) }?;
 /// assert_eq!(isolation.range(), range);
 /// println!("{:?}", pool.in_use(&isolation));
 /// pool.readmit(isolation); // it stays after all

@@ -103,7 +103,7 @@ use crate::sync::{Ordering, Word};
 /// # }
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
-/// let tree = pool.tree().expect("a pool in use");
+/// let tree: &FrameTree<'_> = pool.tree().expect("a pool in use");
 /// let frame = tree.alloc()?; // past all caches: the lowest free frame
 /// assert_eq!(frame.number(), FrameNumber::new(0));
 /// let count = tree.count_free();
