@@ -93,18 +93,73 @@ pub unsafe trait Bytes: Send {
     ///
     /// # Safety
     /// The memory can be read and written and is nobody else's for as long as this is used.
+    ///
+    /// # Examples
+    /// ```
+    /// use frametree::heap::Bytes;
+    /// use linked_list_allocator::Heap;
+    ///
+    /// let mut page = [0u64; 512];
+    /// // SAFETY: the page is used by nothing else.
+    /// let bytes: Heap = unsafe { Bytes::new(page.as_mut_ptr().cast(), 4096) };
+    /// assert!(bytes.is_empty());
+    /// ```
     unsafe fn new(start: *mut u8, length: usize) -> Self;
 
     /// Memory of that layout, or `None` if there is no place.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::heap::Bytes;
+    /// # use linked_list_allocator::Heap;
+    /// # use std::alloc::Layout;
+    /// # let mut page = [0u64; 512];
+    /// # // SAFETY: the page is used by nothing else.
+    /// # let mut bytes: Heap = unsafe { Bytes::new(page.as_mut_ptr().cast(), 4096) };
+    /// assert!(bytes.allocate(Layout::new::<[u8; 3000]>()).is_some());
+    /// // No place for it here; a heap asks its next segment.
+    /// assert!(bytes.allocate(Layout::new::<[u8; 3000]>()).is_none());
+    /// ```
     fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>>;
 
     /// Takes memory back.
     ///
     /// # Safety
     /// It came from [`allocate`](Bytes::allocate) of this value with this layout; it is freed once.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::heap::Bytes;
+    /// # use linked_list_allocator::Heap;
+    /// # use std::alloc::Layout;
+    /// # let mut page = [0u64; 512];
+    /// # // SAFETY: the page is used by nothing else.
+    /// # let mut bytes: Heap = unsafe { Bytes::new(page.as_mut_ptr().cast(), 4096) };
+    /// let layout = Layout::new::<[u8; 3000]>();
+    /// let memory = bytes.allocate(layout).expect("3000 of 4096 bytes");
+    /// // SAFETY: it came from there, with this layout.
+    /// unsafe { Bytes::free(&mut bytes, memory, layout) };
+    /// assert!(bytes.allocate(layout).is_some()); // there is room again
+    /// ```
     unsafe fn free(&mut self, memory: NonNull<u8>, layout: Layout);
 
     /// Whether all that was allocated is freed.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::heap::Bytes;
+    /// # use linked_list_allocator::Heap;
+    /// # use std::alloc::Layout;
+    /// # let mut page = [0u64; 512];
+    /// # // SAFETY: the page is used by nothing else.
+    /// # let mut bytes: Heap = unsafe { Bytes::new(page.as_mut_ptr().cast(), 4096) };
+    /// let layout = Layout::new::<u64>();
+    /// let memory = bytes.allocate(layout).expect("8 of 4096 bytes");
+    /// assert!(!bytes.is_empty());
+    /// // SAFETY: it came from there, with this layout.
+    /// unsafe { Bytes::free(&mut bytes, memory, layout) };
+    /// assert!(bytes.is_empty()); // so a heap can give the segment back
+    /// ```
     fn is_empty(&self) -> bool;
 }
 

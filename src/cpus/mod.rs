@@ -57,6 +57,18 @@ pub use x86::{ApicId, GsSlot, InterruptsOff, PreemptionOff, Rdpid, Rdtscp};
 /// ```
 pub unsafe trait Identity {
     /// The number of the CPU that runs this, true for as long as the thread stays there.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs"));
+    /// # }
+    /// # use example::*;
+    /// # use frametree::cpus::{Guard, Identity};
+    /// let cpu = PreemptionOff.hold(|| ThisCpu.current()); // the thread may be elsewhere by now
+    /// println!("that was CPU {}", cpu.get());
+    /// # assert_eq!(cpu.get(), 0);
+    /// ```
     fn current(&self) -> CpuId;
 }
 
@@ -88,6 +100,26 @@ pub unsafe trait Identity {
 /// ```
 pub unsafe trait Guard {
     /// Runs `work` where this thread is.
+    ///
+    /// # Examples
+    /// Anything of a kernel that belongs to a CPU can be used so:
+    ///
+    /// ```
+    /// # mod example {
+    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs"));
+    /// # }
+    /// # use example::*;
+    /// # use frametree::cpus::{Guard, Identity};
+    /// # use std::sync::atomic::{AtomicU64, Ordering};
+    /// static SYSCALLS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4]; // one for each CPU
+    ///
+    /// PreemptionOff.hold(|| {
+    ///     let count = &SYSCALLS[ThisCpu.current().get()];
+    ///     // No other CPU writes it, and no other thread of this one.
+    ///     count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    /// });
+    /// # assert_eq!(SYSCALLS[0].load(Ordering::Relaxed), 1);
+    /// ```
     fn hold<R>(&self, work: impl FnOnce() -> R) -> R;
 }
 
