@@ -98,9 +98,7 @@ pub struct Marks {
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// fn tell(crossing: Crossing) {
 ///     println!("crossing {}: {:?}", crossing.number, crossing.level); // or wake who frees some
@@ -124,9 +122,7 @@ pub struct Crossing {
 /// Whether a kernel's cache of files may grow:
 ///
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// fn may_grow(pool: &FramePool<impl Cpus>) -> bool {
 ///     pool.level() == Level::High

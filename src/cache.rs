@@ -16,9 +16,7 @@ use crate::geometry::{FRAME_LIMIT, WORD_BITS};
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
 /// let tree = pool.tree().expect("a pool in use"); // without a CPU's identity
@@ -75,12 +73,9 @@ impl Known {
 /// Only what may hold something has to be cleared:
 ///
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
 /// # use frametree::*;
-/// let pool = example::pool(Setup::new(1));
-/// let tree = pool.tree().expect("a pool in use");
+/// let tree = example::tree();
 /// let mut cache = tree.refill()?;
 /// let CachedRun { frames, known_zero } = cache.alloc_n(4).expect("four in a row");
 /// for index in (0..4).filter(|index| known_zero >> index & 1 == 0) {
@@ -104,12 +99,9 @@ impl PageCache {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let mut cache = PageCache::EMPTY; // as a thread that fills page tables begins
     /// assert!(cache.alloc().is_none());
     /// cache = tree.refill()?;
@@ -150,12 +142,9 @@ impl PageCache {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let cache = tree.refill()?;
     /// let (base, free, known_zero) = cache.into_parts(); // for a structure of plain words
     /// // SAFETY: `into_parts` has given up just these frames.
@@ -173,12 +162,9 @@ impl PageCache {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let mut cache = tree.refill()?;
     /// let group = cache.base().start_address(); // 256 KiB, all of whose free frames are in here
     /// assert_eq!((group % (256 << 10), cache.free()), (0, u64::MAX));
@@ -195,12 +181,9 @@ impl PageCache {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let frame = tree.alloc()?; // number 0, so the group has 63 left
     /// let mut cache = tree.refill()?;
     /// assert_eq!(cache.free(), !1);
@@ -218,12 +201,9 @@ impl PageCache {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let frame = tree.alloc_zeroed(|_frame| { /* a kernel clears it here */ })?;
     /// // SAFETY: nobody has written to it since.
     /// unsafe { tree.free_zeroed(frame) }?;
@@ -243,12 +223,9 @@ impl PageCache {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let (mut cache, mut table) = (PageCache::EMPTY, Vec::new());
     /// while table.len() < 100 {
     ///     if cache.is_empty() {
@@ -271,12 +248,9 @@ impl PageCache {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let mut cache = tree.refill()?;
     /// let page = cache.alloc().expect("the first of 64").frames; // nobody else notices
     /// assert_eq!(page.start_address(), 0);
@@ -297,12 +271,9 @@ impl PageCache {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let mut cache = tree.refill()?;
     /// let stack = cache.alloc_n(4).expect("four in a row").frames; // 16 KiB for a thread
     /// assert_eq!((stack.len(), cache.alloc_n(64)), (4, None));

@@ -49,9 +49,7 @@ use crate::tree::{Broken, FrameTree, mix};
 /// Names of a kernel's subsystems, one number each:
 ///
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hardened.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hard.rs")); }
 /// # use frametree::*;
 /// const NET: Owner = Owner::new(1);
 /// const DISK: Owner = Owner::new(2);
@@ -71,9 +69,7 @@ impl Owner {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hardened.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hard.rs")); }
     /// # use frametree::*;
     /// let pool = example::hardened();
     /// let frame = pool.alloc()?; // nobody said for whom
@@ -126,9 +122,7 @@ impl fmt::Display for Owner {
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// use std::sync::Mutex;
 /// static LAST: Mutex<Option<Violation>> = Mutex::new(None);
@@ -195,9 +189,7 @@ impl fmt::Display for Violation {
 /// A kernel under test, with all that there is:
 ///
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// fn report(violation: Violation) {
 ///     println!("{violation}"); // and stop, or count it
@@ -228,9 +220,7 @@ impl Hardening {
     /// The ledger alone: it finds every double free.
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let how = Hardening::new(|violation| panic!("{violation}"));
     /// let pool = example::pool(Setup::new(1).hardened(how));
@@ -253,9 +243,7 @@ impl Hardening {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let how = Hardening::new(|violation| panic!("{violation}")).placed_by(0x5eed);
     /// let pool = example::pool(Setup::new(1).hardened(how));
@@ -282,9 +270,7 @@ impl Hardening {
     /// With a direct map, as most kernels have one:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// # use example::direct_map;
     /// let how = Hardening::new(|violation| panic!("{violation}"));

@@ -308,9 +308,7 @@ impl<C: Cpus, G: Guard, B: Bytes> PoolHeap<C, G, B> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// # use frametree::{cpus::NotPreempted, heap::PoolHeap};
     /// use std::alloc::{GlobalAlloc, Layout};
@@ -336,9 +334,7 @@ impl<C: Cpus, G: Guard, B: Bytes> PoolHeap<C, G, B> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/heap.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/heap.rs")); }
     /// # use frametree::*;
     /// use std::alloc::{GlobalAlloc, Layout};
     ///
@@ -363,9 +359,7 @@ impl<C: Cpus, G: Guard, B: Bytes> PoolHeap<C, G, B> {
     /// When memory is low:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/heap.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/heap.rs")); }
     /// # use frametree::*;
     /// # use std::alloc::{GlobalAlloc, Layout};
     /// # let (heap, pool) = example::heap();

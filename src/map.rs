@@ -393,9 +393,7 @@ impl<'b> MemoryMap<'b> {
     /// The firmware's tables have been read, and their memory joins the pool:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// # let kind = RegionKind::Reclaimable;
     /// # let late = MemoryRegion { start: 8 << 20, length: 1 << 20, kind };

@@ -18,9 +18,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hardened.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hard.rs")); }
     /// # use frametree::*;
     /// const DISK: Owner = Owner::new(2);
     /// let pool = example::hardened();
@@ -44,9 +42,7 @@ impl<C> FramePool<C> {
     /// A page that was read ahead goes to the process that asks for it:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hardened.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hard.rs")); }
     /// # use frametree::*;
     /// let pool = example::hardened();
     /// # let [files, process] = [1, 2].map(Owner::new);
@@ -71,9 +67,7 @@ impl<C> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hardened.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hard.rs")); }
     /// # use frametree::*;
     /// let pool = example::hardened();
     /// const NET: Owner = Owner::new(1);
@@ -97,9 +91,7 @@ impl<C> FramePool<C> {
     /// Whom a frame belongs to that something has written over:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hardened.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hard.rs")); }
     /// # use frametree::*;
     /// let pool = example::hardened();
     /// # let ring = pool.alloc_run(&Request::new(16))?;
@@ -121,9 +113,7 @@ impl<C> FramePool<C> {
     /// Who has most, when memory is low:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hardened.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hard.rs")); }
     /// # use frametree::*;
     /// let pool = example::hardened();
     /// # let ring = pool.alloc_run(&Request::new(16))?;
@@ -153,9 +143,7 @@ impl<C> FramePool<C> {
     /// A driver's frames after it was unloaded:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hardened.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/hard.rs")); }
     /// # use frametree::*;
     /// let pool = example::hardened();
     /// let _ = pool.alloc_tagged(Owner::new(7))?.into_number(); // into a table, and forgotten
@@ -183,9 +171,7 @@ impl<C> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// # let report = |violation: Violation| println!("{violation}");
     /// // SAFETY: there is memory behind all frames of the example.

@@ -101,9 +101,7 @@ impl Request {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let stack = pool.alloc_run(&Request::new(5))?; // 20 KiB, not 32
@@ -149,12 +147,10 @@ impl Request {
     /// All of it shall lie at or above this physical address.
     ///
     /// # Examples
-    /// Memory that no old device can use, so that what they can is left to them:
+    /// Memory that old devices do not reach, so that what they do reach is left to them:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let table = pool.alloc_run(&Request::new(64).above(4 << 20))?;
@@ -173,9 +169,7 @@ impl Request {
     /// A device counts addresses in 16 bits, and would wrap around at 64 KiB:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let before = pool.alloc_run(&Request::new(10))?;
@@ -212,9 +206,7 @@ impl Request {
     /// Pages are written out when memory is short, and the disk's driver needs a buffer for it:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1).reserve(16));
     /// let rest = pool.alloc_run(&Request::new(2032))?;

@@ -14,15 +14,19 @@ use crate::map::{MemoryRegion, RegionKind};
 /// What one entry says.
 ///
 /// # Examples
-/// To leave out what this kernel has no use for, entry by entry:
+/// A kernel that has mapped no more than 4 GiB so far, and adds the rest later:
 ///
 /// ```
-/// use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
-/// use frametree::{RegionKind, boot};
+/// use bootloader_api::info::MemoryRegion as Entry;
+/// use frametree::{MemoryRegion, boot};
 ///
-/// let entry = MemoryRegion { start: 0, end: 0x9_f000, kind: MemoryRegionKind::Usable };
-/// let region = boot::bootloader_api::region(&entry);
-/// assert_eq!((region.length, region.kind), (0x9_f000, RegionKind::Usable));
+/// fn low(entries: &[Entry]) -> impl Iterator<Item = MemoryRegion> {
+///     let low = entries.iter().filter(|entry| entry.end <= 4 << 30);
+///     low.map(boot::bootloader_api::region)
+/// }
+/// # let kind = bootloader_api::info::MemoryRegionKind::Usable;
+/// # let entries = [0, 4 << 30].map(|start| Entry { start, end: start + 0x9_f000, kind });
+/// # assert_eq!(low(&entries).map(|region| region.length).collect::<Vec<_>>(), [0x9_f000]);
 /// ```
 #[must_use]
 pub fn region(region: &Region) -> MemoryRegion {

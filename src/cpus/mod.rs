@@ -60,9 +60,7 @@ pub unsafe trait Identity {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs")); }
     /// # use example::*;
     /// # use frametree::cpus::{Guard, Identity};
     /// let cpu = PreemptionOff.hold(|| ThisCpu.current()); // the thread may be elsewhere by now
@@ -105,9 +103,7 @@ pub unsafe trait Guard {
     /// Anything of a kernel that belongs to a CPU can be used so:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs")); }
     /// # use example::*;
     /// # use frametree::cpus::{Guard, Identity};
     /// # use std::sync::atomic::{AtomicU64, Ordering};
@@ -149,9 +145,7 @@ impl<I: Identity, G: Guard> Pinned<I, G> {
     /// With an [`Identity`] and a [`Guard`] of the kernel's own, as on their pages:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs")); }
     /// # use example::*;
     /// # use frametree::Cpus;
     /// use frametree::{FramePool, cpus::Pinned};
@@ -172,9 +166,7 @@ impl<I: Identity, G: Guard> Pinned<I, G> {
     /// A kernel with an interrupt for it, whose handler drains the CPU that it comes to:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs")); }
     /// # use example::*;
     /// use frametree::{FramePool, cpus::Pinned};
     ///
@@ -215,9 +207,7 @@ unsafe impl<I: Identity, G: Guard> Cpus for Pinned<I, G> {
 /// A kernel for one CPU, whose timer switches threads:
 ///
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs")); }
 /// # use example::*;
 /// use frametree::FramePool;
 /// use frametree::cpus::{OneCpu, Pinned};
@@ -241,9 +231,9 @@ impl OneCpu {
     /// ```
     /// use frametree::cpus::{Identity, OneCpu};
     ///
-    /// // SAFETY: the other CPUs of this kernel wait in a loop until the pool is replaced.
-    /// let boot = unsafe { OneCpu::promised() };
-    /// assert_eq!(boot.current().get(), 0);
+    /// // SAFETY: this kernel starts no other CPU.
+    /// let only = unsafe { OneCpu::promised() };
+    /// assert_eq!(only.current().get(), 0);
     /// ```
     #[must_use]
     pub const unsafe fn promised() -> Self {
@@ -265,9 +255,7 @@ unsafe impl Identity for OneCpu {
 /// A kernel with many CPUs, whose threads give theirs up by a call:
 ///
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs")); }
 /// # use example::*;
 /// use frametree::FramePool;
 /// use frametree::cpus::{NotPreempted, Pinned};
@@ -293,7 +281,7 @@ impl NotPreempted {
     /// ```
     /// use frametree::cpus::{Guard, NotPreempted};
     ///
-    /// // SAFETY: there are no threads yet.
+    /// // SAFETY: this kernel has no threads.
     /// let guard = unsafe { NotPreempted::promised() };
     /// assert_eq!(guard.hold(|| 7), 7); // nothing has to be done
     /// ```

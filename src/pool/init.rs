@@ -34,9 +34,7 @@ impl<C> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let memory = [MemoryRegion { start: 0, length: 8 << 20, kind: RegionKind::Usable }];
     /// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(3)]; // two more to take out
@@ -97,9 +95,7 @@ impl<C> FramePool<C> {
     /// A kernel that has no direct map, but a heap, or a place in its image:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let memory = [MemoryRegion { start: 1 << 20, length: 64 << 20, kind: RegionKind::Usable }];
     /// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];

@@ -15,9 +15,7 @@ use crate::map::{MapError, MemoryMap};
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// use std::sync::atomic::{AtomicU64, Ordering};
 /// static LOW: AtomicU64 = AtomicU64::new(0);
@@ -54,9 +52,7 @@ impl Setup {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let online = 4; // as the ACPI tables list them
     /// let pool = example::pool(Setup::new(online));
@@ -78,9 +74,7 @@ impl Setup {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// // The direct map reaches 4 GiB so far: no metadata may lie above.
     /// let pool = example::pool(Setup::new(4).metadata_below(4 << 30));
@@ -104,9 +98,7 @@ impl Setup {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1).low_last(2 << 20));
     /// let frame = pool.alloc()?;
@@ -139,9 +131,7 @@ impl Setup {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// const DRIVER: Owner = Owner::new(3);
     /// let how = Hardening::new(|violation| panic!("{violation}"));
@@ -193,9 +183,7 @@ impl Setup {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1).reserve(64));
     /// let most = pool.alloc_run(&Request::new(2048 - 64))?;
@@ -231,9 +219,7 @@ impl Setup {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// use std::sync::atomic::{AtomicBool, Ordering};
     /// static IS_LOW: AtomicBool = AtomicBool::new(false);
@@ -279,9 +265,7 @@ impl From<usize> for Setup {
 /// What a kernel says about it when it starts:
 ///
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// # let memory = [MemoryRegion { start: 0, length: 8 << 20, kind: RegionKind::Usable }];
 /// # let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(2)];
@@ -310,9 +294,7 @@ pub struct Metadata {
 /// A kernel whose direct map ends below all usable memory:
 ///
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// # let memory = [MemoryRegion { start: 4 << 30, length: 8 << 20, kind: RegionKind::Usable }];
 /// # let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(2)];

@@ -26,9 +26,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let frame = pool.alloc()?;
@@ -93,9 +91,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1).reserve(1)); // of 2048 frames
     /// let mut taken = [const { None }; 2048];
@@ -118,9 +114,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// // SAFETY: it lies behind the pool's 8 MiB: nobody's, as the pool finds out.
@@ -195,9 +189,7 @@ impl<C: Cpus> FramePool<C> {
     ///         zeroed.flush(tree).expect("frames that were free a moment ago");
     ///     }
     /// }
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # let pool = example::pool(frametree::Setup::new(1));
     /// let cleared = core::cell::Cell::new(0);
     /// let count = || cleared.set(cleared.get() + 1);
@@ -228,9 +220,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let frame = pool.alloc_zeroed(|_frame| { /* a kernel clears it here */ })?;
@@ -260,9 +250,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let mut frames = [const { None }; 100];
@@ -288,9 +276,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let mut frames = [pool.alloc().ok(), None, pool.alloc().ok()]; // holes are passed over

@@ -27,9 +27,7 @@ use crate::sync::Ordering;
 /// A module of memory was plugged in that the firmware had listed already:
 ///
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
 /// let module = NumberRange::from_numbers(1024, 4096);
@@ -156,12 +154,9 @@ impl<'m> FrameTree<'m> {
     /// Whether all of a range that a device asks for is memory of the pool:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let window = NumberRange::from_numbers(0x400, 0x1000);
     /// let managed = tree.managed_ranges().filter_map(|range| range.overlap(window));
     /// assert_eq!(managed.map(NumberRange::len).sum::<u64>(), 0x400); // a part of it

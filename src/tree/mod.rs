@@ -98,9 +98,7 @@ use crate::sync::{Ordering, Word};
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
 /// let tree: &FrameTree<'_> = pool.tree().expect("a pool in use");
@@ -131,12 +129,9 @@ pub struct FrameTree<'m> {
 /// Which blocks of 2 MiB are worth emptying, because little is left in them:
 ///
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
 /// # use frametree::*;
-/// let pool = example::pool(Setup::new(1));
-/// let tree = pool.tree().expect("a pool in use");
+/// let tree = example::tree();
 /// let page = tree.alloc()?;
 /// let nearly_free = |block: &BlockUse| (1..32).contains(&(block.managed - block.free));
 /// assert_eq!(tree.blocks().find(nearly_free).map(|block| block.first), Some(page.number()));
@@ -159,12 +154,9 @@ pub struct BlockUse {
 /// How much of free memory is in pieces:
 ///
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
 /// # use frametree::*;
-/// let pool = example::pool(Setup::new(1));
-/// let tree = pool.tree().expect("a pool in use");
+/// let tree = example::tree();
 /// let page = tree.alloc()?;
 /// let FreeCount { frames, blocks, .. } = tree.count_free();
 /// assert_eq!(frames - blocks * 512, 511); // too few in each block to be taken as one
@@ -191,12 +183,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("it is initialised");
+    /// let tree = example::tree();
     /// let frame = tree.alloc()?; // on no CPU in particular, past all caches
     /// tree.free(frame)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -212,12 +201,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let frame = tree.alloc()?;
     /// tree.free(frame)?; // at once in everybody's reach
     /// assert_eq!(tree.free_frames(), 2048);
@@ -235,12 +221,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let clear = |frame: &Frame| {
     ///     // SAFETY: the frame is ours, and mapped.
     ///     unsafe { example::direct_map(frame.start_address()).write_bytes(0, 4096) };
@@ -264,12 +247,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let table = tree.alloc_zeroed(|_frame| { /* a kernel clears it here */ })?;
     /// // SAFETY: the last entry of this page table was taken out, so it holds zeros again.
     /// unsafe { tree.free_zeroed(table) }?;
@@ -288,12 +268,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let mut pages = [const { None }; 100]; // of a program that is loaded
     /// if tree.alloc_bulk(&mut pages) < pages.len() {
     ///     tree.free_bulk(&mut pages)?; // not enough memory: give back what there was
@@ -316,12 +293,9 @@ impl<'m> FrameTree<'m> {
     /// The pages of a program that has ended:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let mut pages = [const { None }; 100];
     /// tree.alloc_bulk(&mut pages);
     /// tree.free_bulk(&mut pages)?;
@@ -339,12 +313,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("it is initialised");
+    /// let tree = example::tree();
     /// let mut cache = tree.refill()?;
     /// let CachedRun { frames, known_zero } = cache.alloc().expect("one of 64");
     /// assert_eq!((frames.len(), known_zero), (1, 0));
@@ -365,12 +336,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let mut cache = tree.refill()?; // a thread's own, which ends here
     /// tree.flush(&mut cache)?;
     /// assert_eq!(tree.free_frames(), 2048);
@@ -387,12 +355,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let block = tree.alloc_block()?;
     /// let entry = block.start_address() | 1 << 7 | 1; // of a page directory: one page of 2 MiB
     /// # assert_eq!(entry & 0xfff, 0x81);
@@ -413,12 +378,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let block = tree.alloc_block()?.into_number();
     /// // SAFETY: the block was ours, and its page is unmapped.
     /// tree.free_block(unsafe { Frame::from_number(block) })?;
@@ -438,9 +400,7 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool_of(2 << 30, Setup::new(1)); // 2 GiB
     /// let tree = pool.tree().expect("a pool in use");
@@ -460,9 +420,7 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool_of(2 << 30, Setup::new(1)); // 2 GiB
     /// let tree = pool.tree().expect("a pool in use");
@@ -490,12 +448,9 @@ impl<'m> FrameTree<'m> {
     /// A kernel's boot processor sets up a device, before CPUs have numbers:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let ring = tree.alloc_run(&Request::new(16).below(4 << 30).not_crossing(64 << 10))?;
     /// assert_eq!(ring.len(), 16);
     /// # tree.free_run(ring)?;
@@ -513,12 +468,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let clear = |dirty: NumberRange| {
     ///     let bytes = (dirty.len() * FRAME_SIZE) as usize;
     ///     // SAFETY: the frames are ours, and mapped side by side.
@@ -547,12 +499,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let (used, unused) = tree.alloc_run(&Request::new(16))?.split_at(9);
     /// tree.free_run(unused)?; // the file was shorter than its buffer
     /// # tree.free_run(used)?;
@@ -567,12 +516,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let frame = tree.alloc()?;
     /// assert_eq!(tree.managed_frames() * FRAME_SIZE, 8 << 20); // whoever has them
     /// # tree.free(frame)?;
@@ -596,12 +542,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let frame = tree.alloc()?;
     /// println!("{} of {} frames are free", tree.free_frames(), tree.managed_frames());
     /// # assert_eq!(tree.free_frames(), 2047);
@@ -619,12 +562,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("it is initialised");
+    /// let tree = example::tree();
     /// println!("{:?}", tree.count_free()); // by the size of what is free as a whole
     /// assert_eq!((tree.free_frames(), tree.managed_frames()), (2048, 2048));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -653,12 +593,9 @@ impl<'m> FrameTree<'m> {
     /// A picture of memory, a letter for each 2 MiB:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let used = tree.alloc_run(&Request::new(700))?;
     /// let letter = |block: BlockUse| match block.free {
     ///     0 => '#',
@@ -683,9 +620,7 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let block = pool.alloc_block()?;
@@ -783,12 +718,9 @@ impl PageCache {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let mut cache = tree.refill()?;
     /// let page = cache.alloc().expect("one of 64").frames;
     /// cache.flush(tree)?; // the other 63

@@ -27,9 +27,7 @@ use crate::sync::{Ordering, Word};
 /// Somebody has given a frame to the tree that this CPU's cache holds:
 ///
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
 /// let frame = pool.alloc()?; // the cache keeps its neighbours
@@ -154,12 +152,9 @@ impl<'m> FrameTree<'m> {
     /// In a test of the kernel, at rest:
     ///
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("a pool in use");
+    /// let tree = example::tree();
     /// let block = tree.alloc_block()?;
     /// tree.verify()?;
     /// # tree.free_block(block)?;
