@@ -62,7 +62,7 @@ const _: () = assert!(SMALL + FRAME_SIZE as usize + size_of::<Segment<Heap>>() <
 ///
 ///     fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
 ///         let at = (self.start + self.used).next_multiple_of(layout.align());
-///         let used = at + layout.size() - self.start;
+///         let used = at - self.start + layout.size();
 ///         (used <= self.length).then(|| (self.used, self.objects) = (used, self.objects + 1))?;
 ///         NonNull::new(core::ptr::with_exposed_provenance_mut(at))
 ///     }
@@ -86,7 +86,6 @@ const _: () = assert!(SMALL + FRAME_SIZE as usize + size_of::<Segment<Heap>>() <
 /// # // SAFETY: it was allocated there.
 /// # unsafe { bump.free(memory, layout) };
 /// # assert!(bump.is_empty() && bump.allocate(layout).is_some());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub unsafe trait Bytes: Send {
     /// Takes over a piece of memory.
