@@ -98,9 +98,7 @@ pub struct Marks {
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// fn tell(crossing: Crossing) {
 ///     println!("crossing {}: {:?}", crossing.number, crossing.level); // or wake who frees some
@@ -119,6 +117,23 @@ pub struct Crossing {
 }
 
 /// How much memory is free, as the watermarks see it.
+///
+/// # Examples
+/// Whether a kernel's cache of files may grow:
+///
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+/// # use frametree::*;
+/// fn may_grow(pool: &FramePool<impl Cpus>) -> bool {
+///     pool.level() == Level::High
+/// }
+/// let pool = example::pool(Setup::new(1).watermarks(512, 1024, |_crossing| ()));
+/// assert!(may_grow(&pool));
+/// let run = pool.alloc_run(&Request::new(2000))?;
+/// assert!(!may_grow(&pool)); // until 1024 frames are free again
+/// # pool.free_run(run)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Level {
     /// It fell below the low mark, and has not reached the high one since.

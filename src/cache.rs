@@ -16,13 +16,11 @@ use crate::geometry::{FRAME_LIMIT, WORD_BITS};
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
 /// let tree = pool.tree().expect("a pool in use"); // without a CPU's identity
-/// let mut cache = tree.refill()?;
+/// let mut cache: PageCache = tree.refill()?;
 /// assert_eq!(cache.free().count_ones(), 64);
 /// let run = cache.alloc_n(3).expect("three in a row").frames;
 /// assert_eq!((run.len(), cache.free().count_ones()), (3, 61));
@@ -70,6 +68,24 @@ impl Known {
 }
 
 /// What a page cache gave.
+///
+/// # Examples
+/// Only what may hold something has to be cleared:
+///
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+/// # use frametree::*;
+/// let tree = example::tree();
+/// let mut cache = tree.refill()?;
+/// let CachedRun { frames, known_zero } = cache.alloc_n(4).expect("four in a row");
+/// for index in (0..4).filter(|index| known_zero >> index & 1 == 0) {
+///     clear(frames.start_address() + index * FRAME_SIZE);
+/// }
+/// # fn clear(_: u64) {}
+/// # tree.flush(&mut cache)?;
+/// # tree.free_run(frames)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(PartialEq, Eq, Debug)]
 pub struct CachedRun {
     /// The frames; their owner.
@@ -80,6 +96,18 @@ pub struct CachedRun {
 
 impl PageCache {
     /// A cache that holds nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let mut cache = PageCache::EMPTY; // as a thread that fills page tables begins
+    /// assert!(cache.alloc().is_none());
+    /// cache = tree.refill()?;
+    /// assert!(cache.alloc_n(64).is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const EMPTY: Self = Self(Handful::EMPTY);
 
     /// A cache of the frames `base + i` for each set bit `i` of `free`; those with a bit in
@@ -91,6 +119,17 @@ impl PageCache {
     ///
     /// # Panics
     /// If `base` is no multiple of 64 or is 2^40, or `known_zero` has a bit that `free` has not.
+    ///
+    /// # Examples
+    /// ```
+    /// use frametree::{FrameNumber, PageCache};
+    ///
+    /// // SAFETY: the loader has left these three frames to the kernel, and cleared the first.
+    /// let mut boot = unsafe { PageCache::from_parts(FrameNumber::new(0x1c0), 0b111, 0b001) };
+    /// let first = boot.alloc().expect("a frame for the first page table");
+    /// assert_eq!((first.frames.start_address(), first.known_zero), (0x1c_0000, 1));
+    /// # let _ = (first.frames.into_numbers(), boot.into_parts());
+    /// ```
     pub const unsafe fn from_parts(base: FrameNumber, free: u64, known_zero: u64) -> Self {
         assert!(base.get().is_multiple_of(WORD_BITS), "a page cache at an unaligned frame");
         assert!(base.get() < FRAME_LIMIT, "a page cache above the last frame");
@@ -100,6 +139,19 @@ impl PageCache {
 
     /// Gives the ownership up and keeps the names: [`base`](Self::base), [`free`](Self::free) and
     /// [`known_zero`](Self::known_zero). [`PageCache::from_parts`] is the way back.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let cache = tree.refill()?;
+    /// let (base, free, known_zero) = cache.into_parts(); // for a structure of plain words
+    /// // SAFETY: `into_parts` has given up just these frames.
+    /// let mut cache = unsafe { PageCache::from_parts(base, free, known_zero) };
+    /// tree.flush(&mut cache)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn into_parts(mut self) -> (FrameNumber, u64, u64) {
         let Handful { base, free, known_zero } = self.take();
@@ -107,6 +159,18 @@ impl PageCache {
     }
 
     /// The first frame of its group.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let mut cache = tree.refill()?;
+    /// let group = cache.base().start_address(); // 256 KiB, all of whose free frames are in here
+    /// assert_eq!((group % (256 << 10), cache.free()), (0, u64::MAX));
+    /// # tree.flush(&mut cache)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn base(&self) -> FrameNumber {
@@ -114,6 +178,19 @@ impl PageCache {
     }
 
     /// Its frames: bit `i` for frame `base + i`.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let frame = tree.alloc()?; // number 0, so the group has 63 left
+    /// let mut cache = tree.refill()?;
+    /// assert_eq!(cache.free(), !1);
+    /// # tree.flush(&mut cache)?;
+    /// # tree.free(frame)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn free(&self) -> u64 {
@@ -121,6 +198,21 @@ impl PageCache {
     }
 
     /// Those that are known to hold zeros.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let frame = tree.alloc_zeroed(|_frame| { /* a kernel clears it here */ })?;
+    /// // SAFETY: nobody has written to it since.
+    /// unsafe { tree.free_zeroed(frame) }?;
+    /// let mut cache = tree.refill()?;
+    /// let dirty = cache.free() & !cache.known_zero(); // what an idle CPU can clear ahead
+    /// assert_eq!(dirty, !1);
+    /// # tree.flush(&mut cache)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn known_zero(&self) -> u64 {
@@ -128,6 +220,24 @@ impl PageCache {
     }
 
     /// Whether it holds nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let (mut cache, mut table) = (PageCache::EMPTY, Vec::new());
+    /// while table.len() < 100 {
+    ///     if cache.is_empty() {
+    ///         cache = tree.refill()?;
+    ///     }
+    ///     table.extend(cache.alloc().map(|run| run.frames));
+    /// }
+    /// tree.flush(&mut cache)?; // what is left of the second group
+    /// # table.into_iter().try_for_each(|run| tree.free_run(run))?;
+    /// # assert_eq!(tree.free_frames(), 2048);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -135,6 +245,19 @@ impl PageCache {
     }
 
     /// Takes the lowest frame. A handful of instructions, no atomics.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let mut cache = tree.refill()?;
+    /// let page = cache.alloc().expect("the first of 64").frames; // nobody else notices
+    /// assert_eq!(page.start_address(), 0);
+    /// # tree.flush(&mut cache)?;
+    /// # tree.free_run(page)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn alloc(&mut self) -> Option<CachedRun> {
         if self.is_empty() {
@@ -145,6 +268,19 @@ impl PageCache {
 
     /// Takes the lowest run of `n` frames; `None` if there is none, or if `n` is 0 or above 64.
     /// Six steps at most, no atomics.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let mut cache = tree.refill()?;
+    /// let stack = cache.alloc_n(4).expect("four in a row").frames; // 16 KiB for a thread
+    /// assert_eq!((stack.len(), cache.alloc_n(64)), (4, None));
+    /// # tree.flush(&mut cache)?;
+    /// # tree.free_run(stack)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn alloc_n(&mut self, n: u32) -> Option<CachedRun> {
         let bit = lowest_run(self.0.free, n)?;

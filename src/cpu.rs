@@ -45,6 +45,28 @@ use crate::frame::CpuId;
 /// ```
 pub unsafe trait Cpus {
     /// Runs `work` on the current CPU, pinned to it, and tells it which one that is.
+    ///
+    /// # Examples
+    /// A kernel whose timer's interrupt switches threads:
+    ///
+    /// ```
+    /// use frametree::{CpuId, Cpus};
+    /// # mod interrupts { pub fn off() -> bool { true } pub fn set(_: bool) {} }
+    /// # fn this_cpu() -> usize { 0 }
+    ///
+    /// struct Kernel;
+    ///
+    /// // SAFETY: nothing but an NMI comes between, and its handler returns.
+    /// unsafe impl Cpus for Kernel {
+    ///     fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R {
+    ///         let were_on = interrupts::off();
+    ///         let result = work(CpuId::new(this_cpu()));
+    ///         interrupts::set(were_on);
+    ///         result
+    ///     }
+    /// }
+    /// # assert_eq!(Kernel.with_current(|cpu| cpu.get()), 0);
+    /// ```
     fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R;
 
     /// Asks another CPU to call [`FramePool::drain`](crate::FramePool::drain) soon, or does
@@ -55,6 +77,34 @@ pub unsafe trait Cpus {
     /// may send an interrupt and return at once, or wait until it was handled: then the
     /// allocation finds all frames. Who fears a storm of interrupts from a CPU that asks again
     /// and again leaves out those that were asked a moment ago.
+    ///
+    /// # Examples
+    /// A CPU that has not answered yet is not asked again:
+    ///
+    /// ```
+    /// # use frametree::{CpuId, Cpus};
+    /// # use std::sync::atomic::{AtomicBool, Ordering};
+    /// # const CPUS: usize = 4;
+    /// # const DRAIN: u8 = 0x40;
+    /// # fn send_ipi(_: usize, _: u8) {}
+    /// static ASKED: [AtomicBool; CPUS] = [const { AtomicBool::new(false) }; CPUS];
+    ///
+    /// struct Kernel;
+    ///
+    /// // SAFETY: as above.
+    /// unsafe impl Cpus for Kernel {
+    /// #     fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R {
+    /// #         work(CpuId::new(0))
+    /// #     }
+    ///     // ..
+    ///     fn request_drain(&self, cpu: CpuId) {
+    ///         if !ASKED[cpu.get()].swap(true, Ordering::Relaxed) {
+    ///             send_ipi(cpu.get(), DRAIN); // its handler sets it to `false` and calls `drain`
+    ///         }
+    ///     }
+    /// }
+    /// # Kernel.request_drain(CpuId::new(1));
+    /// ```
     fn request_drain(&self, cpu: CpuId) {
         let _ = cpu;
     }

@@ -13,14 +13,12 @@ use crate::request::{Request, RequestError};
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
 /// // SAFETY: 8 MiB is not memory of the pool, so nobody is harmed; the pool refuses it.
 /// let foreign = unsafe { Frame::from_number(FrameNumber::new(2048)) };
-/// let error = pool.free(foreign).unwrap_err();
+/// let error: FreeError = pool.free(foreign).unwrap_err();
 /// assert_eq!(error.found, Found::Unmanaged);
 /// assert!(error.to_string().contains("0x800"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -34,6 +32,25 @@ pub struct FreeError {
 }
 
 /// What a refused free found.
+///
+/// # Examples
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let frame = pool.alloc()?;
+/// let number = frame.number();
+/// pool.free(frame)?;
+/// // SAFETY: nobody uses the frame. That it is free already is the bug that is to be found.
+/// let error = pool.free(unsafe { Frame::from_number(number) }).unwrap_err();
+/// let what = match error.found {
+///     Found::Unmanaged => "a device's memory, or the kernel's image",
+///     Found::Misaligned { .. } | Found::NotInitialised => "the wrong call",
+///     _ => "freed twice",
+/// };
+/// assert_eq!(what, "freed twice");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Found {
@@ -109,9 +126,7 @@ impl core::error::Error for FreeError {}
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
 /// let run = pool.alloc_run(&Request::new(2048))?; // all there is
@@ -168,6 +183,23 @@ pub enum AllocError {
 }
 
 /// A run that is not to be had, and what is.
+///
+/// # Examples
+/// A driver that can do with a smaller buffer than it would like:
+///
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1)); // 8 MiB
+/// let wanted = Request::new(4096).below(4 << 30);
+/// let buffer = match pool.alloc_run(&wanted) {
+///     Err(AllocError::NoRun(no_run)) => pool.alloc_run(&wanted.with_count(no_run.longest))?,
+///     other => other?,
+/// };
+/// assert_eq!(buffer.len(), 2048);
+/// # pool.free_run(buffer)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoRun {
     /// What was asked for.
@@ -182,6 +214,21 @@ pub struct NoRun {
 }
 
 /// Why a frame can't be part of a run.
+///
+/// # Examples
+/// A driver wants the memory where the firmware has left its frame buffer:
+///
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let at = FrameNumber::containing(0xe000_0000).expect("an address below 2^52");
+/// match pool.alloc_run(&Request::new(1024).at(at)) {
+///     Ok(_buffer) => panic!("the map has called a device's memory usable"),
+///     Err(AllocError::InTheWay { why: InTheWay::Unmanaged, .. }) => {} // nobody's: map it
+///     Err(error) => panic!("somebody has it: {error}"), // `InTheWay::Taken`
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum InTheWay {
@@ -234,6 +281,18 @@ impl fmt::Display for AllocError {
 impl core::error::Error for AllocError {}
 
 /// The shared tree had nothing to give.
+///
+/// # Examples
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let all = pool.alloc_run(&Request::new(2048))?;
+/// let tree = pool.tree().expect("a pool in use");
+/// assert_eq!(tree.alloc(), Err(OutOfMemory)); // of the tree: it knows no caches to ask
+/// # tree.free_run(all)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OutOfMemory;
 

@@ -29,6 +29,15 @@ impl FrameNumber {
     ///
     /// # Panics
     /// If `number` is above 2^40: no x86-64 machine has physical addresses over 52 bits.
+    ///
+    /// # Examples
+    /// Firmware names a page by its address, the IPI that starts a CPU by its number:
+    ///
+    /// ```
+    /// # use frametree::FrameNumber;
+    /// let trampoline = FrameNumber::new(0x08); // where the other CPUs start
+    /// assert_eq!(trampoline.start_address(), 0x8000);
+    /// ```
     #[inline]
     #[must_use]
     pub const fn new(number: u64) -> Self {
@@ -58,6 +67,15 @@ impl FrameNumber {
     }
 
     /// The number.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::FrameNumber;
+    /// const PRESENT: u64 = 1;
+    /// let frame = FrameNumber::new(0x1234);
+    /// let entry = frame.get() << 12 | PRESENT; // of a page table
+    /// assert_eq!(entry, 0x123_4001);
+    /// ```
     #[inline]
     #[must_use]
     pub const fn get(self) -> u64 {
@@ -112,6 +130,15 @@ impl NumberRange {
     ///
     /// # Panics
     /// If `end` lies below `start`.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{FrameNumber, NumberRange};
+    /// let [start, end] = [0x10_0000, 0x18_4000].map(|address| {
+    ///     FrameNumber::containing(address).expect("an address of the kernel's image")
+    /// });
+    /// assert_eq!(NumberRange::new(start, end).len(), 0x84);
+    /// ```
     #[inline]
     #[must_use]
     pub const fn new(start: FrameNumber, end: FrameNumber) -> Self {
@@ -130,6 +157,13 @@ impl NumberRange {
     ///
     /// # Panics
     /// If `end` lies below `start` or above 2^40.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::NumberRange;
+    /// const FIRST_MIB: NumberRange = NumberRange::from_numbers(0, 256);
+    /// assert_eq!(FIRST_MIB.end().start_address(), 1 << 20);
+    /// ```
     #[inline]
     #[must_use]
     pub const fn from_numbers(start: u64, end: u64) -> Self {
@@ -137,6 +171,13 @@ impl NumberRange {
     }
 
     /// The first frame.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::NumberRange;
+    /// let module = NumberRange::from_numbers(0x1c7, 0x1e6);
+    /// assert_eq!(module.start().start_address(), 0x1c_7000); // where to map it from
+    /// ```
     #[inline]
     #[must_use]
     pub const fn start(self) -> FrameNumber {
@@ -144,6 +185,14 @@ impl NumberRange {
     }
 
     /// The first frame behind the range.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::NumberRange;
+    /// let low = NumberRange::from_numbers(0, 0x9f);
+    /// let high = NumberRange::from_numbers(0x100, 0x800);
+    /// assert!(low.end() < high.start()); // there is a hole between them
+    /// ```
     #[inline]
     #[must_use]
     pub const fn end(self) -> FrameNumber {
@@ -151,6 +200,13 @@ impl NumberRange {
     }
 
     /// How many frames.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{FRAME_SIZE, NumberRange};
+    /// let module = NumberRange::from_numbers(0x1c7, 0x1e6);
+    /// assert_eq!(module.len() * FRAME_SIZE, 124 << 10); // bytes to map
+    /// ```
     #[inline]
     #[must_use]
     pub const fn len(self) -> u64 {
@@ -158,6 +214,13 @@ impl NumberRange {
     }
 
     /// Whether there is no frame in it.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::NumberRange;
+    /// let rest = NumberRange::from_numbers(0x200, 0x200); // of a range that was used up
+    /// assert!(rest.is_empty());
+    /// ```
     #[inline]
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -165,6 +228,14 @@ impl NumberRange {
     }
 
     /// Whether `frame` is one of them.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{FrameNumber, NumberRange};
+    /// let image = NumberRange::from_numbers(0x100, 0x184);
+    /// let fault = FrameNumber::containing(0x18_4000).expect("an address below 2^52");
+    /// assert!(!image.contains(fault)); // the first frame behind it
+    /// ```
     #[inline]
     #[must_use]
     pub const fn contains(self, frame: FrameNumber) -> bool {
@@ -172,6 +243,15 @@ impl NumberRange {
     }
 
     /// The frames that are also in another range, if there are any.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::NumberRange;
+    /// let usable = NumberRange::from_numbers(0x100, 0x800);
+    /// let dma = NumberRange::from_numbers(0, 0x200);
+    /// assert_eq!(usable.overlap(dma), Some(NumberRange::from_numbers(0x100, 0x200)));
+    /// assert_eq!(usable.overlap(NumberRange::from_numbers(0x800, 0x900)), None); // side by side
+    /// ```
     #[inline]
     #[must_use]
     pub fn overlap(self, other: Self) -> Option<Self> {
@@ -194,9 +274,7 @@ impl fmt::Debug for NumberRange {
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
 /// drop(pool.alloc()?); // not `pool.free`: nobody will ever get it again
@@ -225,9 +303,7 @@ pub(crate) fn lose(frames: NumberRange) {
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
 /// let frame = pool.alloc()?;
@@ -269,6 +345,17 @@ impl Frame {
     }
 
     /// Which frame it is.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let frame = pool.alloc()?;
+    /// println!("a page table in {}", frame.number()); // a copy of the name; the owner stays
+    /// pool.free(frame)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn number(&self) -> FrameNumber {
@@ -276,6 +363,18 @@ impl Frame {
     }
 
     /// The physical address of its first byte.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let root = pool.alloc()?;
+    /// let cr3 = root.start_address(); // what the CPU is told of the highest page table
+    /// assert!(cr3.is_multiple_of(FRAME_SIZE));
+    /// # pool.free(root)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn start_address(&self) -> u64 {
@@ -283,6 +382,19 @@ impl Frame {
     }
 
     /// Gives the ownership up and keeps the name; [`Frame::from_number`] is the way back.
+    ///
+    /// # Examples
+    /// A page table keeps numbers. So whoever maps a frame gives up the owner:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let mut table = [0; 512];
+    /// table[7] = pool.alloc()?.into_number().start_address() | 1;
+    /// assert_eq!(lost_frames(), 0); // it is in use, not lost
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn into_number(self) -> FrameNumber {
@@ -313,12 +425,11 @@ impl fmt::Debug for Frame {
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
-/// let (head, tail) = pool.alloc_run(&Request::new(10))?.split_at(4);
+/// let run: FrameRange = pool.alloc_run(&Request::new(10))?;
+/// let (head, tail) = run.split_at(4);
 /// assert_eq!((head.len(), tail.len()), (4, 6));
 /// pool.free_run(tail)?; // in parts, or joined again
 /// pool.free_run(head)?;
@@ -334,6 +445,17 @@ impl FrameRange {
     ///
     /// # Safety
     /// As for [`Frame::from_number`], for each of them.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let buffer = pool.alloc_run(&Request::new(16))?.into_numbers(); // a device is told where
+    /// // SAFETY: the device has said that it is done, and nobody else knows these frames.
+    /// pool.free_run(unsafe { FrameRange::from_numbers(buffer) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub const unsafe fn from_numbers(numbers: NumberRange) -> Self {
         Self(numbers)
@@ -346,6 +468,20 @@ impl FrameRange {
     }
 
     /// Which frames they are.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let stack = pool.alloc_run(&Request::new(4))?;
+    /// for number in stack.numbers().start().get()..stack.numbers().end().get() {
+    ///     map(FrameNumber::new(number)); // each page of it
+    /// }
+    /// # fn map(_: FrameNumber) {}
+    /// pool.free_run(stack)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn numbers(&self) -> NumberRange {
@@ -353,6 +489,18 @@ impl FrameRange {
     }
 
     /// The physical address of the first byte.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let ring = pool.alloc_run(&Request::new(16).below(1 << 32))?;
+    /// let register = ring.start_address() as u32; // 32 bits are all that this device has
+    /// assert_eq!(u64::from(register), ring.start_address());
+    /// pool.free_run(ring)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn start_address(&self) -> u64 {
@@ -360,6 +508,17 @@ impl FrameRange {
     }
 
     /// How many frames.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let buffer = pool.alloc_run(&Request::new(5))?;
+    /// assert_eq!(buffer.len() * FRAME_SIZE, 20 << 10); // exactly 5 frames, not 8
+    /// pool.free_run(buffer)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn len(&self) -> u64 {
@@ -367,6 +526,23 @@ impl FrameRange {
     }
 
     /// Whether there is no frame in it.
+    ///
+    /// # Examples
+    /// What is given back bit by bit:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let mut rest = pool.alloc_run(&Request::new(10))?;
+    /// while !rest.is_empty() {
+    ///     let (done, left) = rest.split_at(2);
+    ///     pool.free_run(done)?;
+    ///     rest = left;
+    /// }
+    /// # assert_eq!(lost_frames(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -377,6 +553,18 @@ impl FrameRange {
     ///
     /// # Panics
     /// If there are fewer.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let stacks = pool.alloc_run(&Request::new(8))?;
+    /// let (first, second) = stacks.split_at(4); // of two threads, which end at different times
+    /// pool.free_run(second)?;
+    /// pool.free_run(first)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn split_at(self, count: u64) -> (Self, Self) {
         // Still an owner, which is counted as lost if this panics.
         assert!(count <= self.len(), "a split behind the end of the run");
@@ -386,6 +574,16 @@ impl FrameRange {
     }
 
     /// Gives the ownership up and keeps the names; [`FrameRange::from_numbers`] is the way back.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let image = pool.alloc_run(&Request::new(512))?.into_numbers(); // kept for ever
+    /// assert_eq!((image.len(), lost_frames()), (512, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     pub const fn into_numbers(self) -> NumberRange {
@@ -454,6 +652,13 @@ pub struct CpuId(usize);
 
 impl CpuId {
     /// CPU number `index`.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::CpuId;
+    /// let ids = (0..4).map(CpuId::new); // in the order in which a kernel has started its CPUs
+    /// assert_eq!(ids.last(), Some(CpuId::new(3)));
+    /// ```
     #[inline]
     #[must_use]
     pub const fn new(index: usize) -> Self {
@@ -461,6 +666,16 @@ impl CpuId {
     }
 
     /// The index.
+    ///
+    /// # Examples
+    /// In [`Cpus::request_drain`](crate::Cpus::request_drain), to find out whom to interrupt:
+    ///
+    /// ```
+    /// # use frametree::CpuId;
+    /// let apic_ids = [0u32, 2, 4, 6]; // as the ACPI tables list them
+    /// let target = |cpu: CpuId| apic_ids[cpu.get()];
+    /// assert_eq!(target(CpuId::new(2)), 4);
+    /// ```
     #[inline]
     #[must_use]
     pub const fn get(self) -> usize {

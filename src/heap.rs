@@ -37,23 +37,128 @@ const _: () = assert!(SMALL + FRAME_SIZE as usize + size_of::<Segment<Heap>>() <
 /// # Safety
 /// What [`allocate`](Bytes::allocate) returns lies in the piece, is as large and aligned as the
 /// layout asks, and overlaps nothing that was allocated and not freed since.
+///
+/// # Examples
+/// The simplest of all, which only ever goes up, and has its memory back when nothing is left in
+/// it:
+///
+/// ```
+/// use core::alloc::Layout;
+/// use core::ptr::NonNull;
+/// use frametree::heap::Bytes;
+///
+/// struct Bump {
+///     start: usize,
+///     used: usize,
+///     length: usize,
+///     objects: usize,
+/// }
+///
+/// // SAFETY: what is used only grows while there are objects, and stays within the piece.
+/// unsafe impl Bytes for Bump {
+///     unsafe fn new(start: *mut u8, length: usize) -> Self {
+///         Self { start: start.expose_provenance(), used: 0, length, objects: 0 }
+///     }
+///
+///     fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+///         let at = (self.start + self.used).next_multiple_of(layout.align());
+///         let used = at - self.start + layout.size();
+///         (used <= self.length).then(|| (self.used, self.objects) = (used, self.objects + 1))?;
+///         NonNull::new(core::ptr::with_exposed_provenance_mut(at))
+///     }
+///
+///     unsafe fn free(&mut self, _memory: NonNull<u8>, _layout: Layout) {
+///         self.objects -= 1;
+///         if self.objects == 0 {
+///             self.used = 0;
+///         }
+///     }
+///
+///     fn is_empty(&self) -> bool {
+///         self.objects == 0
+///     }
+/// }
+/// # // SAFETY: nobody writes there.
+/// # let mut bump = unsafe { Bump::new(0x1000 as *mut u8, 64) };
+/// # let layout = Layout::new::<[u64; 5]>();
+/// # let memory = bump.allocate(layout).expect("40 of 64 bytes");
+/// # assert!(bump.allocate(layout).is_none());
+/// # // SAFETY: it was allocated there.
+/// # unsafe { bump.free(memory, layout) };
+/// # assert!(bump.is_empty() && bump.allocate(layout).is_some());
+/// ```
 pub unsafe trait Bytes: Send {
     /// Takes over a piece of memory.
     ///
     /// # Safety
     /// The memory can be read and written and is nobody else's for as long as this is used.
+    ///
+    /// # Examples
+    /// ```
+    /// use frametree::heap::Bytes;
+    /// use linked_list_allocator::Heap;
+    ///
+    /// let mut page = [0u64; 512];
+    /// // SAFETY: the page is used by nothing else.
+    /// let bytes: Heap = unsafe { Bytes::new(page.as_mut_ptr().cast(), 4096) };
+    /// assert!(bytes.is_empty());
+    /// ```
     unsafe fn new(start: *mut u8, length: usize) -> Self;
 
     /// Memory of that layout, or `None` if there is no place.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::heap::Bytes;
+    /// # use linked_list_allocator::Heap;
+    /// # use std::alloc::Layout;
+    /// # let mut page = [0u64; 512];
+    /// # // SAFETY: the page is used by nothing else.
+    /// # let mut bytes: Heap = unsafe { Bytes::new(page.as_mut_ptr().cast(), 4096) };
+    /// assert!(bytes.allocate(Layout::new::<[u8; 3000]>()).is_some());
+    /// // No place for it here; a heap asks its next segment.
+    /// assert!(bytes.allocate(Layout::new::<[u8; 3000]>()).is_none());
+    /// ```
     fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>>;
 
     /// Takes memory back.
     ///
     /// # Safety
     /// It came from [`allocate`](Bytes::allocate) of this value with this layout; it is freed once.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::heap::Bytes;
+    /// # use linked_list_allocator::Heap;
+    /// # use std::alloc::Layout;
+    /// # let mut page = [0u64; 512];
+    /// # // SAFETY: the page is used by nothing else.
+    /// # let mut bytes: Heap = unsafe { Bytes::new(page.as_mut_ptr().cast(), 4096) };
+    /// let layout = Layout::new::<[u8; 3000]>();
+    /// let memory = bytes.allocate(layout).expect("3000 of 4096 bytes");
+    /// // SAFETY: it came from there, with this layout.
+    /// unsafe { Bytes::free(&mut bytes, memory, layout) };
+    /// assert!(bytes.allocate(layout).is_some()); // there is room again
+    /// ```
     unsafe fn free(&mut self, memory: NonNull<u8>, layout: Layout);
 
     /// Whether all that was allocated is freed.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::heap::Bytes;
+    /// # use linked_list_allocator::Heap;
+    /// # use std::alloc::Layout;
+    /// # let mut page = [0u64; 512];
+    /// # // SAFETY: the page is used by nothing else.
+    /// # let mut bytes: Heap = unsafe { Bytes::new(page.as_mut_ptr().cast(), 4096) };
+    /// let layout = Layout::new::<u64>();
+    /// let memory = bytes.allocate(layout).expect("8 of 4096 bytes");
+    /// assert!(!bytes.is_empty());
+    /// // SAFETY: it came from there, with this layout.
+    /// unsafe { Bytes::free(&mut bytes, memory, layout) };
+    /// assert!(bytes.is_empty()); // so a heap can give the segment back
+    /// ```
     fn is_empty(&self) -> bool;
 }
 
@@ -199,6 +304,23 @@ impl<C: Cpus, G: Guard, B: Bytes> PoolHeap<C, G, B> {
     ///
     /// # Panics
     /// If `direct_map` is no multiple of 256 KiB.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// # use frametree::{cpus::NotPreempted, heap::PoolHeap};
+    /// use std::alloc::{GlobalAlloc, Layout};
+    ///
+    /// let pool: &'static _ = Box::leak(Box::new(example::pool(Setup::new(1))));
+    /// let direct_map = example::direct_map(0).expose_provenance(); // where physical address 0 is
+    /// // SAFETY: all memory of the pool is mapped there; there is one thread.
+    /// let heap: PoolHeap<_, _> =
+    ///     unsafe { PoolHeap::new(pool, NotPreempted::promised(), direct_map) };
+    /// // SAFETY: the size is not 0.
+    /// let memory = unsafe { heap.alloc(Layout::new::<[u64; 100]>()) };
+    /// assert!(!memory.is_null());
+    /// ```
     #[must_use]
     pub const unsafe fn new(pool: &'static FramePool<C>, guard: G, direct_map: usize) -> Self {
         assert!(direct_map.is_multiple_of(SEGMENT_BYTES), "not a multiple of 256 KiB");
@@ -208,6 +330,21 @@ impl<C: Cpus, G: Guard, B: Bytes> PoolHeap<C, G, B> {
     }
 
     /// How many frames of the pool the heap has.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/heap.rs")); }
+    /// # use frametree::*;
+    /// use std::alloc::{GlobalAlloc, Layout};
+    ///
+    /// let (heap, pool) = example::heap();
+    /// // SAFETY: the sizes are not 0.
+    /// unsafe {
+    ///     heap.alloc(Layout::new::<[u64; 100]>()); // in a segment of 64 frames
+    ///     heap.alloc(Layout::new::<[u8; 40_000]>()); // a run of its own, of 10
+    /// }
+    /// assert_eq!((heap.frames(), pool.stats().free_frames), (74, 2048 - 74));
+    /// ```
     pub fn frames(&self) -> u64 {
         self.locked(|segments| segments.frames)
     }
@@ -216,6 +353,22 @@ impl<C: Cpus, G: Guard, B: Bytes> PoolHeap<C, G, B> {
     ///
     /// # Panics
     /// As freeing does: if the pool says that somebody has freed a frame of the heap.
+    ///
+    /// # Examples
+    /// When memory is low:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/heap.rs")); }
+    /// # use frametree::*;
+    /// # use std::alloc::{GlobalAlloc, Layout};
+    /// # let (heap, pool) = example::heap();
+    /// # let layout = Layout::new::<[u64; 100]>();
+    /// # // SAFETY: the size is not 0; it is freed once.
+    /// # unsafe { heap.dealloc(heap.alloc(layout), layout) };
+    /// assert_eq!(heap.frames(), 64); // all objects are freed, but a segment is kept
+    /// heap.trim();
+    /// assert_eq!((heap.frames(), pool.stats().free_frames), (0, 2048));
+    /// ```
     pub fn trim(&self) {
         let spare = self.locked(|segments| {
             let spare = core::mem::replace(&mut segments.spare, ptr::null_mut());

@@ -58,6 +58,21 @@ pub struct Layout {
 }
 
 /// Why no layout can be made.
+///
+/// # Examples
+/// A map that reservations have emptied:
+///
+/// ```
+/// # use frametree::{Layout, LayoutError, MapEntry, MemoryMap, MemoryRegion, RegionKind};
+/// let memory = [MemoryRegion { start: 0, length: 1 << 20, kind: RegionKind::Usable }];
+/// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(2)];
+/// let mut map = MemoryMap::normalise(memory, &mut cells)?;
+/// map.reserve(0, 1 << 20)?;
+/// let error = Layout::new(&map, 4).unwrap_err();
+/// assert_eq!(error, LayoutError::NothingUsable);
+/// println!("no pool: {error}");
+/// # Ok::<(), frametree::MapError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum LayoutError {
@@ -127,6 +142,18 @@ impl Layout {
     }
 
     /// The layout for a hardened pool: with the ledger, 32 bits a frame more.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{Layout, MapEntry, MemoryMap, MemoryRegion, RegionKind};
+    /// # let memory = [MemoryRegion { start: 0, length: 1 << 30, kind: RegionKind::Usable }];
+    /// # let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
+    /// # let map = MemoryMap::normalise(memory, &mut cells)?;
+    /// let plain = Layout::new(&map, 8)?; // of a map of 1 GiB
+    /// let hardened = plain.hardened();
+    /// assert_eq!((hardened.bytes() - plain.bytes()) >> 10, 1024 + 1); // 4 bytes a frame, and some
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[cfg(feature = "hardened")]
     #[must_use]
     pub const fn hardened(self) -> Self {
@@ -145,6 +172,21 @@ impl Layout {
     }
 
     /// Bytes of metadata, to be aligned to 128.
+    ///
+    /// # Examples
+    /// Where the memory for [`FramePool::init_in`](crate::FramePool::init_in) is to be found before
+    /// there is a pool:
+    ///
+    /// ```
+    /// # use frametree::{Layout, MapEntry, MemoryMap, MemoryRegion, RegionKind};
+    /// # let memory = [MemoryRegion { start: 0, length: 8 << 20, kind: RegionKind::Usable }];
+    /// # let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(2)];
+    /// # let mut map = MemoryMap::normalise(memory, &mut cells)?;
+    /// let bytes = Layout::new(&map, 4)?.bytes() as u64 + 128;
+    /// let place = map.carve(bytes.div_ceil(4096), 1 << 32)?; // it must lie below 4 GiB
+    /// assert_eq!(place.len(), 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.plan.bytes()
@@ -154,12 +196,34 @@ impl Layout {
     }
 
     /// Frames of metadata: the bytes, rounded up.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{Layout, MapEntry, MemoryMap, MemoryRegion, RegionKind};
+    /// # let memory = [MemoryRegion { start: 0, length: 1 << 30, kind: RegionKind::Usable }];
+    /// # let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
+    /// # let map = MemoryMap::normalise(memory, &mut cells)?;
+    /// let layout = Layout::new(&map, 8)?; // of a map of 1 GiB
+    /// println!("{} of {} frames", layout.frames(), layout.managed_frames());
+    /// assert_eq!(layout.frames(), 18);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn frames(&self) -> u64 {
         (self.bytes() as u64).div_ceil(FRAME_SIZE)
     }
 
     /// Usable frames of the map that it was made for.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{Layout, MapEntry, MemoryMap, MemoryRegion, RegionKind};
+    /// let memory = [MemoryRegion { start: 0x800, length: 8 << 20, kind: RegionKind::Usable }];
+    /// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
+    /// let map = MemoryMap::normalise(memory, &mut cells)?;
+    /// assert_eq!(Layout::new(&map, 1)?.managed_frames(), 2047); // the whole ones
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn managed_frames(&self) -> u64 {
         self.plan.frames

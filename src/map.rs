@@ -42,6 +42,22 @@ use crate::frame::NumberRange;
 use crate::geometry::{FRAME_LIMIT, FRAME_SIZE, PHYSICAL_LIMIT};
 
 /// What a stretch of memory is good for, from the least to the most restrictive.
+///
+/// # Examples
+/// A loader's own numbers, in a kernel that has no adapter for it ([`boot`](crate::boot)):
+///
+/// ```
+/// # use frametree::RegionKind;
+/// fn kind(code: u32) -> RegionKind {
+///     match code {
+///         1 => RegionKind::Usable,
+///         3 => RegionKind::Reclaimable, // ACPI's tables: once they are read
+///         5 => RegionKind::Bad,
+///         _ => RegionKind::Reserved, // also what nobody has heard of
+///     }
+/// }
+/// assert!(kind(1) < kind(3)); // where they overlap the more restrictive one holds
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum RegionKind {
     /// Free for the kernel from the start.
@@ -69,6 +85,25 @@ impl RegionKind {
 
 /// One entry of a bootloader's map, in bytes. There is nothing that it must not say: any start,
 /// any length (also 0, and also one that runs past 2^64), any overlap with others.
+///
+/// # Examples
+/// What a loader with entries of its own has said:
+///
+/// ```
+/// use frametree::{MemoryRegion, RegionKind};
+///
+/// struct Theirs {
+///     base: u64,
+///     end: u64,
+///     is_free: bool,
+/// }
+///
+/// fn region(entry: &Theirs) -> MemoryRegion {
+///     let kind = if entry.is_free { RegionKind::Usable } else { RegionKind::Reserved };
+///     MemoryRegion { start: entry.base, length: entry.end - entry.base, kind }
+/// }
+/// # assert_eq!(region(&Theirs { base: 1, end: 3, is_free: true }).length, 2);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct MemoryRegion {
     /// The physical address of the first byte.
@@ -80,6 +115,21 @@ pub struct MemoryRegion {
 }
 
 /// A cell of the buffer that a [`MemoryMap`] lives in: eight bytes, an edge or a step.
+///
+/// # Examples
+/// Room for a map of up to 512 entries, in a kernel whose first stack has less than 8 KiB:
+///
+/// ```
+/// # use std::sync::Mutex;
+/// use frametree::{MapEntry, MemoryMap};
+///
+/// static CELLS: Mutex<[MapEntry; 1024]> = Mutex::new([MapEntry::EMPTY; 1024]);
+///
+/// let mut cells = CELLS.lock().unwrap();
+/// # let entries = [];
+/// let map = MemoryMap::normalise(entries, &mut *cells).expect("at most 512 entries");
+/// # assert_eq!(map.usable_frames(), 0);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
 pub struct MapEntry(u64);
@@ -93,6 +143,14 @@ enum Edge {
 
 impl MapEntry {
     /// A cell with nothing in it, to make buffers of.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{MapEntry, MemoryMap};
+    /// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(128)]; // 2 KiB of stack
+    /// # assert_eq!(size_of_val(&cells), 2048);
+    /// # assert!(MemoryMap::normalise([], &mut cells).is_ok());
+    /// ```
     pub const EMPTY: Self = Self(0);
 
     /// An edge: the address on top, so that cells sort by it.
@@ -137,6 +195,14 @@ impl fmt::Debug for MapEntry {
 }
 
 /// Why a map could not be made or changed.
+///
+/// # Examples
+/// ```
+/// # use frametree::{MapEntry, MapError, MemoryMap, MemoryRegion, RegionKind};
+/// let entry = MemoryRegion { start: 0, length: 1 << 20, kind: RegionKind::Usable };
+/// let error = MemoryMap::normalise([entry; 3], &mut [MapEntry::EMPTY; 4]).unwrap_err();
+/// assert_eq!(error, MapError::BufferTooSmall { needed: 6, capacity: 4 }); // so it can be mended
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum MapError {
@@ -213,6 +279,24 @@ impl<'b> MemoryMap<'b> {
     /// # Errors
     /// [`MapError::BufferTooSmall`] with the cells needed, which is at most
     /// [`entries_needed`](Self::entries_needed) for the number of entries.
+    ///
+    /// # Examples
+    /// Entries may come in any order and overlap:
+    ///
+    /// ```
+    /// # use frametree::{MapEntry, MemoryMap, MemoryRegion, NumberRange, RegionKind};
+    /// let region = |start, length, kind| MemoryRegion { start, length, kind };
+    /// let entries = [
+    ///     region(0x10_0000, 0x70_0000, RegionKind::Usable),
+    ///     region(0, 0x9_fc00, RegionKind::Usable), // it ends inside a frame
+    ///     region(0xf0_0000, 0x10_0000, RegionKind::Reserved),
+    /// ];
+    /// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(3)];
+    /// let map = MemoryMap::normalise(entries, &mut cells)?;
+    /// let usable = [NumberRange::from_numbers(0, 0x9f), NumberRange::from_numbers(0x100, 0x800)];
+    /// assert!(map.usable().eq(usable));
+    /// # Ok::<(), frametree::MapError>(())
+    /// ```
     pub fn normalise(
         entries: impl IntoIterator<Item = MemoryRegion>,
         buffer: &'b mut [MapEntry],
@@ -239,12 +323,40 @@ impl<'b> MemoryMap<'b> {
 
     /// How many cells are enough for a map of that many entries. Count each later
     /// [`reserve`](Self::reserve) and [`carve`](Self::carve) as one entry more.
+    ///
+    /// # Examples
+    /// For what a loader lists, and for the kernel's image and the first MiB, which it reserves
+    /// later:
+    ///
+    /// ```
+    /// # use frametree::{MapEntry, MemoryMap};
+    /// const LOADER: usize = 128;
+    /// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(LOADER + 2)];
+    /// # assert!(MemoryMap::normalise([], &mut cells).is_ok());
+    /// ```
     #[must_use]
     pub const fn entries_needed(regions: usize) -> usize {
         regions.saturating_mul(2)
     }
 
     /// The usable and the reclaimable ranges, ascending.
+    ///
+    /// # Examples
+    /// What a kernel prints when it starts:
+    ///
+    /// ```
+    /// # use frametree::{MapEntry, MemoryMap, MemoryRegion, RegionKind};
+    /// # let region = |start, length, kind| MemoryRegion { start, length, kind };
+    /// # let acpi = region(0x70_0000, 0x10_0000, RegionKind::Reclaimable);
+    /// # let entries = [region(0, 0x80_0000, RegionKind::Usable), acpi];
+    /// # let mut cells = [MapEntry::EMPTY; 4];
+    /// # let map = MemoryMap::normalise(entries, &mut cells)?;
+    /// for (frames, kind) in map.regions() {
+    ///     println!("{:#x}: {} frames, {kind:?}", frames.start().start_address(), frames.len());
+    /// }
+    /// assert_eq!(map.regions().count(), 2); // usable, then reclaimable
+    /// # Ok::<(), frametree::MapError>(())
+    /// ```
     pub fn regions(
         &self,
     ) -> impl DoubleEndedIterator<Item = (NumberRange, RegionKind)> + Clone + '_ {
@@ -257,16 +369,60 @@ impl<'b> MemoryMap<'b> {
     }
 
     /// The usable ranges, ascending.
+    ///
+    /// # Examples
+    /// The largest piece, for something that is needed before there is a pool:
+    ///
+    /// ```
+    /// # use frametree::{MapEntry, MemoryMap, MemoryRegion, NumberRange, RegionKind};
+    /// # let region = |start, length| MemoryRegion { start, length, kind: RegionKind::Usable };
+    /// # let mut cells = [MapEntry::EMPTY; 4];
+    /// # let entries = [region(0, 0x9_f000), region(0x10_0000, 0x70_0000)];
+    /// # let map = MemoryMap::normalise(entries, &mut cells)?;
+    /// let largest = map.usable().max_by_key(|run| run.len());
+    /// assert_eq!(largest, Some(NumberRange::from_numbers(0x100, 0x800)));
+    /// # Ok::<(), frametree::MapError>(())
+    /// ```
     pub fn usable(&self) -> impl DoubleEndedIterator<Item = NumberRange> + Clone + '_ {
         self.regions().filter(|(_, kind)| *kind == RegionKind::Usable).map(|(range, _)| range)
     }
 
     /// The reclaimable ranges, ascending.
+    ///
+    /// # Examples
+    /// The firmware's tables have been read, and their memory joins the pool:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// # let kind = RegionKind::Reclaimable;
+    /// # let late = MemoryRegion { start: 8 << 20, length: 1 << 20, kind };
+    /// # let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
+    /// # let map = MemoryMap::normalise([late], &mut cells)?;
+    /// let pool = example::pool(Setup::new(1));
+    /// for range in map.reclaimable() {
+    ///     // SAFETY: nobody needs any more what lies there; metadata has memory of its own.
+    ///     unsafe { pool.grow(range, example::mapped) }?;
+    /// }
+    /// assert_eq!(pool.stats().managed_frames, 2048 + 256);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn reclaimable(&self) -> impl DoubleEndedIterator<Item = NumberRange> + Clone + '_ {
         self.regions().filter(|(_, kind)| *kind == RegionKind::Reclaimable).map(|(range, _)| range)
     }
 
     /// How many frames are usable. Takes a step for each range.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{MapEntry, MemoryMap, MemoryRegion, RegionKind};
+    /// let memory = [MemoryRegion { start: 0, length: 64 << 20, kind: RegionKind::Usable }];
+    /// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(2)];
+    /// let mut map = MemoryMap::normalise(memory, &mut cells)?;
+    /// map.reserve(0, 1 << 20)?;
+    /// assert_eq!(map.usable_frames() * 4 >> 10, 63); // MiB
+    /// # Ok::<(), frametree::MapError>(())
+    /// ```
     #[must_use]
     pub fn usable_frames(&self) -> u64 {
         self.usable().map(NumberRange::len).sum()
@@ -307,6 +463,21 @@ impl<'b> MemoryMap<'b> {
     /// # Errors
     /// [`MapError::NoRoom`] if there is none, [`MapError::ZeroFrames`] if `frames` is 0, and
     /// [`MapError::BufferTooSmall`] as [`reserve`](Self::reserve). Nothing has changed then.
+    ///
+    /// # Examples
+    /// Frames that a kernel needs before the pool: as high as possible, but where its first page
+    /// tables reach.
+    ///
+    /// ```
+    /// # use frametree::{MapEntry, MemoryMap, MemoryRegion, NumberRange, RegionKind};
+    /// let memory = [MemoryRegion { start: 0, length: 8 << 30, kind: RegionKind::Usable }];
+    /// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(2)]; // one more to carve
+    /// let mut map = MemoryMap::normalise(memory, &mut cells)?;
+    /// let stacks = map.carve(64, 1 << 30)?;
+    /// assert_eq!(stacks, NumberRange::from_numbers(0x4_0000 - 64, 0x4_0000));
+    /// assert!(map.usable().all(|run| run.overlap(stacks).is_none()));
+    /// # Ok::<(), frametree::MapError>(())
+    /// ```
     pub fn carve(&mut self, frames: u64, below: u64) -> Result<NumberRange, MapError> {
         if frames == 0 {
             return Err(MapError::ZeroFrames);

@@ -28,9 +28,7 @@ impl FrameTree<'_> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let hole = pool.alloc_run(&Request::new(8).at(FrameNumber::new(512)))?;
@@ -75,12 +73,9 @@ impl FrameTree<'_> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("it is initialised");
+    /// let tree = example::tree();
     /// print!("{}", tree.buddyinfo());
     /// ```
     pub fn buddyinfo(&self) -> impl fmt::Display + '_ {
@@ -146,9 +141,7 @@ impl Stats {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let text = pool.stats().meminfo().to_string();

@@ -40,6 +40,19 @@ enum Priority {
 }
 
 /// A request that makes no sense, and why.
+///
+/// # Examples
+/// What a driver asks for may come from a device's registers, so it is looked at first:
+///
+/// ```
+/// # use frametree::{Request, RequestError};
+/// fn buffer(pages: u64, boundary: u64) -> Result<Request, RequestError> {
+///     let request = Request::new(pages).not_crossing(boundary);
+///     request.check().map(|()| request)
+/// }
+/// let error = buffer(32, 64 << 10).unwrap_err();
+/// assert_eq!(error, RequestError::BoundaryTooClose { count: 32, boundary: 64 << 10 });
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -85,6 +98,16 @@ pub enum RequestError {
 
 impl Request {
     /// For `count` contiguous frames, wherever they lie.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let stack = pool.alloc_run(&Request::new(5))?; // 20 KiB, not 32
+    /// # pool.free_run(stack)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn new(count: u64) -> Self {
         let priority = Priority::Ordinary;
@@ -107,18 +130,56 @@ impl Request {
     }
 
     /// All of it shall lie below this physical address: what a device can reach.
+    ///
+    /// # Examples
+    /// For a sound card of 1995, which reaches 16 MiB:
+    ///
+    /// ```
+    /// # use frametree::Request;
+    /// let request = Request::new(16).below(16 << 20);
+    /// assert_eq!(request.check(), Ok(()));
+    /// ```
     #[must_use]
     pub const fn below(self, address: u64) -> Self {
         Self { below: address, ..self }
     }
 
     /// All of it shall lie at or above this physical address.
+    ///
+    /// # Examples
+    /// Memory that old devices do not reach, so that what they do reach is left to them:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let table = pool.alloc_run(&Request::new(64).above(4 << 20))?;
+    /// assert_eq!(table.start_address(), 4 << 20);
+    /// # pool.free_run(table)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn above(self, address: u64) -> Self {
         Self { above: address, ..self }
     }
 
     /// It shall not cross a multiple of `bytes`: a power of two.
+    ///
+    /// # Examples
+    /// A device counts addresses in 16 bits, and would wrap around at 64 KiB:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let before = pool.alloc_run(&Request::new(10))?;
+    /// let ring = pool.alloc_run(&Request::new(8).not_crossing(64 << 10))?;
+    /// let [first, last] = [ring.start_address(), ring.start_address() + 8 * FRAME_SIZE - 1];
+    /// assert_eq!(first >> 16, last >> 16);
+    /// # pool.free_run(before)?;
+    /// # pool.free_run(ring)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn not_crossing(self, bytes: u64) -> Self {
         Self { boundary: bytes, ..self }
@@ -140,12 +201,37 @@ impl Request {
     }
 
     /// It may take frames of the pool's reserve ([`Setup::reserve`](crate::Setup::reserve)).
+    ///
+    /// # Examples
+    /// Pages are written out when memory is short, and the disk's driver needs a buffer for it:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1).reserve(16));
+    /// let rest = pool.alloc_run(&Request::new(2032))?;
+    /// assert!(pool.alloc_run(&Request::new(8)).is_err());
+    /// let buffer = pool.alloc_run(&Request::new(8).urgent())?;
+    /// # pool.free_run(buffer)?;
+    /// # pool.free_run(rest)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn urgent(self) -> Self {
         Self { priority: Priority::Urgent, ..self }
     }
 
     /// Whether it may.
+    ///
+    /// # Examples
+    /// A driver that keeps its request can say how a failure is to be reported:
+    ///
+    /// ```
+    /// # use frametree::Request;
+    /// let request = Request::new(8).urgent();
+    /// let level = if request.is_urgent() { "error" } else { "debug" };
+    /// # assert_eq!(level, "error");
+    /// ```
     #[must_use]
     pub const fn is_urgent(&self) -> bool {
         matches!(self.priority, Priority::Urgent)
@@ -165,12 +251,27 @@ impl Request {
     }
 
     /// How many frames it asks for.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{FRAME_SIZE, Request};
+    /// let request = Request::new(16).below(4 << 30);
+    /// println!("a buffer of {} KiB", request.count() * FRAME_SIZE / 1024);
+    /// ```
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.count
     }
 
     /// The frames that it names, if it leaves no choice.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{FrameNumber, NumberRange, Request};
+    /// let fixed = Request::new(16).at(FrameNumber::new(0x100));
+    /// assert_eq!(fixed.exactly(), Some(NumberRange::from_numbers(0x100, 0x110)));
+    /// assert_eq!(Request::new(16).below(4 << 30).exactly(), None); // many places will do
+    /// ```
     #[must_use]
     pub const fn exactly(&self) -> Option<NumberRange> {
         let limits = self.limits();
@@ -178,6 +279,15 @@ impl Request {
     }
 
     /// Whether it says no more than how many.
+    ///
+    /// # Examples
+    /// Only such requests are answered from a CPU's cache:
+    ///
+    /// ```
+    /// # use frametree::Request;
+    /// assert!(Request::new(4).is_plain());
+    /// assert!(!Request::new(4).align(16 << 10).is_plain());
+    /// ```
     #[inline]
     #[must_use]
     pub const fn is_plain(&self) -> bool {

@@ -9,14 +9,13 @@ use crate::tree::FrameTree;
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
 /// let run = pool.alloc_run(&Request::new(300))?;
-/// assert_eq!(pool.stats().free_frames, 2048 - 300);
-/// assert!(pool.stats().meminfo().to_string().starts_with("MemTotal:           8192 kB\n"));
+/// let stats: Stats = pool.stats();
+/// assert_eq!(stats.free_frames, 2048 - 300);
+/// assert!(stats.meminfo().to_string().starts_with("MemTotal:           8192 kB\n"));
 /// let tree = pool.tree().expect("a pool in use");
 /// assert!(tree.buddyinfo().to_string().starts_with("Node 0, zone      DMA "));
 /// let longest = tree.free_runs().map(NumberRange::len).max();

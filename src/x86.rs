@@ -52,6 +52,22 @@ impl PooledSize for Size1GiB {
     }
 }
 
+/// For [`Mapper::map_to`](x86_64::structures::paging::Mapper::map_to) and all else that takes a
+/// frame allocator: `&mut &POOL`, where `POOL` is a `static`.
+///
+/// # Examples
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+/// # use frametree::Setup;
+/// use x86_64::structures::paging::{FrameAllocator, FrameDeallocator, PhysFrame, Size2MiB};
+///
+/// let pool = example::pool(Setup::new(1));
+/// let frame: PhysFrame<Size2MiB> = (&pool).allocate_frame().expect("2 MiB");
+/// assert_eq!(pool.stats().free_blocks, 3);
+/// // SAFETY: nothing maps it.
+/// unsafe { (&pool).deallocate_frame(frame) };
+/// assert_eq!(pool.stats().free_blocks, 4);
+/// ```
 // SAFETY: what the pool hands out is free, of the size asked for and aligned to it, and the
 // caller's alone until it is freed.
 unsafe impl<C: Cpus, S: PooledSize> FrameAllocator<S> for &FramePool<C> {
@@ -62,6 +78,7 @@ unsafe impl<C: Cpus, S: PooledSize> FrameAllocator<S> for &FramePool<C> {
     }
 }
 
+/// Beside [`FrameAllocator`], which has the example.
 impl<C: Cpus, S: PooledSize> FrameDeallocator<S> for &FramePool<C> {
     /// # Panics
     /// If the pool refuses the frame: the trait has no way to say so, and a double free must

@@ -12,6 +12,22 @@ use bootloader_api::info::{MemoryRegion as Region, MemoryRegionKind};
 use crate::map::{MemoryRegion, RegionKind};
 
 /// What one entry says.
+///
+/// # Examples
+/// A kernel that has mapped no more than 4 GiB so far, and adds the rest later:
+///
+/// ```
+/// use bootloader_api::info::MemoryRegion as Entry;
+/// use frametree::{MemoryRegion, boot};
+///
+/// fn low(entries: &[Entry]) -> impl Iterator<Item = MemoryRegion> {
+///     let low = entries.iter().filter(|entry| entry.end <= 4 << 30);
+///     low.map(boot::bootloader_api::region)
+/// }
+/// # let kind = bootloader_api::info::MemoryRegionKind::Usable;
+/// # let entries = [0, 4 << 30].map(|start| Entry { start, end: start + 0x9_f000, kind });
+/// # assert_eq!(low(&entries).map(|region| region.length).collect::<Vec<_>>(), [0x9_f000]);
+/// ```
 #[must_use]
 pub fn region(region: &Region) -> MemoryRegion {
     let kind = match region.kind {

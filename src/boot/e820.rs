@@ -8,6 +8,20 @@
 use crate::map::{MemoryRegion, RegionKind};
 
 /// One entry of such a map, as it came.
+///
+/// # Examples
+/// What a kernel prints of the BIOS' map when it starts:
+///
+/// ```
+/// use frametree::boot::e820::Entry;
+///
+/// fn print(entries: impl Iterator<Item = Entry>) {
+///     for entry in entries {
+///         println!("{:#014x} {:#012x} {}", entry.start, entry.length, entry.meaning());
+///     }
+/// }
+/// # print([Entry { start: 0x10_0000, length: 0x7fe_0000, code: 1 }].into_iter());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// The physical address of its first byte.
@@ -20,6 +34,20 @@ pub struct Entry {
 
 impl Entry {
     /// The entry in the terms of the memory map.
+    ///
+    /// # Examples
+    /// Entries from elsewhere than a table, such as real-mode code that has asked one by one:
+    ///
+    /// ```
+    /// use frametree::{MapEntry, MemoryMap, boot::e820::Entry};
+    ///
+    /// let asked = [(0, 0x9_fc00, 1), (0x10_0000, 0x7f0_0000, 1), (0xfffc_0000, 0x4_0000, 2)];
+    /// let entries = asked.map(|(start, length, code)| Entry { start, length, code });
+    /// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(3)];
+    /// let map = MemoryMap::normalise(entries.map(Entry::region), &mut cells)?;
+    /// assert_eq!(map.usable().count(), 2);
+    /// # Ok::<(), frametree::MapError>(())
+    /// ```
     #[must_use]
     pub const fn region(self) -> MemoryRegion {
         let kind = match self.code {
@@ -32,6 +60,13 @@ impl Entry {
     }
 
     /// What the code means, in words.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::boot::e820::Entry;
+    /// let entry = Entry { start: 0x7fe_0000, length: 0x2_0000, code: 3 };
+    /// assert_eq!(entry.meaning(), "ACPI tables");
+    /// ```
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self.code {
@@ -73,6 +108,20 @@ const PERSISTENT: u32 = 7;
 ///
 /// # Panics
 /// If `entry_bytes` is 0.
+///
+/// # Examples
+/// How many bytes of persistent memory a machine has, which no pool should get:
+///
+/// ```
+/// # use frametree::boot::e820;
+/// fn persistent(table: &[u8]) -> u64 {
+///     let all = e820::entries(table, 24);
+///     all.filter(|entry| entry.meaning() == "persistent memory").map(|entry| entry.length).sum()
+/// }
+/// # let mut table = [0; 24];
+/// # (table[10], table[16], table[20]) = (16, 7, 1);
+/// # assert_eq!(persistent(&table), 1 << 20);
+/// ```
 pub fn entries(table: &[u8], entry_bytes: usize) -> impl Iterator<Item = Entry> + Clone + '_ {
     table.chunks_exact(entry_bytes).filter_map(Entry::parse)
 }

@@ -11,6 +11,22 @@ use limine::memory_map::{Entry, EntryType};
 use crate::map::{MemoryRegion, RegionKind};
 
 /// What one entry says.
+///
+/// # Examples
+/// To add up what can be reclaimed later:
+///
+/// ```
+/// use frametree::{RegionKind, boot};
+/// use limine::memory_map::{Entry, EntryType};
+///
+/// fn reclaimable(entries: &[&Entry]) -> u64 {
+///     let regions = entries.iter().map(|entry| boot::limine::region(entry));
+///     let later = regions.filter(|region| region.kind == RegionKind::Reclaimable);
+///     later.map(|region| region.length).sum()
+/// }
+/// let entry_type = EntryType::BOOTLOADER_RECLAIMABLE;
+/// assert_eq!(reclaimable(&[&Entry { base: 0x1000, length: 0x4000, entry_type }]), 0x4000);
+/// ```
 #[must_use]
 pub fn region(entry: &Entry) -> MemoryRegion {
     let kind = match entry.entry_type {

@@ -44,6 +44,22 @@ pub mod pvh;
 pub mod uefi;
 
 /// Something that a boot loader has put into memory that its map calls usable.
+///
+/// # Examples
+/// A loader of one's own has put things into memory that its map calls usable:
+///
+/// ```
+/// use frametree::boot::Placed;
+/// use frametree::{MapEntry, MemoryMap, MemoryRegion, RegionKind};
+///
+/// let memory = MemoryRegion { start: 0, length: 64 << 20, kind: RegionKind::Usable };
+/// let placed = [Placed::data("command line", 0x1000, 200), Placed::module(0x40_0000, 1 << 20)];
+/// let regions = placed.iter().map(|placed| placed.region).chain([memory]);
+/// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(3)];
+/// let map = MemoryMap::normalise(regions, &mut cells)?;
+/// assert_eq!(map.usable_frames(), (64 << 8) - 1 - 256); // without both
+/// # Ok::<(), frametree::MapError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Placed {
     /// What it is, in a few words.
@@ -54,12 +70,26 @@ pub struct Placed {
 
 impl Placed {
     /// What the kernel reads while it starts, and then needs no more.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{RegionKind, boot::Placed};
+    /// let line = Placed::data("command line", 0x11c0, 10);
+    /// assert_eq!(line.region.kind, RegionKind::Reclaimable); // once the kernel has read it
+    /// ```
     #[must_use]
     pub const fn data(what: &'static str, start: u64, length: u64) -> Self {
         Self { what, region: MemoryRegion { start, length, kind: RegionKind::Reclaimable } }
     }
 
     /// A file that the kernel was given to keep.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::{RegionKind, boot::Placed};
+    /// let ramdisk = Placed::module(0x3fb_9000, 123_456);
+    /// assert_eq!((ramdisk.what, ramdisk.region.kind), ("boot module", RegionKind::Reserved));
+    /// ```
     #[must_use]
     pub const fn module(start: u64, length: u64) -> Self {
         let region = MemoryRegion { start, length, kind: RegionKind::Reserved };

@@ -20,6 +20,20 @@ use crate::map::MemoryRegion;
 ///
 /// # Panics
 /// If the loader's entries are not of 24 bytes, as `multiboot2` does.
+///
+/// # Examples
+/// What a kernel prints when it starts:
+///
+/// ```
+/// use frametree::boot;
+/// use multiboot2::BootInformation;
+///
+/// fn print(information: &BootInformation<'_>) {
+///     for entry in boot::multiboot2::entries(information) {
+///         println!("{:#014x} {:#012x} {}", entry.start, entry.length, entry.meaning());
+///     }
+/// }
+/// ```
 pub fn entries<'a>(
     information: &'a BootInformation<'_>,
 ) -> impl Iterator<Item = Entry> + Clone + 'a {
@@ -36,6 +50,21 @@ pub fn entries<'a>(
 
 /// UEFI's own map, if the loader has handed it on, in the types of the newer `uefi-raw` that the
 /// `uefi` crate and [`uefi`] have.
+///
+/// # Examples
+/// Memory that UEFI's runtime services need mapped, also when GRUB's own map is used:
+///
+/// ```
+/// use frametree::boot;
+/// use multiboot2::BootInformation;
+/// use uefi_raw::table::boot::MemoryAttribute;
+///
+/// fn runtime_pages(information: &BootInformation<'_>) -> u64 {
+///     let all = boot::multiboot2::descriptors(information);
+///     let needed = all.filter(|descriptor| descriptor.att.contains(MemoryAttribute::RUNTIME));
+///     needed.map(|descriptor| descriptor.page_count).sum()
+/// }
+/// ```
 pub fn descriptors<'a>(
     information: &'a BootInformation<'_>,
 ) -> impl Iterator<Item = MemoryDescriptor> + Clone + 'a {
@@ -56,6 +85,20 @@ pub fn descriptors<'a>(
 /// # Panics
 /// If the kernel's ELF sections are said to have headers of neither 40 nor 64 bytes, as
 /// `multiboot2` does.
+///
+/// # Examples
+/// What the kernel must not write over while it starts:
+///
+/// ```
+/// use frametree::boot::{self, Placed};
+/// use multiboot2::BootInformation;
+///
+/// fn print(information: &BootInformation<'_>, ebx: u32) {
+///     for Placed { what, region } in boot::multiboot2::placed(information, ebx) {
+///         println!("{what}: {} bytes at {:#x}", region.length, region.start);
+///     }
+/// }
+/// ```
 pub fn placed<'a>(
     information: &'a BootInformation<'_>,
     address: u32,

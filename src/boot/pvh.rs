@@ -13,6 +13,20 @@ use super::e820::Entry;
 use crate::map::MemoryRegion;
 
 /// The entries of the map, as they came; none if the loader gave none.
+///
+/// # Examples
+/// What a kernel prints when it starts:
+///
+/// ```
+/// use frametree::boot;
+/// use pvh::start_info::reader::{MemMap, StartInfoReader};
+///
+/// fn print<M: MemMap>(info: &StartInfoReader<'_, M>) {
+///     for entry in boot::pvh::entries(info) {
+///         println!("{:#014x} {:#012x} {}", entry.start, entry.length, entry.meaning());
+///     }
+/// }
+/// ```
 pub fn entries<'a, M: MemMap>(
     info: &StartInfoReader<'a, M>,
 ) -> impl Iterator<Item = Entry> + Clone + 'a {
@@ -23,6 +37,20 @@ pub fn entries<'a, M: MemMap>(
 
 /// What the loader has put into usable memory. `address` is the physical address of the start
 /// info, as the loader has left it in `ebx`. Something that is not there has no bytes.
+///
+/// # Examples
+/// What the kernel must not write over while it starts:
+///
+/// ```
+/// use frametree::boot::{self, Placed};
+/// use pvh::start_info::reader::{MemMap, StartInfoReader};
+///
+/// fn print<M: MemMap>(info: &StartInfoReader<'_, M>, ebx: u32) {
+///     for Placed { what, region } in boot::pvh::placed(info, ebx) {
+///         println!("{what}: {} bytes at {:#x}", region.length, region.start);
+///     }
+/// }
+/// ```
 pub fn placed<'i, M: MemMap>(
     info: &'i StartInfoReader<'_, M>,
     address: u32,

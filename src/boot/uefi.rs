@@ -21,6 +21,23 @@ use uefi_raw::table::boot::{MemoryAttribute, MemoryDescriptor, MemoryType, PAGE_
 use crate::map::{MemoryRegion, RegionKind};
 
 /// What one descriptor says.
+///
+/// # Examples
+/// A kernel that keeps what boot services have left until it has stack and page tables of its own:
+///
+/// ```
+/// use frametree::{RegionKind, boot};
+/// use uefi_raw::table::boot::{MemoryAttribute, MemoryDescriptor, MemoryType};
+///
+/// let descriptor = MemoryDescriptor {
+///     ty: MemoryType::BOOT_SERVICES_DATA,
+///     page_count: 16,
+///     att: MemoryAttribute::WRITE_BACK,
+///     ..Default::default()
+/// };
+/// let region = boot::uefi::region(&descriptor);
+/// assert_eq!((region.length, region.kind), (0x1_0000, RegionKind::Reclaimable));
+/// ```
 #[must_use]
 pub fn region(descriptor: &MemoryDescriptor) -> MemoryRegion {
     let kind = match descriptor.ty {

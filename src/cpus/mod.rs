@@ -36,8 +36,37 @@ pub use x86::{ApicId, GsSlot, InterruptsOff, PreemptionOff, Rdpid, Rdtscp};
 ///
 /// # Safety
 /// Two CPUs that run at once never get the same number, and a CPU always gets the same one.
+///
+/// # Examples
+/// A kernel that keeps each CPU's number in memory of its own, by means of its own:
+///
+/// ```
+/// use frametree::CpuId;
+/// use frametree::cpus::Identity;
+/// # mod per_cpu { pub fn number() -> usize { 0 } }
+///
+/// struct ThisCpu;
+///
+/// // SAFETY: each CPU has written its number there before it allocates, and none writes it again.
+/// unsafe impl Identity for ThisCpu {
+///     fn current(&self) -> CpuId {
+///         CpuId::new(per_cpu::number())
+///     }
+/// }
+/// # assert_eq!(ThisCpu.current().get(), 0);
+/// ```
 pub unsafe trait Identity {
     /// The number of the CPU that runs this, true for as long as the thread stays there.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs")); }
+    /// # use example::*;
+    /// # use frametree::cpus::{Guard, Identity};
+    /// let cpu = PreemptionOff.hold(|| ThisCpu.current()); // the thread may be elsewhere by now
+    /// println!("that was CPU {}", cpu.get());
+    /// # assert_eq!(cpu.get(), 0);
+    /// ```
     fn current(&self) -> CpuId;
 }
 
@@ -69,6 +98,24 @@ pub unsafe trait Identity {
 /// ```
 pub unsafe trait Guard {
     /// Runs `work` where this thread is.
+    ///
+    /// # Examples
+    /// Anything of a kernel that belongs to a CPU can be used so:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs")); }
+    /// # use example::*;
+    /// # use frametree::cpus::{Guard, Identity};
+    /// # use std::sync::atomic::{AtomicU64, Ordering};
+    /// static SYSCALLS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4]; // one for each CPU
+    ///
+    /// PreemptionOff.hold(|| {
+    ///     let count = &SYSCALLS[ThisCpu.current().get()];
+    ///     // No other CPU writes it, and no other thread of this one.
+    ///     count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    /// });
+    /// # assert_eq!(SYSCALLS[0].load(Ordering::Relaxed), 1);
+    /// ```
     fn hold<R>(&self, work: impl FnOnce() -> R) -> R;
 }
 
@@ -93,6 +140,20 @@ pub struct Pinned<I, G> {
 impl<I: Identity, G: Guard> Pinned<I, G> {
     /// CPUs that are told apart so, with threads that are kept so. Another CPU's cache is not asked
     /// for.
+    ///
+    /// # Examples
+    /// With an [`Identity`] and a [`Guard`] of the kernel's own, as on their pages:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs")); }
+    /// # use example::*;
+    /// # use frametree::Cpus;
+    /// use frametree::{FramePool, cpus::Pinned};
+    ///
+    /// static POOL: FramePool<Pinned<ThisCpu, PreemptionOff>> =
+    ///     FramePool::new(Pinned::new(ThisCpu, PreemptionOff));
+    /// # assert_eq!(Pinned::new(ThisCpu, PreemptionOff).with_current(|cpu| cpu.get()), 0);
+    /// ```
     #[must_use]
     pub const fn new(identity: I, guard: G) -> Self {
         Self::with_drain(identity, guard, |_| ())
@@ -100,6 +161,27 @@ impl<I: Identity, G: Guard> Pinned<I, G> {
 
     /// The same, with a function that asks another CPU for its cache, as an interrupt does:
     /// [`Cpus::request_drain`].
+    ///
+    /// # Examples
+    /// A kernel with an interrupt for it, whose handler drains the CPU that it comes to:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs")); }
+    /// # use example::*;
+    /// use frametree::{FramePool, cpus::Pinned};
+    ///
+    /// const DRAIN: u8 = 0x40; // the interrupt's number
+    /// static POOL: FramePool<Pinned<ThisCpu, PreemptionOff>> = FramePool::new(Pinned::with_drain(
+    ///     ThisCpu,
+    ///     PreemptionOff,
+    ///     |cpu| send_ipi(cpu.get(), DRAIN),
+    /// ));
+    ///
+    /// fn handle_drain() {
+    ///     let _ = POOL.drain(); // a double free that only this sees: worth a line in the log
+    /// }
+    /// # handle_drain();
+    /// ```
     #[must_use]
     pub const fn with_drain(identity: I, guard: G, drain: fn(CpuId)) -> Self {
         Self { identity, guard, drain }
@@ -120,6 +202,21 @@ unsafe impl<I: Identity, G: Guard> Cpus for Pinned<I, G> {
 }
 
 /// The one CPU that runs, number 0.
+///
+/// # Examples
+/// A kernel for one CPU, whose timer switches threads:
+///
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs")); }
+/// # use example::*;
+/// use frametree::FramePool;
+/// use frametree::cpus::{OneCpu, Pinned};
+///
+/// // SAFETY: this kernel starts no other CPU.
+/// static POOL: FramePool<Pinned<OneCpu, PreemptionOff>> =
+///     FramePool::new(Pinned::new(unsafe { OneCpu::promised() }, PreemptionOff));
+/// # assert!(POOL.tree().is_none());
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct OneCpu(());
 
@@ -129,6 +226,15 @@ impl OneCpu {
     /// # Safety
     /// Only one CPU ever uses what is given this identity: no other one was started, or the others
     /// keep away.
+    ///
+    /// # Examples
+    /// ```
+    /// use frametree::cpus::{Identity, OneCpu};
+    ///
+    /// // SAFETY: this kernel starts no other CPU.
+    /// let only = unsafe { OneCpu::promised() };
+    /// assert_eq!(only.current().get(), 0);
+    /// ```
     #[must_use]
     pub const unsafe fn promised() -> Self {
         Self(())
@@ -144,6 +250,21 @@ unsafe impl Identity for OneCpu {
 }
 
 /// Nothing has to be done: threads are switched only where they ask for it.
+///
+/// # Examples
+/// A kernel with many CPUs, whose threads give theirs up by a call:
+///
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/cpus.rs")); }
+/// # use example::*;
+/// use frametree::FramePool;
+/// use frametree::cpus::{NotPreempted, Pinned};
+///
+/// // SAFETY: only user mode is preempted; in kernel mode a thread calls the scheduler itself.
+/// static POOL: FramePool<Pinned<ThisCpu, NotPreempted>> =
+///     FramePool::new(Pinned::new(ThisCpu, unsafe { NotPreempted::promised() }));
+/// # assert!(POOL.tree().is_none());
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct NotPreempted(());
 
@@ -155,6 +276,15 @@ impl NotPreempted {
     /// while it uses what is given this guard: there are no threads, or they give up their CPU only
     /// by a call of their own, or only user mode is preempted. Handlers of interrupts may use it
     /// too.
+    ///
+    /// # Examples
+    /// ```
+    /// use frametree::cpus::{Guard, NotPreempted};
+    ///
+    /// // SAFETY: this kernel has no threads.
+    /// let guard = unsafe { NotPreempted::promised() };
+    /// assert_eq!(guard.hold(|| 7), 7); // nothing has to be done
+    /// ```
     #[must_use]
     pub const unsafe fn promised() -> Self {
         Self(())

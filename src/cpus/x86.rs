@@ -15,6 +15,23 @@ use crate::frame::CpuId;
 /// The numbers have gaps where cores have. Initialise the pool for the highest number and one more,
 /// as the ACPI tables list them: a slot without a CPU costs its metadata, a CPU without a slot
 /// works without a cache.
+///
+/// # Examples
+/// A kernel's first day: nothing has to be set up but the number of slots.
+///
+/// ```
+/// use frametree::cpus::{ApicId, Identity, InterruptsOff, Pinned};
+/// use frametree::{FramePool, Setup};
+///
+/// static POOL: FramePool<Pinned<ApicId, InterruptsOff>> =
+///     FramePool::new(Pinned::new(ApicId, InterruptsOff));
+///
+/// /// For all that the ACPI tables list.
+/// fn setup(local_apics: impl Iterator<Item = u32>) -> Setup {
+///     Setup::new(local_apics.max().map_or(1, |highest| highest as usize + 1))
+/// }
+/// # let _ = setup([ApicId.current().get() as u32].into_iter());
+/// ```
 #[derive(Clone, Copy, Default, Debug)]
 pub struct ApicId;
 
@@ -66,6 +83,19 @@ impl<const OFFSET: usize> GsSlot<OFFSET> {
     /// points at memory that only this CPU's `gs` points at, the 8 bytes at `OFFSET` can be read,
     /// and they hold a number that no other CPU has and that does not change. In a kernel with user
     /// mode that takes `swapgs` at every entry; in an NMI handler a look at whether it is due.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::cpus::GsSlot;
+    /// #[repr(C)]
+    /// struct PerCpu {
+    ///     stack: u64,
+    ///     number: usize,
+    /// }
+    /// // SAFETY: each CPU points `gs` at a `PerCpu` of its own before it uses the pool.
+    /// const THIS_CPU: GsSlot<{ core::mem::offset_of!(PerCpu, number) }> =
+    ///     unsafe { GsSlot::promised() };
+    /// ```
     #[must_use]
     pub const unsafe fn promised() -> Self {
         Self(())
@@ -92,6 +122,23 @@ unsafe impl<const OFFSET: usize> Identity for GsSlot<OFFSET> {
 }
 
 /// What the kernel wrote into the register `IA32_TSC_AUX` (0xc000_0103) of each CPU, by `rdpid`.
+///
+/// # Examples
+/// Each CPU writes its number into the register before it allocates:
+///
+/// ```
+/// use frametree::FramePool;
+/// use frametree::cpus::{InterruptsOff, Pinned, Rdpid};
+/// use x86_64::registers::model_specific::Msr;
+///
+/// fn begin(number: u32) {
+///     // SAFETY: the register means nothing to the CPU itself.
+///     unsafe { Msr::new(0xc000_0103).write(number.into()) };
+/// }
+/// // SAFETY: every CPU has the instruction, and has called `begin` with a number of its own.
+/// static POOL: FramePool<Pinned<Rdpid, InterruptsOff>> =
+///     FramePool::new(Pinned::new(unsafe { Rdpid::promised() }, InterruptsOff));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Rdpid(());
 
@@ -102,6 +149,16 @@ impl Rdpid {
     /// Every CPU that uses what is given this identity has the instruction (leaf 7 of `cpuid`, bit
     /// 22 of `ecx`), and has a number in that register that no other one has and that does not
     /// change.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use core::arch::x86_64::__cpuid_count;
+    /// use frametree::cpus::{Identity, Rdpid};
+    ///
+    /// assert!(__cpuid_count(7, 0).ecx >> 22 & 1 != 0, "a CPU without `rdpid`");
+    /// // SAFETY: it has the instruction, and its number is in `IA32_TSC_AUX` by now.
+    /// let number = unsafe { Rdpid::promised() }.current();
+    /// ```
     #[must_use]
     pub const unsafe fn promised() -> Self {
         Self(())
@@ -120,6 +177,18 @@ unsafe impl Identity for Rdpid {
 }
 
 /// The same register by `rdtscp`, which older CPUs have, and which waits for all loads before it.
+///
+/// # Examples
+/// For kernels that have to run on CPUs without `rdpid`; else like [`Rdpid`]:
+///
+/// ```
+/// use frametree::FramePool;
+/// use frametree::cpus::{InterruptsOff, Pinned, Rdtscp};
+///
+/// // SAFETY: every CPU has the instruction, and a number of its own in `IA32_TSC_AUX`.
+/// static POOL: FramePool<Pinned<Rdtscp, InterruptsOff>> =
+///     FramePool::new(Pinned::new(unsafe { Rdtscp::promised() }, InterruptsOff));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Rdtscp(());
 
@@ -129,6 +198,16 @@ impl Rdtscp {
     /// # Safety
     /// As for [`Rdpid::promised`], for `rdtscp` (leaf 0x8000_0001, bit 27 of `edx`), which must not
     /// be forbidden where the kernel runs (`CR4.TSD` with a privilege level above 0).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// use core::arch::x86_64::__cpuid;
+    /// use frametree::cpus::{Identity, Rdtscp};
+    ///
+    /// assert!(__cpuid(0x8000_0001).edx >> 27 & 1 != 0, "a CPU without `rdtscp`");
+    /// // SAFETY: it has the instruction, and its number is in `IA32_TSC_AUX` by now.
+    /// let number = unsafe { Rdtscp::promised() }.current();
+    /// ```
     #[must_use]
     pub const unsafe fn promised() -> Self {
         Self(())
@@ -148,6 +227,17 @@ unsafe impl Identity for Rdtscp {
 
 /// Interrupts of this CPU are off meanwhile, and then as they were before: nothing but an NMI comes
 /// between, so no scheduler does. In kernel mode only: in user mode the instruction is a fault.
+///
+/// # Examples
+/// A kernel whose timer switches threads, in kernel mode too:
+///
+/// ```
+/// use frametree::FramePool;
+/// use frametree::cpus::{ApicId, InterruptsOff, Pinned};
+///
+/// static POOL: FramePool<Pinned<ApicId, InterruptsOff>> =
+///     FramePool::new(Pinned::new(ApicId, InterruptsOff));
+/// ```
 #[derive(Clone, Copy, Default, Debug)]
 pub struct InterruptsOff;
 
@@ -195,6 +285,20 @@ impl<const OFFSET: usize> PreemptionOff<OFFSET> {
     /// points at memory that only this CPU's `gs` points at, and the 8 bytes at `OFFSET` are a
     /// count. While it is not 0 the CPU switches to no other thread, and a handler leaves it as it
     /// was.
+    ///
+    /// # Examples
+    /// ```
+    /// # use frametree::cpus::PreemptionOff;
+    /// #[repr(C)]
+    /// struct PerCpu {
+    ///     stack: u64,
+    ///     preemption_off: u64,
+    /// }
+    /// // SAFETY: each CPU points `gs` at a `PerCpu` of its own, and while the count is not 0 the
+    /// // scheduler leaves the thread where it is.
+    /// const GUARD: PreemptionOff<{ core::mem::offset_of!(PerCpu, preemption_off) }> =
+    ///     unsafe { PreemptionOff::promised() };
+    /// ```
     #[must_use]
     pub const unsafe fn promised() -> Self {
         Self(())

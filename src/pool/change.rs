@@ -31,9 +31,7 @@ impl<C> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let late = NumberRange::from_numbers(2048, 4096); // the 8 MiB behind
@@ -77,6 +75,21 @@ impl<C> FramePool<C> {
     ///
     /// # Safety
     /// The frames are memory that nobody else uses or will use.
+    ///
+    /// # Examples
+    /// Beside memory that is managed mostly nothing is needed, up to the next multiple of 128 MiB:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let late = NumberRange::from_numbers(2048, 2304);
+    /// assert_eq!(pool.bytes_to_grow(late), 0);
+    /// // SAFETY: the frames are not real, so nobody uses them.
+    /// unsafe { pool.grow_in(late, &mut []) }?;
+    /// assert_eq!(pool.stats().managed_frames, 2304);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub unsafe fn grow_in(
         &self,
         range: NumberRange,
@@ -105,9 +118,7 @@ impl<C> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let late = NumberRange::from_numbers(2048, 4096);
@@ -125,6 +136,22 @@ impl<C> FramePool<C> {
 
     /// Sets aside what has become free of an isolated range, and says what is still in use. Takes
     /// a step for each 64 frames.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let page = pool.alloc_run(&Request::new(1).at(FrameNumber::new(600)))?;
+    /// let module = NumberRange::from_numbers(512, 1024);
+    /// // SAFETY: metadata has memory of its own.
+    /// let isolation = unsafe { pool.isolate(module, example::mapped) }?;
+    /// assert_eq!(pool.in_use(&isolation).first, Some(FrameNumber::new(600))); // whose is it?
+    /// pool.free_run(page)?; // its owner has moved elsewhere
+    /// assert_eq!(pool.in_use(&isolation).frames, 0); // so it can go off line
+    /// # pool.readmit(isolation);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn in_use(&self, isolation: &Isolation) -> InUse {
         let nothing = InUse { frames: 0, first: None };
         self.recounted(|tree| tree.in_use(isolation)).unwrap_or(nothing)
@@ -138,6 +165,22 @@ impl<C> FramePool<C> {
     ///
     /// # Errors
     /// The isolation, unchanged, if some of it is in use.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let module = NumberRange::from_numbers(512, 1024);
+    /// // SAFETY: metadata has memory of its own.
+    /// let isolation = unsafe { pool.isolate(module, example::mapped) }?;
+    /// match pool.offline(isolation) {
+    ///     Ok(gone) => println!("{gone:?} may be unplugged"),
+    ///     Err(isolation) => pool.readmit(isolation), // somebody has some of it: another time
+    /// }
+    /// assert_eq!(pool.stats().managed_frames, 1536);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn offline(&self, isolation: Isolation) -> Result<NumberRange, Isolation> {
         let Some(shared) = self.shared.get() else { return Err(isolation) };
         let gone = shared.tree.offline(isolation);
@@ -146,6 +189,22 @@ impl<C> FramePool<C> {
     }
 
     /// Ends an isolation the other way: its frames may be handed out again.
+    ///
+    /// # Examples
+    /// Nobody pulls the module out after all:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let module = NumberRange::from_numbers(512, 1024);
+    /// // SAFETY: metadata has memory of its own.
+    /// let isolation = unsafe { pool.isolate(module, example::mapped) }?;
+    /// pool.readmit(isolation);
+    /// let all = pool.alloc_run(&Request::new(512).at(module.start()))?;
+    /// # pool.free_run(all)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn readmit(&self, isolation: Isolation) {
         self.recounted(|tree| tree.readmit(isolation));
     }
@@ -156,6 +215,20 @@ impl<C> FramePool<C> {
     ///
     /// # Safety
     /// The frames are memory that nobody uses.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let module = NumberRange::from_numbers(512, 1024);
+    /// // SAFETY: metadata has memory of its own.
+    /// let isolation = unsafe { pool.isolate(module, example::mapped) }?;
+    /// let gone = pool.offline(isolation).expect("nothing of it is in use");
+    /// // SAFETY: a new module was put into the same place, which nobody uses.
+    /// assert_eq!(unsafe { pool.bring_back(gone) }, 512);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub unsafe fn bring_back(&self, range: NumberRange) -> u64 {
         self.recounted(|tree| tree.bring_back(range)).unwrap_or(0)
     }
@@ -197,9 +270,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let frame = pool.alloc_run(&Request::new(1).at(FrameNumber::new(600)))?;
@@ -242,6 +313,23 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Safety
     /// As [`FramePool::isolate`].
+    ///
+    /// # Examples
+    /// The memory controller has corrected too many errors in a frame that the kernel has just
+    /// emptied:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let broken = pool.alloc()?;
+    /// // SAFETY: metadata has memory of its own.
+    /// match unsafe { pool.retire(broken, example::mapped) } {
+    ///     Ok(()) => assert_eq!(pool.stats().managed_frames, 2047),
+    ///     Err((broken, why)) => panic!("{broken:?}, still ours: {why}"),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub unsafe fn retire(
         &self,
         frame: Frame,

@@ -31,6 +31,23 @@ impl<C> FramePool<C> {
     /// `to_virtual` returns is valid for reads and writes of the carved frames for ever, with
     /// provenance over all of them (for a fixed offset mapping:
     /// `core::ptr::with_exposed_provenance_mut`).
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let memory = [MemoryRegion { start: 0, length: 8 << 20, kind: RegionKind::Usable }];
+    /// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(3)]; // two more to take out
+    /// let mut map = MemoryMap::normalise(memory, &mut cells)?;
+    /// map.reserve(0, 1 << 20)?;
+    /// let pool = FramePool::new(example::One); // in a kernel: a `static`
+    /// // SAFETY: what the map calls usable is nobody else's; `direct_map` maps all of it.
+    /// let metadata = unsafe { pool.init(&mut map, Setup::new(1), example::direct_map) }?;
+    /// assert_eq!(metadata.managed_frames, map.usable_frames());
+    /// let frame = pool.alloc()?;
+    /// # pool.free(frame)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub unsafe fn init(
         &self,
         map: &mut MemoryMap<'_>,
@@ -73,6 +90,23 @@ impl<C> FramePool<C> {
     ///
     /// # Safety
     /// The usable frames of `map` are memory that nobody else uses or will use.
+    ///
+    /// # Examples
+    /// A kernel that has no direct map, but a heap, or a place in its image:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let memory = [MemoryRegion { start: 1 << 20, length: 64 << 20, kind: RegionKind::Usable }];
+    /// let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
+    /// let map = MemoryMap::normalise(memory, &mut cells)?;
+    /// let words = Layout::new(&map, 1)?.bytes() / 8 + 16; // 128 bytes more
+    /// let pool = FramePool::new(example::One);
+    /// // SAFETY: what the map calls usable is nobody else's.
+    /// unsafe { pool.init_in(&map, 1, vec![0; words].leak()) }?;
+    /// assert_eq!(pool.stats().managed_frames, 64 << 8);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub unsafe fn init_in(
         &self,
         map: &MemoryMap<'_>,

@@ -79,11 +79,10 @@ pub use self::setup::{InitError, Metadata, Setup};
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
-/// let pool = example::pool(Setup::new(1)); // 8 MiB; the crate's page has a real start
+/// // 8 MiB; the crate's page has a real start.
+/// let pool: FramePool<_> = example::pool(Setup::new(1));
 /// let frame = pool.alloc()?;
 /// let run = pool.alloc_run(&Request::new(17))?; // exactly 17, next to each other
 /// let block = pool.alloc_block()?; // 2 MiB
@@ -114,6 +113,22 @@ const LOOKS: usize = 1000;
 const PAUSES: usize = 16;
 
 /// What became of the frames in a CPU's cache.
+///
+/// # Examples
+/// A CPU was taken off line, and whoever did that looks after it:
+///
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(2));
+/// // SAFETY: CPU 1 does not run any more.
+/// match unsafe { pool.drain_offline(CpuId::new(1)) }? {
+///     Drained::Done => {}
+///     Drained::Stranded { frames } => println!("{frames} frames are lost until the next boot"),
+///     other => println!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Drained {
@@ -130,6 +145,20 @@ pub enum Drained {
 
 impl<C> FramePool<C> {
     /// A pool that has no memory yet.
+    ///
+    /// # Examples
+    /// In a `static`, before there is any memory:
+    ///
+    /// ```
+    /// use frametree::cpus::{NotPreempted, OneCpu, Pinned};
+    /// use frametree::{AllocError, FramePool};
+    ///
+    /// // SAFETY: this kernel starts no other CPU, and switches threads only where they wait.
+    /// const CPUS: Pinned<OneCpu, NotPreempted> =
+    ///     unsafe { Pinned::new(OneCpu::promised(), NotPreempted::promised()) };
+    /// static POOL: FramePool<Pinned<OneCpu, NotPreempted>> = FramePool::new(CPUS);
+    /// assert_eq!(POOL.alloc(), Err(AllocError::NotInitialised));
+    /// ```
     pub const fn new(cpus: C) -> Self {
         Self { cpus, shared: Once::new(), slots: Row::empty() }
     }
@@ -138,9 +167,7 @@ impl<C> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let tree = pool.tree().expect("it is initialised");
@@ -165,9 +192,7 @@ impl<C> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(2)); // all below is CPU 0
     /// let frame = pool.alloc()?;
@@ -190,9 +215,7 @@ impl<C> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1).watermarks(100, 200, |_crossing| ()));
     /// assert_eq!(pool.level(), Level::High);
@@ -210,9 +233,7 @@ impl<C> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let frame = pool.alloc()?;
@@ -235,9 +256,7 @@ impl<C> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let block = pool.alloc_block()?;
@@ -329,9 +348,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// pool.free(pool.alloc()?)?; // it stays in this CPU's cache, with its neighbours

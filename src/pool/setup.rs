@@ -15,9 +15,7 @@ use crate::map::{MapError, MemoryMap};
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// use std::sync::atomic::{AtomicU64, Ordering};
 /// static LOW: AtomicU64 = AtomicU64::new(0);
@@ -51,6 +49,15 @@ pub struct Setup {
 impl Setup {
     /// For this many CPUs; the metadata is taken from the highest usable memory, and there is no
     /// reserve.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let online = 4; // as the ACPI tables list them
+    /// let pool = example::pool(Setup::new(online));
+    /// # assert_eq!(pool.stats().managed_frames, 2048);
+    /// ```
     #[must_use]
     pub const fn new(cpus: usize) -> Self {
         Self {
@@ -67,9 +74,7 @@ impl Setup {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// // The direct map reaches 4 GiB so far: no metadata may lie above.
     /// let pool = example::pool(Setup::new(4).metadata_below(4 << 30));
@@ -93,9 +98,7 @@ impl Setup {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1).low_last(2 << 20));
     /// let frame = pool.alloc()?;
@@ -125,6 +128,20 @@ impl Setup {
     /// Frames go in and out through the pool: one that was taken from
     /// [`FramePool::tree`](crate::FramePool::tree) has to go back there, and the ledger does not
     /// know of it.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// const DRIVER: Owner = Owner::new(3);
+    /// let how = Hardening::new(|violation| panic!("{violation}"));
+    /// let pool = example::pool(Setup::new(4).hardened(how));
+    /// let buffer = pool.alloc_tagged(DRIVER)?;
+    /// assert_eq!(pool.owners().collect::<Vec<_>>(), [(DRIVER, 1)]);
+    /// pool.free(buffer)?;
+    /// pool.verify()?; // the ledger and the seal as well
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[cfg(feature = "hardened")]
     #[must_use]
     pub const fn hardened(self, how: Hardening) -> Self {
@@ -163,6 +180,19 @@ impl Setup {
     /// each CPU) can be out of others' reach in this way, and comes back as cached frames do. The
     /// price: one atomic read-modify-write for a batch of 64 to 4096 frames, a few loads for a
     /// refill or flush.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1).reserve(64));
+    /// let most = pool.alloc_run(&Request::new(2048 - 64))?;
+    /// assert!(matches!(pool.alloc(), Err(AllocError::Reserved { free: 64 })));
+    /// let page = pool.alloc_urgent()?; // to write pages out, say, which frees many more
+    /// # pool.free(page)?;
+    /// # pool.free_run(most)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn reserve(self, frames: u64) -> Self {
         Self { rules: Rules { reserve: frames, ..self.rules }, ..self }
@@ -186,6 +216,25 @@ impl Setup {
     ///
     /// # Panics
     /// If `low` is above `high`.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// use std::sync::atomic::{AtomicBool, Ordering};
+    /// static IS_LOW: AtomicBool = AtomicBool::new(false);
+    ///
+    /// fn tell(crossing: Crossing) {
+    ///     // A kernel wakes a thread here that looks at this.
+    ///     IS_LOW.store(crossing.level == Level::Low, Ordering::Relaxed);
+    /// }
+    /// let pool = example::pool(Setup::new(1).watermarks(256, 512, tell));
+    /// let run = pool.alloc_run(&Request::new(1800))?;
+    /// assert!(IS_LOW.load(Ordering::Relaxed));
+    /// pool.free_run(run)?;
+    /// assert!(!IS_LOW.load(Ordering::Relaxed));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn watermarks(self, low: u64, high: u64, tell: fn(Crossing)) -> Self {
         assert!(low <= high, "a low watermark above the high one");
@@ -211,6 +260,24 @@ impl From<usize> for Setup {
 }
 
 /// What an initialised pool took, and what it manages.
+///
+/// # Examples
+/// What a kernel says about it when it starts:
+///
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+/// # use frametree::*;
+/// # let memory = [MemoryRegion { start: 0, length: 8 << 20, kind: RegionKind::Usable }];
+/// # let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(2)];
+/// # let mut map = MemoryMap::normalise(memory, &mut cells)?;
+/// # let pool = FramePool::new(example::One);
+/// // SAFETY: nobody else uses the memory, all of which is mapped.
+/// let metadata = unsafe { pool.init(&mut map, Setup::new(1), example::direct_map) }?;
+/// let Metadata { frames, bytes, managed_frames } = metadata;
+/// println!("{managed_frames} frames managed by {bytes} bytes, in {frames:?}");
+/// assert_eq!(managed_frames + frames.len(), 2048);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Metadata {
     /// The frames that the metadata lies in; empty if the caller gave the memory.
@@ -222,6 +289,24 @@ pub struct Metadata {
 }
 
 /// Why a pool could not be initialised. The pool is as it was before.
+///
+/// # Examples
+/// A kernel whose direct map ends below all usable memory:
+///
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+/// # use frametree::*;
+/// # let memory = [MemoryRegion { start: 4 << 30, length: 8 << 20, kind: RegionKind::Usable }];
+/// # let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(2)];
+/// # let mut map = MemoryMap::normalise(memory, &mut cells)?;
+/// # let pool = FramePool::new(example::One);
+/// let setup = Setup::new(1).metadata_below(1 << 30);
+/// // SAFETY: nobody else uses the memory; what lies below 1 GiB is mapped.
+/// let error = unsafe { pool.init(&mut map, setup, example::direct_map) }.unwrap_err();
+/// assert!(matches!(error, InitError::Map(MapError::NoRoom { largest: 0, .. })));
+/// println!("no pool: {error}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum InitError {

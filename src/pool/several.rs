@@ -24,9 +24,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let block = pool.alloc_block()?;
@@ -61,9 +59,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let first = pool.alloc_block()?.into_number(); // as a page table entry keeps it
@@ -104,9 +100,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let ring = pool.alloc_run(&Request::new(5).align(32 << 10).below(4 << 20))?;
@@ -167,9 +161,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let block = Request::new(512).align(2 << 20);
@@ -211,9 +203,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let run = pool.alloc_run(&Request::new(100))?;
@@ -288,9 +278,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1)); // of 8 MiB
     /// let error = pool.alloc_giant().unwrap_err();
@@ -307,6 +295,17 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Errors
     /// As [`FrameTree::free_giant`](crate::FrameTree::free_giant).
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool_of(2 << 30, Setup::new(1)); // 2 GiB
+    /// let guest = pool.alloc_giant()?; // all memory of a virtual machine
+    /// pool.free_giant(guest)?; // it was shut down
+    /// assert_eq!(pool.stats().free_giants, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn free_giant(&self, first: Frame) -> Result<(), FreeError> {
         match self.shared.get() {

@@ -26,9 +26,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let frame = pool.alloc()?;
@@ -93,9 +91,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1).reserve(1)); // of 2048 frames
     /// let mut taken = [const { None }; 2048];
@@ -118,9 +114,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// // SAFETY: it lies behind the pool's 8 MiB: nobody's, as the pool finds out.
@@ -195,21 +189,8 @@ impl<C: Cpus> FramePool<C> {
     ///         zeroed.flush(tree).expect("frames that were free a moment ago");
     ///     }
     /// }
-    /// # struct One;
-    /// # // SAFETY: there is one thread.
-    /// # unsafe impl Cpus for One {
-    /// #     fn with_current<R>(&self, work: impl FnOnce(frametree::CpuId) -> R) -> R {
-    /// #         work(frametree::CpuId::new(0))
-    /// #     }
-    /// # }
-    /// # use frametree::{MapEntry, MemoryMap, MemoryRegion, RegionKind};
-    /// # let kind = RegionKind::Usable;
-    /// # let regions = [MemoryRegion { start: 0, length: 4 << 20, kind }];
-    /// # let mut cells = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
-    /// # let map = MemoryMap::normalise(regions, &mut cells).expect("a map");
-    /// # let pool = FramePool::new(One);
-    /// # // SAFETY: the memory is not real, nobody uses it.
-    /// # unsafe { pool.init_in(&map, 1, vec![0; 4096].leak()) }.expect("a pool");
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # let pool = example::pool(frametree::Setup::new(1));
     /// let cleared = core::cell::Cell::new(0);
     /// let count = || cleared.set(cleared.get() + 1);
     /// clear_ahead(&pool, |_| count());
@@ -239,9 +220,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let frame = pool.alloc_zeroed(|_frame| { /* a kernel clears it here */ })?;
@@ -271,9 +250,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let mut frames = [const { None }; 100];
@@ -299,9 +276,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let mut frames = [pool.alloc().ok(), None, pool.alloc().ok()]; // holes are passed over

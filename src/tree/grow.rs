@@ -22,6 +22,21 @@ use crate::stock::{Size, Stock};
 use crate::sync::Ordering;
 
 /// Why memory could not be added; nothing has changed then.
+///
+/// # Examples
+/// A module of memory was plugged in that the firmware had listed already:
+///
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let module = NumberRange::from_numbers(1024, 4096);
+/// // SAFETY: not real, so nobody uses it; metadata has memory of its own.
+/// match unsafe { pool.grow(module, example::mapped) } {
+///     Err(GrowError::Overlap { managed }) => assert!(managed.overlap(module).is_some()),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum GrowError {
@@ -134,6 +149,18 @@ impl<'m> FrameTree<'m> {
     }
 
     /// The managed ranges, ascending, neighbours as one. Takes their number squared.
+    ///
+    /// # Examples
+    /// Whether all of a range that a device asks for is memory of the pool:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let window = NumberRange::from_numbers(0x400, 0x1000);
+    /// let managed = tree.managed_ranges().filter_map(|range| range.overlap(window));
+    /// assert_eq!(managed.map(NumberRange::len).sum::<u64>(), 0x400); // a part of it
+    /// ```
     pub fn managed_ranges(&self) -> impl Iterator<Item = NumberRange> + '_ {
         self.directory.ranges.joined()
     }

@@ -48,14 +48,12 @@ use crate::sync::{Ordering, full_fence, rmw_fence};
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
 /// let range = NumberRange::from_numbers(512, 1024);
 /// // SAFETY: metadata has memory of its own.
-/// let isolation = unsafe { pool.isolate(range, example::mapped) }?;
+/// let isolation: Isolation = unsafe { pool.isolate(range, example::mapped) }?;
 /// assert_eq!(isolation.range(), range);
 /// println!("{:?}", pool.in_use(&isolation));
 /// pool.readmit(isolation); // it stays after all
@@ -72,6 +70,27 @@ pub struct Isolation {
 
 impl Isolation {
     /// The frames.
+    ///
+    /// # Examples
+    /// A kernel that takes several modules of memory away at a time, and says how far it is:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool(Setup::new(1));
+    /// let mut leaving = Vec::new();
+    /// for (start, end) in [(512, 1024), (1536, 2048)] {
+    ///     let module = NumberRange::from_numbers(start, end);
+    ///     // SAFETY: metadata has memory of its own.
+    ///     leaving.push(unsafe { pool.isolate(module, example::mapped) }?);
+    /// }
+    /// for isolation in &leaving {
+    ///     println!("{:?}: {} left", isolation.range(), pool.in_use(isolation).frames);
+    /// }
+    /// # assert_eq!(leaving[1].range().len(), 512);
+    /// # leaving.into_iter().for_each(|isolation| pool.readmit(isolation));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn range(&self) -> NumberRange {
         self.range
@@ -79,6 +98,24 @@ impl Isolation {
 }
 
 /// What of an isolated range is still in use.
+///
+/// # Examples
+/// How far a module of memory is from being pulled out:
+///
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let page = pool.alloc_run(&Request::new(1).at(FrameNumber::new(600)))?;
+/// let module = NumberRange::from_numbers(512, 1024);
+/// // SAFETY: metadata has memory of its own.
+/// let isolation = unsafe { pool.isolate(module, example::mapped) }?;
+/// let InUse { frames, first } = pool.in_use(&isolation);
+/// assert_eq!((frames, first), (1, Some(FrameNumber::new(600)))); // whose owner has to move
+/// # pool.free_run(page)?;
+/// # pool.readmit(isolation);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InUse {
     /// How many frames; those in page caches are among them.
@@ -88,6 +125,19 @@ pub struct InUse {
 }
 
 /// Why a range could not be isolated, or a frame not be retired; nothing has changed then.
+///
+/// # Examples
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let module = NumberRange::from_numbers(1024, 4096); // it is said to begin there
+/// // SAFETY: metadata has memory of its own.
+/// match unsafe { pool.isolate(module, example::mapped) } {
+///     Err(IsolateError::Unmanaged { frame }) => assert_eq!(frame.get(), 2048), // but ends before
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum IsolateError {

@@ -98,12 +98,10 @@ use crate::sync::{Ordering, Word};
 ///
 /// # Examples
 /// ```
-/// # mod example {
-/// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-/// # }
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
 /// # use frametree::*;
 /// let pool = example::pool(Setup::new(1));
-/// let tree = pool.tree().expect("a pool in use");
+/// let tree: &FrameTree<'_> = pool.tree().expect("a pool in use");
 /// let frame = tree.alloc()?; // past all caches: the lowest free frame
 /// assert_eq!(frame.number(), FrameNumber::new(0));
 /// let count = tree.count_free();
@@ -126,6 +124,20 @@ pub struct FrameTree<'m> {
 }
 
 /// How full a 2 MiB block is; see [`FrameTree::blocks`].
+///
+/// # Examples
+/// Which blocks of 2 MiB are worth emptying, because little is left in them:
+///
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+/// # use frametree::*;
+/// let tree = example::tree();
+/// let page = tree.alloc()?;
+/// let nearly_free = |block: &BlockUse| (1..32).contains(&(block.managed - block.free));
+/// assert_eq!(tree.blocks().find(nearly_free).map(|block| block.first), Some(page.number()));
+/// # tree.free(page)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BlockUse {
     /// The block's first frame.
@@ -137,6 +149,20 @@ pub struct BlockUse {
 }
 
 /// Free memory in the shared tree, by the size that it could be taken in.
+///
+/// # Examples
+/// How much of free memory is in pieces:
+///
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+/// # use frametree::*;
+/// let tree = example::tree();
+/// let page = tree.alloc()?;
+/// let FreeCount { frames, blocks, .. } = tree.count_free();
+/// assert_eq!(frames - blocks * 512, 511); // too few in each block to be taken as one
+/// # tree.free(page)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct FreeCount {
     /// Free frames, whatever they are part of.
@@ -157,12 +183,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("it is initialised");
+    /// let tree = example::tree();
     /// let frame = tree.alloc()?; // on no CPU in particular, past all caches
     /// tree.free(frame)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -175,6 +198,17 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Errors
     /// If the frame is free already or was never managed; see [`FreeError`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let frame = tree.alloc()?;
+    /// tree.free(frame)?; // at once in everybody's reach
+    /// assert_eq!(tree.free_frames(), 2048);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn free(&self, frame: Frame) -> Result<(), FreeError> {
         self.free_with(self.shared_writer(), frame.into_number())
     }
@@ -184,6 +218,20 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Errors
     /// As [`FrameTree::alloc`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let clear = |frame: &Frame| {
+    ///     // SAFETY: the frame is ours, and mapped.
+    ///     unsafe { example::direct_map(frame.start_address()).write_bytes(0, 4096) };
+    /// };
+    /// let table = tree.alloc_zeroed(clear)?; // a page table: no entry is present
+    /// # tree.free(table)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn alloc_zeroed(&self, clear: impl FnOnce(&Frame)) -> Result<Frame, OutOfMemory> {
         Ok(self.alloc_known_with(self.shared_writer())?.cleared(clear))
     }
@@ -196,6 +244,19 @@ impl<'m> FrameTree<'m> {
     /// # Safety
     /// Every byte of the frame is 0, and nobody will write to it before it is handed out again:
     /// its next owner gets it as zeroed.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let table = tree.alloc_zeroed(|_frame| { /* a kernel clears it here */ })?;
+    /// // SAFETY: the last entry of this page table was taken out, so it holds zeros again.
+    /// unsafe { tree.free_zeroed(table) }?;
+    /// let next = tree.alloc_zeroed(|_| panic!("it is known to be zero"))?;
+    /// # tree.free(next)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[allow(unsafe_code, reason = "the caller vouches for the contents")]
     pub unsafe fn free_zeroed(&self, frame: Frame) -> Result<(), FreeError> {
         self.free_zeroed_with(self.shared_writer(), frame.into_number())
@@ -204,6 +265,20 @@ impl<'m> FrameTree<'m> {
     /// Fills the holes (`None`) of a list, in order, with single frames, the lowest free ones.
     /// Returns how many it has filled: all, unless the tree was out of memory as in
     /// [`FrameTree::alloc`]. One read-modify-write for what it takes of a word, up to 64 frames.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let mut pages = [const { None }; 100]; // of a program that is loaded
+    /// if tree.alloc_bulk(&mut pages) < pages.len() {
+    ///     tree.free_bulk(&mut pages)?; // not enough memory: give back what there was
+    /// }
+    /// assert!(pages.iter().all(Option::is_some));
+    /// # tree.free_bulk(&mut pages)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn alloc_bulk(&self, frames: &mut [Option<Frame>]) -> usize {
         fill_holes(frames, |most| self.alloc_some_with(self.shared_writer(), most).ok())
     }
@@ -213,6 +288,20 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Errors
     /// The first that is found, as in [`FrameTree::free`]; all other frames are back.
+    ///
+    /// # Examples
+    /// The pages of a program that has ended:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let mut pages = [const { None }; 100];
+    /// tree.alloc_bulk(&mut pages);
+    /// tree.free_bulk(&mut pages)?;
+    /// assert_eq!((pages.iter().flatten().count(), tree.free_frames()), (0, 2048));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn free_bulk(&self, frames: &mut [Option<Frame>]) -> Result<(), FreeError> {
         self.free_bulk_with(self.shared_writer(), frames)
     }
@@ -224,12 +313,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("it is initialised");
+    /// let tree = example::tree();
     /// let mut cache = tree.refill()?;
     /// let CachedRun { frames, known_zero } = cache.alloc().expect("one of 64");
     /// assert_eq!((frames.len(), known_zero), (1, 0));
@@ -247,6 +333,17 @@ impl<'m> FrameTree<'m> {
     /// # Errors
     /// If some of them are free already or were never managed; the error names the lowest, all
     /// others are back.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let mut cache = tree.refill()?; // a thread's own, which ends here
+    /// tree.flush(&mut cache)?;
+    /// assert_eq!(tree.free_frames(), 2048);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn flush(&self, cache: &mut PageCache) -> Result<(), FreeError> {
         self.flush_with(self.shared_writer(), cache.take())
     }
@@ -255,6 +352,18 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Errors
     /// As [`FrameTree::alloc`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let block = tree.alloc_block()?;
+    /// let entry = block.start_address() | 1 << 7 | 1; // of a page directory: one page of 2 MiB
+    /// # assert_eq!(entry & 0xfff, 0x81);
+    /// # tree.free_block(block)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn alloc_block(&self) -> Result<Frame, OutOfMemory> {
         self.alloc_block_with(self.shared_writer())
     }
@@ -266,6 +375,18 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Errors
     /// If it is misaligned, free or partly free already, or not managed in full.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let block = tree.alloc_block()?.into_number();
+    /// // SAFETY: the block was ours, and its page is unmapped.
+    /// tree.free_block(unsafe { Frame::from_number(block) })?;
+    /// assert_eq!(tree.count_free().blocks, 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn free_block(&self, first: Frame) -> Result<(), FreeError> {
         self.free_block_with(self.shared_writer(), first.into_number())
     }
@@ -276,6 +397,18 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Errors
     /// As [`FrameTree::alloc`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool_of(2 << 30, Setup::new(1)); // 2 GiB
+    /// let tree = pool.tree().expect("a pool in use");
+    /// let guest = tree.alloc_giant()?; // all memory of a virtual machine, as one page
+    /// assert!(guest.start_address().is_multiple_of(1 << 30));
+    /// # tree.free_giant(guest)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn alloc_giant(&self) -> Result<Frame, OutOfMemory> {
         self.alloc_giant_with(self.shared_writer())
     }
@@ -284,6 +417,18 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Errors
     /// If it is misaligned, free or partly free already, or not managed in full.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool_of(2 << 30, Setup::new(1)); // 2 GiB
+    /// let tree = pool.tree().expect("a pool in use");
+    /// let guest = tree.alloc_giant()?;
+    /// tree.free_giant(guest)?;
+    /// assert_eq!(tree.count_free().giants, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn free_giant(&self, first: Frame) -> Result<(), FreeError> {
         self.free_giant_with(self.shared_writer(), first.into_number())
     }
@@ -298,6 +443,19 @@ impl<'m> FrameTree<'m> {
     /// [`AllocError::Request`] if the request makes no sense; [`AllocError::InTheWay`] if it names
     /// its frames and one is not free; else [`AllocError::NoRun`], as exact as
     /// [`FrameTree::alloc`].
+    ///
+    /// # Examples
+    /// A kernel's boot processor sets up a device, before CPUs have numbers:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let ring = tree.alloc_run(&Request::new(16).below(4 << 30).not_crossing(64 << 10))?;
+    /// assert_eq!(ring.len(), 16);
+    /// # tree.free_run(ring)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn alloc_run(&self, request: &Request) -> Result<FrameRange, AllocError> {
         self.alloc_run_with(self.shared_writer(), request, Wanted::Any)
     }
@@ -307,6 +465,21 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Errors
     /// As [`FrameTree::alloc_run`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let clear = |dirty: NumberRange| {
+    ///     let bytes = (dirty.len() * FRAME_SIZE) as usize;
+    ///     // SAFETY: the frames are ours, and mapped side by side.
+    ///     unsafe { example::direct_map(dirty.start().start_address()).write_bytes(0, bytes) };
+    /// };
+    /// let tables = tree.alloc_run_zeroed(&Request::new(3), clear)?;
+    /// # tree.free_run(tables)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn alloc_run_zeroed(
         &self,
         request: &Request,
@@ -323,12 +496,34 @@ impl<'m> FrameTree<'m> {
     /// # Errors
     /// If one of them is free already or was never managed; then nothing was freed, and the error
     /// names the lowest such frame.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let (used, unused) = tree.alloc_run(&Request::new(16))?.split_at(9);
+    /// tree.free_run(unused)?; // the file was shorter than its buffer
+    /// # tree.free_run(used)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn free_run(&self, run: FrameRange) -> Result<(), FreeError> {
         self.free_run_with(self.shared_writer(), run.into_numbers())
     }
 
     /// How many frames the tree manages, free or not. What an isolation has set aside is among
     /// them, until it is off line.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let frame = tree.alloc()?;
+    /// assert_eq!(tree.managed_frames() * FRAME_SIZE, 8 << 20); // whoever has them
+    /// # tree.free(frame)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn managed_frames(&self) -> u64 {
         // ORDERING: a statistic.
@@ -344,6 +539,18 @@ impl<'m> FrameTree<'m> {
     /// Free frames, by what the journals say was taken and returned: exact at rest, and costs
     /// one line for each CPU. While others work, the sums are of different moments, and the
     /// answer is off by what they moved meanwhile, but never below 0 or above all.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let frame = tree.alloc()?;
+    /// println!("{} of {} frames are free", tree.free_frames(), tree.managed_frames());
+    /// # assert_eq!(tree.free_frames(), 2047);
+    /// # tree.free(frame)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn free_frames(&self) -> u64 {
         let (managed, returned) = (self.ever_managed(), self.sum(Counter::Returned));
@@ -355,12 +562,9 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
     /// # use frametree::*;
-    /// let pool = example::pool(Setup::new(1));
-    /// let tree = pool.tree().expect("it is initialised");
+    /// let tree = example::tree();
     /// println!("{:?}", tree.count_free()); // by the size of what is free as a whole
     /// assert_eq!((tree.free_frames(), tree.managed_frames()), (2048, 2048));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -384,6 +588,24 @@ impl<'m> FrameTree<'m> {
     }
 
     /// Every block with managed frames, ascending, and how full it is: for pictures.
+    ///
+    /// # Examples
+    /// A picture of memory, a letter for each 2 MiB:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let used = tree.alloc_run(&Request::new(700))?;
+    /// let letter = |block: BlockUse| match block.free {
+    ///     0 => '#',
+    ///     free if free == block.managed => '.',
+    ///     _ => '+',
+    /// };
+    /// assert_eq!(tree.blocks().map(letter).collect::<String>(), "#+..");
+    /// # tree.free_run(used)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn blocks(&self) -> impl Iterator<Item = BlockUse> + '_ {
         self.directory.giants().flat_map(Giant::blocks).filter_map(move |block| {
             let managed = self.directory.managed_frames(block);
@@ -398,9 +620,7 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Examples
     /// ```
-    /// # mod example {
-    /// #     include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs"));
-    /// # }
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
     /// # use frametree::*;
     /// let pool = example::pool(Setup::new(1));
     /// let block = pool.alloc_block()?;
@@ -495,6 +715,19 @@ impl PageCache {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let mut cache = tree.refill()?;
+    /// let page = cache.alloc().expect("one of 64").frames;
+    /// cache.flush(tree)?; // the other 63
+    /// assert_eq!(tree.free_frames(), 2047);
+    /// # tree.free_run(page)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn flush(&mut self, tree: &FrameTree<'_>) -> Result<(), FreeError> {
         tree.flush(self)
     }

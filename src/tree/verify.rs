@@ -22,6 +22,24 @@ use crate::root::Giant;
 use crate::sync::{Ordering, Word};
 
 /// The first broken invariant that [`FrameTree::verify`] found.
+///
+/// # Examples
+/// Somebody has given a frame to the tree that this CPU's cache holds:
+///
+/// ```
+/// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+/// # use frametree::*;
+/// let pool = example::pool(Setup::new(1));
+/// let frame = pool.alloc()?; // the cache keeps its neighbours
+/// let tree = pool.tree().expect("a pool in use");
+/// // SAFETY: the bug that is to be found.
+/// tree.free(unsafe { Frame::from_number(FrameNumber::new(1)) })?;
+/// let broken = pool.verify().unwrap_err();
+/// assert_eq!(broken, Broken::CachedAndFree(FrameNumber::new(1)));
+/// println!("{broken}"); // a sentence
+/// # pool.free(frame)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Broken {
@@ -129,6 +147,19 @@ impl<'m> FrameTree<'m> {
     ///
     /// # Errors
     /// The first invariant that is broken, and where.
+    ///
+    /// # Examples
+    /// In a test of the kernel, at rest:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let block = tree.alloc_block()?;
+    /// tree.verify()?;
+    /// # tree.free_block(block)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn verify(&self) -> Result<(), Broken> {
         for giant in self.directory.giants() {
             self.verify_giant(giant)?;
