@@ -264,7 +264,7 @@ impl<B: Bytes> Segments<B> {
 }
 
 /// A heap on a pool: see the module's page. `G` keeps whoever could wait for the lock in vain away
-/// while it is held: [`InterruptsOff`](crate::cpus::InterruptsOff) if handlers allocate too, else
+/// while it is held: `InterruptsOff` of [`cpus`](crate::cpus) if handlers allocate too, else
 /// [`NotPreempted`](crate::cpus::NotPreempted) or a guard of the kernel's own.
 ///
 /// An allocation looks through the segments one by one, each as `B` does; one that finds no place

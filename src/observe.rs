@@ -21,6 +21,13 @@ const ORDERS: usize = 11;
 const ZONES: [(&str, u64); 3] =
     [("DMA", (16 << 20) / FRAME_SIZE), ("DMA32", (4 << 30) / FRAME_SIZE), ("Normal", u64::MAX)];
 
+/// As `/proc/meminfo` does: the text of [`Stats::meminfo`].
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.meminfo().fmt(f)
+    }
+}
+
 impl FrameTree<'_> {
     /// The runs of frames that are free in the tree, ascending, each as long as it can be: for
     /// debuggers and maps of fragmentation. Frames in a CPU's cache are not in it. Costs a look at

@@ -15,7 +15,7 @@ use crate::tree::FrameTree;
 /// let run = pool.alloc_run(&Request::new(300))?;
 /// let stats: Stats = pool.stats();
 /// assert_eq!(stats.free_frames, 2048 - 300);
-/// assert!(stats.meminfo().to_string().starts_with("MemTotal:           8192 kB\n"));
+/// assert!(stats.to_string().starts_with("MemTotal:           8192 kB\n"));
 /// let tree = pool.tree().expect("a pool in use");
 /// assert!(tree.buddyinfo().to_string().starts_with("Node 0, zone      DMA "));
 /// let longest = tree.free_runs().map(NumberRange::len).max();

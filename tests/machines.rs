@@ -68,6 +68,18 @@ fn image_boots(firmware: Firmware, medium: Medium) {
     assert!(kinds.into_iter().all(|count| count > 1), "a memory map:\n{output}");
 }
 
+/// The quick start's kernel as its chapter says: GRUB starts it through multiboot2.
+#[test]
+fn the_small_kernel_for_one_cpu_by_grub() {
+    let kernel = frametree_qemu::small_kernel("one_cpu").unwrap_or_else(|error| panic!("{error}"));
+    let file = place("small.iso");
+    let made = frametree_qemu::image(&kernel, &file, 0, &[("Small", "")]);
+    made.unwrap_or_else(|error| panic!("{error}"));
+    let boot = Boot::new(1, Memory::mebibytes(128));
+    let output = succeeds(boot.run_image(&file, Firmware::Bios, Medium::Cd, |_| ()));
+    assert!(output.contains("written there, read here"), "{output}");
+}
+
 #[test]
 fn the_image_from_cd_by_bios() {
     image_boots(Firmware::Bios, Medium::Cd);

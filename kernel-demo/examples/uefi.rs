@@ -56,8 +56,10 @@ fn move_out() -> ! {
     unsafe { table.write(PageTable::new()) };
     // SAFETY: the same; physical memory is mapped to itself, before and after.
     let mut tables = unsafe { OffsetPageTable::new(&mut *table, VirtAddr::zero()) };
-    let usable = MAP.get().and_then(|map| map.usable().next_back()).expect("a map");
-    for start in (0..usable.end().start_address().max(4 << 30)).step_by(2 << 20) {
+    // Also what is reclaimed afterwards, wherever the firmware has put it.
+    let map = MAP.get().expect("a map");
+    let end = map.usable().chain(map.reclaimable()).map(|range| range.end().start_address()).max();
+    for start in (0..end.unwrap_or(0).max(4 << 30)).step_by(2 << 20) {
         let page = PhysFrame::<Size2MiB>::containing_address(PhysAddr::new(start));
         let flags = PageTableFlags::PRESENT | PageTableFlags::WRITABLE;
         // SAFETY: these tables are not in use yet.
