@@ -10,12 +10,13 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::cpu::Cpus;
-use crate::frame::{CpuId, Frame};
+use crate::frame::{CpuId, Frame, FrameRange};
 use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, GIANT_BLOCKS, GIANT_FRAMES, WORD_BITS};
 use crate::journal::Writer;
 use crate::layout::Layout;
 use crate::map::{MapEntry, MemoryMap, MemoryRegion, RegionKind};
 use crate::pool::{FramePool, Setup};
+use crate::request::Request;
 use crate::sync::counting::during;
 use crate::tree::FrameTree;
 
@@ -208,6 +209,54 @@ fn a_flush_that_completes_a_block_or_a_gib() {
     drained.expect("a drain");
     assert_eq!(count, 2 + 10 + 10, "a group, block and GiB; the home went when nothing was left");
     assert_eq!(pool.tree().map(|tree| tree.count_free().giants), Some(1));
+}
+
+/// Takes a run, and how many read-modify-writes that took.
+fn alloc_run(pool: &FramePool<Cpu>, count: u64) -> (u64, FrameRange) {
+    let (made, run) = during(|| pool.alloc_run(&Request::new(count)));
+    (made, run.expect("a run"))
+}
+
+fn free_run(pool: &FramePool<Cpu>, run: FrameRange) -> u64 {
+    let (made, freed) = during(|| pool.free_run(run));
+    freed.expect("a free");
+    made
+}
+
+#[test]
+fn a_short_run_from_the_cache_and_back() {
+    let pool = pool(GIANT_FRAMES);
+    let _ = take(pool, 1);
+    let (made, run) = alloc_run(pool, 17);
+    assert_eq!(made, 0);
+    assert_eq!(free_run(pool, run), 0);
+}
+
+#[test]
+fn a_run_for_a_run() {
+    let pool = pool(GIANT_FRAMES);
+    // One frame is left in the cache.
+    let _ = take(pool, WORD_BITS - 1);
+    let mut runs: Vec<_> = (0..60).map(|_| Some(alloc_run(pool, 3))).collect();
+    assert!(runs[10..20].iter().flatten().all(|(made, _)| *made == 1), "a word each");
+    let mut free = |at: usize| free_run(pool, runs[at].take().expect("a run").1);
+    let alloc = || alloc_run(pool, 3);
+    assert_eq!(free(7), 0, "it waits for the next");
+    assert_eq!(alloc().0, 0, "which gets it");
+    assert_eq!(free(8), 0);
+    assert_eq!(free(32), 2, "in another word, to the tree, and announced");
+    assert_eq!(alloc().0, 0, "the lower one");
+    assert_eq!(alloc().0, 1);
+    assert_eq!(free(33), 0);
+    assert_eq!(free(9), 4, "below one that waits, which goes to the tree: both are announced");
+    assert_eq!(alloc().0, 1);
+    assert_eq!(alloc().0, 1);
+    assert_eq!(free(10), 0);
+    assert_eq!(free(11), 0, "beside the one that waits");
+    assert_eq!(alloc().0, 3, "both go to the tree, are announced, and one is taken");
+    assert_eq!(alloc().0, 1);
+    assert_eq!(free(21), 4, "across two words, each of which is announced");
+    assert_eq!(alloc().0, 2, "the same");
 }
 
 #[test]

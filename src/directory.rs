@@ -353,8 +353,13 @@ impl<'m> Directory<'m> {
     /// The same for low memory only, where that is short.
     #[inline(always)]
     pub fn locate_low(&self, group: Group) -> Option<Place<'m>> {
-        let cluster = self.top.low_cluster(group.giant() / CLUSTER_GIANTS as u64)?;
-        Place::of(group, cluster.giant(group.giant()).load()?)
+        Place::of(group, self.low_giant(group.giant())?)
+    }
+
+    /// The giant with this number, as above.
+    #[inline(always)]
+    pub fn low_giant(&self, number: u64) -> Option<&'m Giant<'m>> {
+        self.top.low_cluster(number / CLUSTER_GIANTS as u64)?.giant(number).load()
     }
 
     /// The managed frames of a group of this block, one bit each.

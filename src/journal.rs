@@ -171,12 +171,6 @@ impl<'j> Writer<'j> {
         self.bump(&self.journal.counters[counter as usize], by, Ordering::Relaxed);
     }
 
-    /// A counter's value.
-    #[inline]
-    pub fn count(self, counter: Counter) -> u64 {
-        self.journal.count(counter)
-    }
-
     /// Which of these journals it writes.
     pub fn number(self, journals: &[Journal]) -> usize {
         let offset =

@@ -28,6 +28,9 @@ pub struct Request {
     /// Bytes; no multiple of it lies inside the run.
     boundary: u64,
     priority: Priority,
+    /// The count, if nothing else is asked for and the run fits into a word of 64; else 0. Follows
+    /// from the rest, and is kept for those who ask most often.
+    short: u32,
 }
 
 /// Whose frames a request may take.
@@ -110,8 +113,17 @@ impl Request {
     /// ```
     #[must_use]
     pub const fn new(count: u64) -> Self {
-        let priority = Priority::Ordinary;
-        Self { count, align: FRAME_SIZE, above: 0, below: PHYSICAL_LIMIT, boundary: 0, priority }
+        let (priority, below) = (Priority::Ordinary, PHYSICAL_LIMIT);
+        let any =
+            Self { count, align: FRAME_SIZE, above: 0, below, boundary: 0, priority, short: 0 };
+        any.settled()
+    }
+
+    /// The same, with what follows from the rest.
+    const fn settled(self) -> Self {
+        let is_short = self.count.wrapping_sub(1) < WORD_BITS;
+        let short = if is_short & self.is_plain() { self.count as u32 } else { 0 };
+        Self { short, ..self }
     }
 
     /// Its first physical address shall be a multiple of `bytes`: a power of two up to 1 GiB
@@ -126,7 +138,7 @@ impl Request {
     /// ```
     #[must_use]
     pub const fn align(self, bytes: u64) -> Self {
-        Self { align: bytes, ..self }
+        Self { align: bytes, ..self }.settled()
     }
 
     /// All of it shall lie below this physical address: what a device can reach.
@@ -141,7 +153,7 @@ impl Request {
     /// ```
     #[must_use]
     pub const fn below(self, address: u64) -> Self {
-        Self { below: address, ..self }
+        Self { below: address, ..self }.settled()
     }
 
     /// All of it shall lie at or above this physical address.
@@ -160,7 +172,7 @@ impl Request {
     /// ```
     #[must_use]
     pub const fn above(self, address: u64) -> Self {
-        Self { above: address, ..self }
+        Self { above: address, ..self }.settled()
     }
 
     /// It shall not cross a multiple of `bytes`: a power of two.
@@ -182,7 +194,7 @@ impl Request {
     /// ```
     #[must_use]
     pub const fn not_crossing(self, bytes: u64) -> Self {
-        Self { boundary: bytes, ..self }
+        Self { boundary: bytes, ..self }.settled()
     }
 
     /// It shall begin at this frame. The limits are those of as many frames as it asks for now.
@@ -197,7 +209,7 @@ impl Request {
     pub const fn at(self, first: FrameNumber) -> Self {
         let above = first.start_address();
         let length = self.count.saturating_mul(FRAME_SIZE);
-        Self { above, below: above.saturating_add(length), ..self }
+        Self { above, below: above.saturating_add(length), ..self }.settled()
     }
 
     /// It may take frames of the pool's reserve ([`Setup::reserve`](crate::Setup::reserve)).
@@ -247,7 +259,7 @@ impl Request {
     /// ```
     #[must_use]
     pub const fn with_count(self, count: u64) -> Self {
-        Self { count, ..self }
+        Self { count, ..self }.settled()
     }
 
     /// How many frames it asks for.
@@ -300,8 +312,7 @@ impl Request {
     /// The same for a run that fits into a word of 64: how many frames.
     #[inline]
     pub(crate) const fn plain_within_a_word(&self) -> Option<u32> {
-        let is_short = self.count.wrapping_sub(1) < WORD_BITS;
-        if is_short & self.is_plain() { Some(self.count as u32) } else { None }
+        if self.short == 0 { None } else { Some(self.short) }
     }
 
     /// Whether it says where the run shall lie.

@@ -155,6 +155,25 @@ fn low_memory_that_is_added_is_used_last_too() {
     pool.verify().expect("a sound pool");
 }
 
+#[test]
+fn a_low_run_that_comes_free_does_not_wait_for_who_wants_any() {
+    let below = 16 << 20;
+    let pool = pool(below, &[(0, GIANT)]);
+    // The cache has a frame, so that runs come from beyond it.
+    let held: Vec<_> = (0..63).map(|_| pool.alloc().expect("a frame")).collect();
+    let low = || pool.alloc_run(&Request::new(3).below(below)).expect("a run");
+    let (kept, low) = (low(), low());
+    let any = || pool.alloc_run(&Request::new(3)).expect("a run");
+    let first = any();
+    assert!(first.start_address() > below);
+    pool.free_run(low).expect("a free");
+    let next = any();
+    assert_eq!(next.start_address(), first.start_address() + 3 * 4096);
+    [kept, first, next].into_iter().for_each(|run| pool.free_run(run).expect("a free"));
+    held.into_iter().for_each(|frame| pool.free(frame).expect("a free"));
+    pool.verify().expect("a sound pool");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 

@@ -338,9 +338,9 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "a run near the last one, from a leaf before it is written",
         file: "tree/near.rs",
-        right: "if !nodes.ready.is_set(block.index, Ordering::Acquire) {",
-        wrong: "if false {",
-        models: "a_run_near_the_last_one",
+        right: "        && nodes.ready.is_set(index, Ordering::Acquire)\n",
+        wrong: "",
+        models: "a_run_near_the_last_one_in_a_block",
     },
     Plant {
         name: "a bound that is narrowed without a second look",

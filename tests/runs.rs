@@ -405,3 +405,74 @@ fn a_zeroed_block_is_a_block_and_what_is_wrong_is_said() {
     let more = pool.alloc_run_zeroed(&Request::new(3 * GIANT), |_| unreachable!("nor was this"));
     assert!(matches!(more, Err(AllocError::NoRun(NoRun { longest, .. })) if longest == 2 * GIANT));
 }
+
+/// A pool whose cache holds crumbs that no run fits into, so that runs come from beyond it: of each
+/// word of the first 64 frames every second one, and of the others stretches.
+fn fragmented(dice: &mut Dice) -> (&'static FramePool<Threads>, Model) {
+    let (words, frames) = (64, 8 * BLOCK);
+    let pool = pool(Threads, 1, &[(0, frames)]);
+    let tree = pool.tree().expect("a tree");
+    let _ = tree.alloc_run(&Request::new(frames)).expect("all of it").into_numbers();
+    let mut model = Model(vec![false; frames as usize]);
+    let mut give = |start: u64, count: u64| {
+        tree.free_run(owner(start, count)).expect("a free");
+        model.set(start, count, true);
+    };
+    (0..64).step_by(2).for_each(|at| give(at, 1));
+    let mut at = words;
+    while at < frames {
+        let count = (1 + dice.below(60)).min(frames - at);
+        give(at, count);
+        at += count + 1 + dice.below(20);
+        // Now and then from where a word begins.
+        at = if dice.below(4) == 0 { at.next_multiple_of(64) } else { at };
+    }
+    // The cache takes the lowest word, and keeps what is of no use for a run.
+    let frame = pool.alloc().expect("a frame");
+    pool.free(frame).expect("a free");
+    (0..64).step_by(2).for_each(|at| model.set(at, 1, false));
+    (pool, model)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What this CPU frees is found again where it is the lowest, also if it waits in the cache.
+    #[test]
+    fn through_the_pool_one_cpu_alone_gets_the_lowest_run(
+        seed in any::<u64>(), burst in 1..4u64, sizes in prop::collection::vec(
+            prop_oneof![2..24u64, 2..130u64, (1..5u64).prop_map(|words| words * 16)], 1..4,
+        ),
+    ) {
+        let mut dice = Dice::new(seed);
+        let (pool, mut model) = fragmented(&mut dice);
+        let mut held: Vec<(u64, u64)> = Vec::new();
+        for _ in 0..400 {
+            for _ in 0..dice.below(burst + 1) {
+                let count = sizes[dice.below(sizes.len() as u64) as usize];
+                let wish = Wish { count, align: 1, first: 0, end: 1 << 40, boundary: 0 };
+                let Some(begin) = model.first_run(wish) else { continue };
+                let run = pool.alloc_run(&Request::new(count)).expect("there is one");
+                prop_assert_eq!(run.into_numbers(), numbers(begin, count));
+                model.set(begin, count, false);
+                held.push((begin, count));
+            }
+            for _ in 0..dice.below(burst + 1).min(held.len() as u64) {
+                let (start, count) = held.swap_remove(dice.below(held.len() as u64) as usize);
+                let from = if dice.below(4) == 0 { dice.below(count) } else { 0 };
+                pool.free_run(owner(start + from, count - from)).expect("a free");
+                model.set(start + from, count - from, true);
+                if from > 0 {
+                    held.push((start, from));
+                }
+                let again = pool.free_run(owner(start + from, count - from));
+                prop_assert_eq!(again.expect_err("a double free").frame.get(), start + from);
+            }
+            prop_assert_eq!(pool.stats().free_frames, model.free() + 32);
+        }
+        pool.verify().unwrap_or_else(|broken| panic!("{broken}"));
+        pool.drain().expect("a drain");
+        prop_assert_eq!(pool.tree().expect("a tree").count_free().frames, model.free() + 32);
+        pool.verify().unwrap_or_else(|broken| panic!("{broken}"));
+    }
+}

@@ -269,11 +269,27 @@ fn a_run_near_the_last_one_in_a_block_that_was_never_split() {
         // A GiB that was free as a whole: nothing below it was ever written.
         let world = World::new(&[(0, 16)]);
         let rest = world.claim(0, 4, 16);
-        let other = spawn(&world, |world| world.claim(1, 0, 2));
-        let run = near(&world, 0, &RunHints::new(), 1);
+        // Who only looks is spawned, as in `crumbs`.
+        let other = spawn(&world, |world| near(world, 1, &RunHints::new(), 1));
+        let run = world.claim(0, 0, 2);
         back(&world, 1, other.join().unwrap());
         back(&world, 0, run);
         back(&world, 0, rest);
         world.check(16);
+    });
+}
+
+#[test]
+fn a_run_near_the_last_one_across_two_words_against_refills_of_both() {
+    explore(Some(3), || {
+        let world = World::new(&[(1, 3)]);
+        let other = spawn(&world, |world| [(); 2].map(|()| world.refill(1).ok()));
+        let run = near(&world, 0, &RunHints::new(), 2);
+        let caches = other.join().unwrap();
+        let found = caches.iter().flatten().map(|cache| cache.free().count_ones()).sum::<u32>();
+        assert_eq!(found, if run.is_some() { 0 } else { 2 }, "one of the two gets all");
+        back(&world, 0, run);
+        caches.into_iter().flatten().for_each(|cache| world.flush(1, cache));
+        world.check(2);
     });
 }

@@ -50,6 +50,9 @@ pub use self::setup::{InitError, Metadata, Setup};
 /// | a flush that completes a GiB | 10 more, for 2^18 frames |
 /// | [`alloc_block`](Self::alloc_block), [`free_block`](Self::free_block) | 1 each |
 /// | `alloc_block` that splits a GiB | 3, for 512 blocks |
+/// | [`alloc_run`](Self::alloc_run), [`free_run`](Self::free_run) from and to the CPU's cache | 0 |
+/// | a run from the tree, or to it | 1 for each group of 64 that it touches |
+/// | to a group that had no free frame | 1 more |
 ///
 /// The first use of each block costs 1 more, and so does that of each GiB; so do the first free
 /// frame and the first free block to appear in a GiB that had none, and, for a search, each hint

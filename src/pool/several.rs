@@ -7,9 +7,10 @@ use super::shared::{Refused, Shared, not_initialised, range, whole, whole_at};
 use crate::cache::Contents;
 use crate::cpu::Cpus;
 use crate::error::{AllocError, Found, FreeError, OutOfMemory};
-use crate::frame::{CpuId, Frame, FrameRange, NumberRange};
+use crate::frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES};
 use crate::request::Request;
+use crate::slot::{Rest, Slot, frames_in_a_word};
 use crate::tree::Wanted;
 
 impl<C: Cpus> FramePool<C> {
@@ -116,12 +117,26 @@ impl<C: Cpus> FramePool<C> {
 
     #[inline(always)]
     fn alloc_run_plain(&self, request: &Request) -> Result<FrameRange, AllocError> {
-        if let Some(count) = request.plain_within_a_word() {
-            let at_once = |cpu: CpuId| self.slots.get(cpu.get())?.alloc_run_at_once(count);
-            if let Some(start) = self.cpus.with_current(at_once) {
-                return Ok(range(start, count));
-            }
+        let Some(count) = request.plain_within_a_word() else {
+            return self.alloc_run_anew(request);
+        };
+        let at_once = |cpu: CpuId| self.slots.get(cpu.get())?.alloc_run_at_once(count);
+        match self.cpus.with_current(at_once) {
+            Some((first, Rest::Nothing)) => Ok(range(first, count)),
+            Some((first, Rest::Requests)) => self.serve_and_give(first, count),
+            None => self.alloc_run_anew(request),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn serve_and_give(&self, first: FrameNumber, count: u32) -> Result<FrameRange, AllocError> {
+        self.cpus.with_current(|cpu| self.slots.get(cpu.get()).map(Slot::serve));
+        Ok(range(first, count))
+    }
+
+    #[inline(never)]
+    fn alloc_run_anew(&self, request: &Request) -> Result<FrameRange, AllocError> {
         if request.is_plain()
             && let Some(run) = self.alloc_run_near(request.count())
         {
@@ -194,7 +209,9 @@ impl<C: Cpus> FramePool<C> {
     }
 
     /// Gives contiguous frames back, on any CPU: a run, a part of one, or neighbours from several
-    /// allocations.
+    /// allocations. Up to 64 go to this CPU's cache if they lie beside what it has; or if the next
+    /// request for as many frames would get these, as far as this CPU knows, and it has nothing
+    /// else there. Then they wait for that, until the CPU looks for something else in the tree.
     ///
     /// # Errors
     /// If one of them is free already, sits in this CPU's cache, or was never this pool's; then
@@ -222,11 +239,21 @@ impl<C: Cpus> FramePool<C> {
     #[inline(always)]
     fn free_run_plain(&self, run: NumberRange) -> Result<(), FreeError> {
         self.cpus.with_current(|cpu| {
-            match self.slots.get(cpu.get()).is_some_and(|slot| slot.free_run_at_once(run)) {
+            let Some(frames) = frames_in_a_word(run) else { return self.free_run_slowly(cpu, run) };
+            match self.slots.get(cpu.get()).is_some_and(|slot| slot.free_run_at_once(run, frames)) {
                 true => Ok(()),
-                false => self.free_run_slowly(cpu, run),
+                false => self.free_run_past(cpu, run, frames),
             }
         })
+    }
+
+    #[inline(never)]
+    fn free_run_past(&self, cpu: CpuId, run: NumberRange, frames: u64) -> Result<(), FreeError> {
+        let slowly = || self.free_run_slowly(cpu, run);
+        match (self.slots.get(cpu.get()), self.shared.get()) {
+            (Some(slot), Some(shared)) => slot.free_run_past(&shared.tree, (run, frames), slowly),
+            _ => slowly(),
+        }
     }
 
     #[inline(never)]

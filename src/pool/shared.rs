@@ -161,6 +161,8 @@ impl Shared {
     ) -> Result<FrameRange, Refused> {
         request.check().map_err(Refused::Senseless)?;
         let not_there = |OutOfMemory| Refused::NotThere;
+        // It may be what fits.
+        turn.unpark();
         if !request.is_urgent() && turn.is_rationed() {
             self.tree.look_for_run(turn.writer(), request, looked).map_err(not_there)?;
             turn.ask(request.count()).map_err(|OutOfMemory| Refused::Reserved)?;

@@ -6,7 +6,7 @@ use super::{DRAIN, MANY, Slot, TELL, Turn};
 use crate::cache::Contents;
 use crate::directory::{Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
-use crate::frame::{Frame, FrameNumber};
+use crate::frame::{Frame, FrameNumber, NumberRange};
 use crate::geometry::WORD_BITS;
 use crate::journal::{Counter, Step, Writer};
 use crate::sync::Ordering;
@@ -25,6 +25,7 @@ impl<'m> Slot<'m> {
     #[inline]
     pub(super) fn fill(&self, tree: &FrameTree<'m>) -> Result<(), OutOfMemory> {
         let Slot { alloc_side, free_side, .. } = self;
+        self.unpark();
         let freed = get(&free_side.free).count_ones();
         if freed >= MANY {
             put(&self.requests.passed, Side::CLOSED);
@@ -63,10 +64,10 @@ impl<'m> Slot<'m> {
         self.alloc_side.put(cache);
     }
 
-    fn flush_free_side(&self) {
+    pub(super) fn flush_free_side(&self) {
         // As in `free_elsewhere`; a double free that only this flush could see is counted.
         let step = self.writer().begin();
-        let _ = flush(&step, self.free_side.close());
+        let _ = self.flush(&step, self.free_side.close());
         drop(step);
         self.settle();
     }
@@ -80,7 +81,7 @@ impl<'m> Slot<'m> {
         }
         let step = self.writer().begin();
         // They were free just now: nothing overlaps.
-        let _ = flush(&step, self.alloc_side.close());
+        let _ = self.flush(&step, self.alloc_side.close());
         drop(step);
         self.settle();
         false
@@ -141,7 +142,8 @@ impl<'m> Slot<'m> {
         if contents == Contents::Zero {
             side.know_zero(frame);
         }
-        let flushed = flush(&step, old);
+        let flushed = self.flush(&step, old);
+        put(&self.requests.parked, 0);
         self.settle();
         flushed
     }
@@ -222,7 +224,7 @@ impl<'m> Slot<'m> {
         }
         // As in `free_elsewhere`.
         let step = self.writer().begin();
-        let given = [alloc_side, free_side].map(|side| flush(&step, side.close()));
+        let given = [alloc_side, free_side].map(|side| self.flush(&step, side.close()));
         drop(step);
         let mut at = home.get();
         at.leave();
@@ -232,6 +234,20 @@ impl<'m> Slot<'m> {
         }
         let [first, second] = given;
         first.and(second)
+    }
+
+    /// Gives what a side held to the tree, and tells those who look for runs.
+    #[inline(always)]
+    fn flush(&self, step: &Step<'_>, held: Held<'_>) -> Result<(), FreeError> {
+        if let Held { place: Some(place), frames, .. } = held
+            && frames != 0
+        {
+            let group = place.group;
+            let [first, last] = [frames.trailing_zeros(), u64::BITS - 1 - frames.leading_zeros()];
+            let behind = FrameNumber::trusted(group.frame(last).get() + 1);
+            self.requests.run_hints.flushed(NumberRange::trusted(group.frame(first), behind));
+        }
+        give_held(step, held)
     }
 
     /// Between two uses; an interrupt that comes in between serves the request itself.
@@ -261,7 +277,7 @@ impl<'m> Slot<'m> {
 
 /// Gives what a side held to the tree.
 #[inline(always)]
-fn flush(step: &Step<'_>, held: Held<'_>) -> Result<(), FreeError> {
+fn give_held(step: &Step<'_>, held: Held<'_>) -> Result<(), FreeError> {
     let Held { place: Some(place), frames, known_zero } = held else { return Ok(()) };
     if frames == 0 {
         return Ok(());

@@ -35,13 +35,15 @@
 //!
 //! All words are atomic, written by the owner with plain stores, so that others can count.
 //!
-//! A use that is as simple as can be is here; `turn` has the others, `side` what one side does by
-//! itself, `exchange` what goes to the tree and comes from it.
+//! A use that is as simple as can be is here, that of a short run in `runs`; `turn` has the others,
+//! `side` what one side does by itself, `exchange` what goes to the tree and comes from it.
 
 mod exchange;
+mod runs;
 mod side;
 mod turn;
 
+pub use self::runs::{Rest, frames_in_a_word};
 use self::side::{Side, get, put};
 pub use self::turn::Turn;
 use crate::budget::Budget;
@@ -49,8 +51,8 @@ use crate::directory::Group;
 #[cfg(feature = "hardened")]
 use crate::directory::bit_of;
 use crate::error::FreeError;
-use crate::frame::{Frame, FrameNumber, NumberRange};
-use crate::geometry::{BLOCK_FRAMES, FULL, NODE_WORDS, WORD_BITS};
+use crate::frame::{Frame, FrameNumber};
+use crate::geometry::{BLOCK_FRAMES, FULL, NODE_WORDS};
 use crate::journal::{Counter, Journal, Writer};
 use crate::sync::{Ordering, Word, interrupt_fence};
 use crate::tree::{BlockHome, Crumb, FrameTree, HomeCell, Opening, RunHints, give_at_once};
@@ -81,6 +83,8 @@ struct Requests<'m> {
     /// Empty if there is a budget to ask.
     block_home: BlockHome<'m>,
     run_hints: RunHints,
+    /// Whether the free side may hold a run that was parked there: 1, or 0.
+    parked: Word,
 }
 
 /// How many freed frames are handed out again rather than given to the tree.
@@ -106,6 +110,7 @@ impl<'m> Slot<'m> {
                 passed: Word::new(Side::CLOSED),
                 block_home: BlockHome::new(),
                 run_hints: RunHints::new(),
+                parked: Word::new(0),
             },
         }
     }
@@ -122,7 +127,7 @@ impl<'m> Slot<'m> {
 
     /// Serves what was asked for; true.
     #[inline(always)]
-    fn serve(&self) -> bool {
+    pub fn serve(&self) -> bool {
         if self.is_asked() {
             self.serve_requests();
         }
@@ -194,39 +199,6 @@ impl<'m> Slot<'m> {
         drop(turn);
         // Else it takes another turn, whose end serves the requests. (To go on with this one was
         // tried: it makes the common way longer by as much as it saves on the other.)
-        is_back && self.serve()
-    }
-
-    /// Takes a run of so many frames from the allocation side, if it has them in a row: its first
-    /// frame.
-    #[inline(always)]
-    pub fn alloc_run_at_once(&self, count: u32) -> Option<FrameNumber> {
-        let turn = self.enter()?;
-        let first = self.alloc_side.alloc_run(count);
-        drop(turn);
-        let first = first?;
-        self.serve();
-        Some(first)
-    }
-
-    /// Takes frames of one group back to the cache, if a side is open for them and nothing is to
-    /// be said against any: whether it did.
-    #[inline(always)]
-    pub fn free_run_at_once(&self, run: NumberRange) -> bool {
-        let (group, at) = (Group::of(run.start()), run.start().get() % WORD_BITS);
-        let len = run.len();
-        if len == 0 || at + len > WORD_BITS {
-            return false;
-        }
-        let frames = (u64::MAX >> (u64::from(u64::BITS) - len)) << at;
-        let Some(turn) = self.enter() else { return false };
-        let Self { alloc_side, free_side, .. } = self;
-        let is_back = if alloc_side.is_open_for(group) {
-            alloc_side.take_back_all(frames)
-        } else {
-            free_side.is_open_for(group) && free_side.take_back_all(frames)
-        };
-        drop(turn);
         is_back && self.serve()
     }
 

@@ -84,15 +84,41 @@ impl<'m> Side<'m> {
         Some(Frame::owned(group.frame(free.trailing_zeros())))
     }
 
-    /// Takes the lowest run of so many frames; its first.
+    /// Takes the lowest run of so many frames, 1 to 64; its first.
     #[inline(always)]
     pub fn alloc_run(&self, count: u32) -> Option<FrameNumber> {
+        let at = lowest_run(get(&self.free), count)?;
+        Some(self.take_run(u64::MAX >> (u64::BITS - count), at))
+    }
+
+    /// The same of as many frames as there are ones, if it begins with the lowest frame: most often
+    /// it does, and that is told without a loop.
+    #[inline(always)]
+    pub fn alloc_run_below(&self, ones: u64) -> Option<FrameNumber> {
         let free = get(&self.free);
-        let at = lowest_run(free, count)?;
+        if free == 0 {
+            return None;
+        }
+        let lowest = free.trailing_zeros();
+        (ones & !(free >> lowest) == 0).then(|| self.take_run(ones, lowest))
+    }
+
+    /// The same, if it holds these and no others.
+    #[inline(always)]
+    pub fn alloc_run_exactly(&self, ones: u64) -> Option<FrameNumber> {
+        let free = get(&self.free);
+        if free == 0 {
+            return None;
+        }
+        let lowest = free.trailing_zeros();
+        (free >> lowest == ones).then(|| self.take_run(ones, lowest))
+    }
+
+    #[inline(always)]
+    fn take_run(&self, ones: u64, at: u32) -> FrameNumber {
         // The run ends within the word.
-        let run = (u64::MAX >> (u64::BITS - count)) << at;
-        put(&self.free, free & !run);
-        Some(Group::new(get(&self.group)).frame(at))
+        put(&self.free, get(&self.free) & !(ones << at));
+        Group::new(get(&self.group)).frame(at)
     }
 
     /// Takes the lowest frame that is known to be zero, or else the lowest.

@@ -47,7 +47,18 @@ impl<'m> Turn<'_, 'm> {
         if get(&alloc_side.free) == 0 {
             self.slot.fill(tree).ok()?;
         }
-        alloc_side.alloc_run(count).or_else(|| free_side.alloc_run(count))
+        let run = alloc_side.alloc_run(count);
+        run.or_else(|| {
+            // A run that is parked is not broken up while there may be a lower one.
+            self.unpark();
+            free_side.alloc_run(count)
+        })
+    }
+
+    /// Sees to it that all runs that came free here are found in the tree.
+    #[inline]
+    pub fn unpark(&self) {
+        self.slot.unpark();
     }
 
     /// Takes so many contiguous frames, from the cache or from the tree near the last ones, if
@@ -63,12 +74,19 @@ impl<'m> Turn<'_, 'm> {
                 let end = FrameNumber::trusted(start.get() + count);
                 Some(NumberRange::trusted(start, end))
             }
-            None => tree.alloc_run_near(self.writer(), run_hints, count),
+            None => {
+                self.unpark();
+                tree.alloc_run_near(self.writer(), run_hints, count)
+            }
         }
     }
 
     /// Gives contiguous frames to the tree.
     pub fn free_run(&self, tree: &FrameTree<'m>, run: NumberRange) -> Result<(), FreeError> {
+        // A run that is parked stays the lowest of its length, unless this one lies below.
+        if Group::of(run.start()).number() <= get(&self.slot.free_side.group) {
+            self.unpark();
+        }
         self.slot.requests.run_hints.widen(run);
         self.unasked(|writer| tree.free_run_with(writer, run))
     }

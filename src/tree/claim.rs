@@ -11,7 +11,7 @@
 //! other: somebody always gets through.
 
 use super::blocks::is_held_whole;
-use super::free::{Opening, check_above, give_frames, is_nothing_free, put_frames, refuse};
+use super::free::{Opening, check_above, is_nothing_free, put_frames, refuse};
 use super::levels::{
     give_block, make_all_ready, make_ready, merge_giant, split_block, split_giant, take_zeroes,
 };
@@ -122,8 +122,8 @@ impl<'m> FrameTree<'m> {
         writer: Writer<'_>,
         run: NumberRange,
     ) -> Result<(), FreeError> {
-        if !run.is_empty() && Group::of(run.start()).number() == (run.end().get() - 1) / WORD_BITS {
-            return self.free_within_a_word(writer, run);
+        if let Some(block) = self.block_around(run) {
+            return free_within_a_block(writer, block, run);
         }
         self.check_run(run)?;
         let step = writer.begin();
@@ -132,16 +132,15 @@ impl<'m> FrameTree<'m> {
         first
     }
 
-    /// The same for frames of one word, of which there is one at least.
-    fn free_within_a_word(&self, writer: Writer<'_>, run: NumberRange) -> Result<(), FreeError> {
-        let group = Group::of(run.start());
-        let (frames, _) = frames_of(group, run.start().get(), run.end().get());
-        let opening = self.check_frames(group, frames)?;
-        let step = writer.begin();
-        match give_frames(&step, opening.place, frames, 0) {
-            0 => Ok(()),
-            overlap => Err(refuse(group, overlap, Found::Free)),
+    /// The block of which a run is a part, but not all, if it is managed in full.
+    fn block_around(&self, run: NumberRange) -> Option<Block<'m>> {
+        let (start, end) = (run.start().get(), run.end().get());
+        let first = start - start % BLOCK_FRAMES;
+        if run.is_empty() || end - first > BLOCK_FRAMES || run.len() == BLOCK_FRAMES {
+            return None;
         }
+        let place = self.directory.locate(Group::of(run.start()))?;
+        place.block().is_full().then_some(place.block())
     }
 
     /// Looks whether all of these frames may be freed, as far as the tree knows.
@@ -265,6 +264,46 @@ impl<'m> FrameTree<'m> {
         }
         show(since, end);
     }
+}
+
+/// [`FrameTree::free_run_with`] for frames of one block that is managed in full.
+fn free_within_a_block(
+    writer: Writer<'_>,
+    block: Block<'_>,
+    run: NumberRange,
+) -> Result<(), FreeError> {
+    let above = check_above(block);
+    let leaf = block.leaf();
+    for (group, frames) in groups_of(run) {
+        above.map_err(|found| refuse(group, frames, found))?;
+        // ORDERING: a look for bugs of the caller; exact at rest.
+        match frames & leaf.word(group.word()).load(Ordering::Relaxed) {
+            0 => {}
+            free => return Err(refuse(group, free, Found::Free)),
+        }
+    }
+    let step = writer.begin();
+    let (mut returned, mut first) = (run.len(), Ok(()));
+    for (group, frames) in groups_of(run) {
+        let leaf = leaf.word(group.word());
+        let overlap = put_frames(&step, Place { group, giant: block.giant, leaf }, frames);
+        if overlap != 0 {
+            returned -= u64::from(overlap.count_ones());
+            first = first.and(Err(refuse(group, overlap, Found::Free)));
+        }
+    }
+    writer.add(Counter::Returned, returned);
+    first
+}
+
+/// The groups of a run, ascending, and its frames in each.
+fn groups_of(run: NumberRange) -> impl Iterator<Item = (Group, u64)> {
+    let (mut at, end) = (run.start().get(), run.end().get());
+    core::iter::from_fn(move || {
+        let group = Group::of(FrameNumber::trusted(at));
+        let (frames, behind) = frames_of(group, at, end);
+        (at < end).then(|| at = behind).map(|()| (group, frames))
+    })
 }
 
 /// Whether something of this size begins at `at` and ends at or before `end`.

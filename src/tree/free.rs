@@ -93,13 +93,28 @@ impl<'m> FrameTree<'m> {
     /// one read-modify-write, in a step that stays open.
     #[inline(always)]
     pub(crate) fn begin_to_give(&self, writer: Writer<'_>, frame: FrameNumber) -> Option<Gift<'m>> {
-        let place = self.directory.locate_low(Group::of(frame))?;
-        let Place { giant, leaf, .. } = place;
-        if !place.block().is_full() || !is_in_use_above(place.block()) {
-            return None;
-        }
+        let Place { giant, leaf, .. } = self.place_to_give(Group::of(frame))?;
         writer.begin().suspend();
         Some(Gift { giant, before: give_bits(leaf, bit_of(frame)) })
+    }
+
+    /// Where frames of a group lie that come free, if the block is in use and managed in full, none
+    /// of them is free already, the one below them is not either, and it is not low memory.
+    #[inline(always)]
+    pub(crate) fn place_to_park(&self, group: Group, frames: u64) -> Option<Place<'m>> {
+        let place = self.place_to_give(group)?;
+        let below = frames & frames.wrapping_neg();
+        // ORDERING: a look for bugs of the caller; exact at rest.
+        let free = place.leaf.load(Ordering::Relaxed) & (frames | below >> 1);
+        let is_low = group.first_frame().get() < self.low_end;
+        // The word's first one has its neighbour in another word.
+        (free == 0 && below != 1 && !is_low).then_some(place)
+    }
+
+    #[inline(always)]
+    fn place_to_give(&self, group: Group) -> Option<Place<'m>> {
+        let place = self.directory.locate_low(group)?;
+        (place.block().is_full() && is_in_use_above(place.block())).then_some(place)
     }
 
     /// Looks up where a group's frames go.

@@ -366,6 +366,7 @@ pub fn suffix(block: Block<'_>) -> u64 {
 }
 
 /// How many bits at a word's upper end are set.
-fn high_ones(bits: u64) -> u64 {
+#[inline]
+pub fn high_ones(bits: u64) -> u64 {
     u64::from((bits << (u64::from(u64::BITS) - WORD_BITS)).leading_ones())
 }

@@ -209,12 +209,20 @@ impl<'m> FrameTree<'m> {
             if self.claim(writer, run).is_err() {
                 continue;
             }
-            if self.admits(writer, run) {
+            if self.admits_run(writer, run) {
                 return Some(run);
             }
-            // None of it is taken any more.
-            writer.add(Counter::Returned, count);
         }
+    }
+
+    /// Whether a run that was just taken may be handed out; if not, none of it is taken any more.
+    #[inline(always)]
+    pub(super) fn admits_run(&self, writer: Writer<'_>, run: NumberRange) -> bool {
+        let is_admitted = self.admits(writer, run);
+        if !is_admitted {
+            writer.add(Counter::Returned, run.len());
+        }
+        is_admitted
     }
 
     /// What to say of a request for which nothing was found.

@@ -19,7 +19,7 @@ mod support;
 use std::hint::black_box;
 use std::process::{Command, ExitCode};
 
-use frametree::{CpuId, Cpus, Frame, FramePool, FrameRange, Layout, Request, Setup};
+use frametree::{CpuId, Cpus, Frame, FrameNumber, FramePool, FrameRange, Layout, Request, Setup};
 use support::{BLOCK, Dice, GIANT};
 
 /// How often a path is gone; the count is for one.
@@ -66,7 +66,11 @@ const PATHS: &[Path] = &[
     Path { name: "blocks_out_or_back", prepare: empty, go: blocks },
     Path { name: "giant_pair", prepare: empty, go: giant_pair },
     Path { name: "run_of_4_pair", prepare: one_out, go: run_pair::<4> },
+    Path { name: "run_of_8_pair", prepare: one_out, go: run_pair::<8> },
     Path { name: "run_of_100_pair", prepare: one_out, go: run_pair::<100> },
+    Path { name: "replace_run_of_3", prepare: runs_out::<3>, go: replace_runs },
+    Path { name: "replace_run_of_17", prepare: runs_out::<17>, go: replace_runs },
+    Path { name: "replace_run_of_100", prepare: runs_out::<100>, go: replace_runs },
     Path { name: "bulk_of_32_pair", prepare: one_out, go: bulk },
     Path { name: "failing", prepare: all_out, go: failing },
     Path { name: "statistics", prepare: one_out, go: statistics },
@@ -224,6 +228,42 @@ fn run_pair<const COUNT: u64>(ready: &mut Ready) {
         ready.runs.push(Some(POOL.alloc_run(&request).expect("a run")));
         let run = ready.runs.pop().flatten().expect("the run");
         POOL.free_run(run).expect("a run that is not free");
+    }
+}
+
+/// A quarter is used, in runs of mean 8, and a hundred runs of this length are out, each of which
+/// was replaced some ten times.
+fn runs_out<const COUNT: u64>() -> Ready {
+    let tree = POOL.tree().expect("a tree");
+    let mut dice = Dice::new(7);
+    let mut at = 0;
+    while at < GIANT {
+        let count = geometric(&mut dice, 8).min(GIANT - at);
+        let request = Request::new(count).at(FrameNumber::new(at));
+        let _ = tree.alloc_run(&request).expect("free").into_numbers();
+        at += count + geometric(&mut dice, 24);
+    }
+    let request = Request::new(COUNT);
+    let mut ready = empty();
+    ready.runs.extend((0..100).map(|_| Some(POOL.alloc_run(&request).expect("a run"))));
+    replace_runs(&mut ready);
+    ready
+}
+
+/// A number with this mean, at least 1.
+fn geometric(dice: &mut Dice, mean: u64) -> u64 {
+    (1..).find(|_| dice.below(mean) == 0).expect("it ends")
+}
+
+/// Frees one of some runs of the same length at random, and takes one.
+fn replace_runs(ready: &mut Ready) {
+    let mut dice = Dice::new(3);
+    let count = ready.runs.iter().flatten().next().expect("runs").len();
+    let request = Request::new(black_box(count));
+    for _ in 0..TIMES {
+        let place = &mut ready.runs[dice.below(100) as usize];
+        POOL.free_run(place.take().expect("a run")).expect("a run that is not free");
+        *place = Some(POOL.alloc_run(&request).expect("a run"));
     }
 }
 
