@@ -3,7 +3,7 @@
 //!
 //! Its quirks: entries are packed, of 20 bytes, or of 24 with attributes whose lowest bit says that
 //! the entry counts at all; codes that no standard lists are reserved; non-volatile memory can be
-//! listed as usable. A BIOS that knows 20 bytes only leaves the attributes as they were: set them to
+//! listed as usable. A BIOS that knows 20 bytes leaves the attributes as they were: set them to
 //! 1 before each call, or zeroed room reads as entries that do not count.
 
 use crate::map::{MemoryRegion, RegionKind};
