@@ -1,6 +1,6 @@
 //! Split against split, split against merge, whole blocks against frames, giants.
 
-use super::{World, explore, spawn};
+use super::{World, explore, explore_long, spawn};
 use crate::tree::HomeCell;
 
 #[test]
@@ -143,7 +143,7 @@ fn a_giant_claimed_whole_for_the_first_time_against_a_refill() {
 
 #[test]
 fn two_cpus_with_homes_lose_nothing() {
-    explore(Some(2), || {
+    explore_long(1, 2, || {
         let world = World::new(&[(0, 8)]);
         let visit = |world: &World, cpu: usize| {
             let mut home = HomeCell::new().get();

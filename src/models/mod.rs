@@ -30,6 +30,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
 use std::string::ToString;
+use std::time::{Duration, Instant};
 use std::vec::Vec;
 
 use loom::cell::UnsafeCell;
@@ -230,28 +231,41 @@ std::thread_local! {
 }
 
 /// Runs a model: every interleaving, or those with so many preemptions at most; as many more as
-/// the variable `LOOM_DEEPER` says.
+/// the variable `LOOM_DEEPER` says. It ends early when it has taken as many seconds as
+/// `LOOM_MAX_DURATION` says, at the next of every `LOOM_CHECKPOINT_INTERVAL` executions.
 pub fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
     let deeper = std::env::var("LOOM_DEEPER").map_or(0, |more| more.parse().expect("a number"));
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions.map(|bound| bound + deeper);
     builder.max_branches = 20_000;
+    let start = Instant::now();
     builder.check(move || {
         SEEN.set((SEEN.get().0 + 1, 1));
         model();
     });
-    record(builder.preemption_bound);
+    let took = start.elapsed();
+    let stopped = builder.max_duration.is_some_and(|limit| took >= limit);
+    record(builder.preemption_bound, took, if stopped { "stopped" } else { "ended" });
+}
+
+/// The same for a model that takes minutes: with `quick` preemptions if the variable `LOOM_QUICK`
+/// is there, as it is in `make test` and for planted bugs, and with `full` otherwise.
+pub fn explore_long(quick: usize, full: usize, model: impl Fn() + Sync + Send + 'static) {
+    let is_quick = std::env::var_os("LOOM_QUICK").is_some();
+    explore(Some(if is_quick { quick } else { full }), model);
 }
 
 /// Adds a line to the file that the variable `LOOM_TABLE` names, if it does: the model, its
-/// threads, its bound on preemptions, and how many executions loom has made of it.
-fn record(bound: Option<usize>) {
+/// threads, its bound on preemptions, how many executions loom has made of it, in how many
+/// seconds, and whether these were all.
+fn record(bound: Option<usize>, took: Duration, end: &str) {
     let (executions, threads) = SEEN.replace((0, 1));
     let Ok(table) = std::env::var("LOOM_TABLE") else { return };
     let bound = bound.map_or_else(|| "none".to_string(), |bound| bound.to_string());
     let thread = std::thread::current();
     let name = thread.name().unwrap_or_default().trim_start_matches("models::");
-    let line = std::format!("{name} {threads} {bound} {executions}\n");
+    let seconds = took.as_secs_f32();
+    let line = std::format!("{name} {threads} {bound} {executions} {seconds:.1} {end}\n");
     let table = File::options().append(true).create(true).open(table);
     // In one piece: other models write there too.
     table.and_then(|mut table| table.write_all(line.as_bytes())).expect("a table to write to");
