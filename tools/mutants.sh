@@ -15,8 +15,9 @@
 #   unviable N     does not build, so says nothing, and is left out of the share
 #
 # What is asked already is not asked again: stop it at any time, and go on with the same command.
-# Delete lines to ask anew; they have line numbers, so a change of the library makes them stale. A
-# mutant that survives is to be killed by a test, or explained in docs/mutants.md.
+# The order is random, so what a round was asked by then is a fair sample. Delete lines to ask anew;
+# they have line numbers, so a change of the library makes them stale. A mutant that survives is to
+# be killed by a test, or explained in docs/mutants.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -70,7 +71,7 @@ round() {
     rm -rf "${out:?}/$number" && mkdir -p "$out/$number"
     trap 'collect '"$number" EXIT
     # Status 2 and 3: some survived, or did not end.
-    (cd "$out/copy" && cargo mutants --in-place --no-shuffle --baseline skip --build-timeout 600 \
+    (cd "$out/copy" && cargo mutants --in-place --shuffle --baseline skip --build-timeout 600 \
         --timeout 900 --output "$out/$number" --colors never "${args[@]}" "${asked[@]}" "$@") ||
         (($? == 2 || $? == 3)) || exit 1
     trap - EXIT
