@@ -354,6 +354,27 @@ fn a_run_is_found_after_longer_ones_were_not_and_none_was_further_up() {
     }
 }
 
+/// Who had a GiB may have written to it: no frame of it is taken for zero after that.
+#[test]
+fn what_was_zero_in_a_giant_is_forgotten_when_it_is_taken() {
+    let pool = pool(Threads, 1, &[(0, GIANT)]);
+    let tree = pool.tree().expect("a tree");
+    let zeroed = tree.alloc().expect("a frame");
+    let number = zeroed.number();
+    // SAFETY: the tests use no memory; that it is zero is what the test says.
+    unsafe { tree.free_zeroed(zeroed) }.expect("own frame");
+    let giant = tree.alloc_giant().expect("all is free again");
+    tree.free_giant(giant).expect("own frames");
+    let mut cleared = None;
+    let again = tree.alloc_zeroed(|frame| cleared = Some(frame.number())).expect("a frame");
+    assert_eq!(
+        (again.number(), cleared),
+        (number, Some(number)),
+        "the lowest, not known to be zero"
+    );
+    tree.free(again).expect("own frame");
+}
+
 #[test]
 fn of_a_zeroed_run_what_is_not_known_to_be_zero_is_shown() {
     let mut dice = Dice::new(7);

@@ -97,11 +97,11 @@ echo "$caught of $all caught: $(awk "BEGIN { printf \"%.1f\", 100 * $caught / ($
     "$(verdicts caught\ 3 | count) by round 3, $(verdicts timeout | count) did not end);" \
     "$(verdicts unviable | count) more did not build"
 
-# The explained ones are there without line numbers, as code.
+# The explained ones are there without line numbers, as code in a table.
 unexplained=0
 while read -r mutant; do
     name=$(sed -E 's/^([^:]+):[0-9]+:[0-9]+: /\1: /' <<<"$mutant")
-    if grep -qF -- "\`$name\`" "$explained"; then
+    if sed 's/\\|/|/g' "$explained" | grep -F -- "| \`$name\` |" >/dev/null; then
         echo "explained: $mutant"
     else
         echo "SURVIVED: $mutant" && unexplained=$((unexplained + 1))
