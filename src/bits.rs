@@ -207,7 +207,8 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4096))]
+        // Miri interprets each of them.
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 4096 }))]
 
         #[test]
         fn lowest_run_is_the_first_place_that_fits(word in any_word(), n in 0u32..=66) {

@@ -335,6 +335,46 @@ fn running_out_says_what_there_is() {
 
 /// Frees single frames, some as zeroed; a run of all of them then shows the others, and no frame
 /// that is zero.
+/// What a search in vain says of a GiB holds for all of it, not only for what it has looked at.
+#[test]
+fn a_run_is_found_after_longer_ones_were_not_and_none_was_further_up() {
+    for (before, behind) in [(1, 1), (1, 2), (2, 1), (3, 3)] {
+        let pool = pool(Threads, 1, &[(0, GIANT)]);
+        let tree = pool.tree().expect("a tree");
+        let giant = tree.alloc_giant().expect("the GiB").into_number().get();
+        // A run from the last block that shares a word of bounds into the first of the next eight.
+        let (end, count) = (giant + 128 * BLOCK, before + behind);
+        (end - before..end + behind).for_each(|number| tree.free(frame(number)).expect("a free"));
+        let longer = tree.alloc_run(&Request::new(count + 1));
+        assert!(longer.is_err(), "{count} frames are all that is free");
+        let above = Request::new(count).above((end + behind) * FRAME);
+        assert!(tree.alloc_run(&above).is_err(), "nothing is free there");
+        let run = tree.alloc_run(&Request::new(count)).expect("the frames");
+        assert_eq!(run.into_numbers(), numbers(end - before, count));
+    }
+}
+
+/// Who had a GiB may have written to it: no frame of it is taken for zero after that.
+#[test]
+fn what_was_zero_in_a_giant_is_forgotten_when_it_is_taken() {
+    let pool = pool(Threads, 1, &[(0, GIANT)]);
+    let tree = pool.tree().expect("a tree");
+    let zeroed = tree.alloc().expect("a frame");
+    let number = zeroed.number();
+    // SAFETY: the tests use no memory; that it is zero is what the test says.
+    unsafe { tree.free_zeroed(zeroed) }.expect("own frame");
+    let giant = tree.alloc_giant().expect("all is free again");
+    tree.free_giant(giant).expect("own frames");
+    let mut cleared = None;
+    let again = tree.alloc_zeroed(|frame| cleared = Some(frame.number())).expect("a frame");
+    assert_eq!(
+        (again.number(), cleared),
+        (number, Some(number)),
+        "the lowest, not known to be zero"
+    );
+    tree.free(again).expect("own frame");
+}
+
 #[test]
 fn of_a_zeroed_run_what_is_not_known_to_be_zero_is_shown() {
     let mut dice = Dice::new(7);

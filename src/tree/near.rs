@@ -440,7 +440,8 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
+        // Miri interprets each of them.
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 64 }))]
 
         /// Takes and frees runs, and parts of them, by the hints alone.
         #[test]

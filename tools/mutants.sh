@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Changes the library in all small ways, one at a time, in a copy, and asks its tests whether they
+# notice. Prints the share at the end.
+#
+#   tools/mutants.sh [ARGS...]   what of it: arguments of `cargo mutants` that choose, for example
+#                                --file src/bits.rs, or --sharding round-robin --shard 0/10
+#
+# Three rounds, the fast tests first; each is asked about what the one before has let through. No
+# round boots anything. A line of the result file (RESULTS, by default target/mutants.txt) has a
+# verdict and a mutant, with a tab between. The verdict is
+#
+#   caught N       by a test of round N
+#   timeout N      the same: its tests did not end
+#   missed N       all tests of round N passed
+#   unviable N     does not build, so says nothing, and is left out of the share
+#
+# What is asked already is not asked again: stop it at any time, and go on with the same command.
+# The order is random, so what a round was asked by then is a fair sample. Delete lines to ask anew;
+# they have line numbers, so a change of the library makes them stale. A mutant that survives is to
+# be killed by a test, or explained in docs/mutants.md.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+target=${CARGO_TARGET_DIR:-target}
+mkdir -p "$target/mutants/copy"
+target=$(cd "$target" && pwd)
+results=${RESULTS:-$target/mutants.txt}
+explained=$PWD/docs/mutants.md
+out=$target/mutants
+touch "$results"
+export CARGO_TARGET_DIR=$out/target
+# Rust's own notion of "too long" is a clock, which a busy machine moves: this counts what a test
+# itself uses. And one that allocates without end is not to take the machine with it.
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER='prlimit --cpu=60 --as=8000000000'
+
+# A directory of its own, in which the changes are made in place: so each costs an incremental
+# build. Fresh times, for what a stopped run may have left there.
+git ls-files -z src tests docs examples benches qemu kernel-demo fuzz .cargo \
+    Cargo.toml Cargo.lock README.md rust-toolchain.toml | xargs -0 cp --parents -t "$out/copy"
+
+chosen=$(cargo mutants --list "$@")
+
+# Mutants of those chosen whose line in the results matches: `verdicts 'caught|timeout'`.
+verdicts() { awk -F '\t' -v want="^($1)" '$1 ~ want { print $2 }' "$results" | only "$chosen"; }
+# Lines of standard input that are among those of $1, each once.
+only() { sort -u | comm -12 - <(sort -u <<<"$1"); }
+count() { grep -c . || true; }
+
+# Takes the verdicts of a round out of what cargo-mutants has written, be it to its end or not.
+collect() {
+    local kind file
+    for kind in caught missed timeout unviable; do
+        file=$out/$1/mutants.out/$kind.txt
+        [[ -f $file ]] && sed "s/^/$kind $1\t/" "$file" >>"$results"
+    done
+    rm -rf "$out/$1"
+}
+
+# Asks the tests of a round: its number, and after `--` arguments for the tests.
+round() {
+    local number=$1 ask asked=() args=()
+    shift
+    while (($#)) && [[ $1 != -- ]]; do args+=(--cargo-arg="$1") && shift; done
+    ask=$(comm -23 <(sort -u <<<"$chosen") <(verdicts "caught|timeout|unviable|missed [$number-9]"))
+    [[ -n $ask ]] || return 0
+    echo "round $number: $(count <<<"$ask") mutants"
+    # By their names, which are to be taken literally. The files too: cargo-mutants 27.1 asks for
+    # each deleted field of a file, whatever its name.
+    mapfile -t asked < <(sed 's/[][\.|$(){}?+*^]/\\&/g; s/.*/--re=^&$/' <<<"$ask"
+        sed 's/:.*//; s/^/--file=/' <<<"$ask" | sort -u)
+    rm -rf "${out:?}/$number" && mkdir -p "$out/$number"
+    trap 'collect '"$number" EXIT
+    # Status 2 and 3: some survived, or did not end.
+    (cd "$out/copy" && cargo mutants --in-place --shuffle --baseline skip --build-timeout 600 \
+        --timeout 900 --output "$out/$number" --colors never "${args[@]}" "${asked[@]}" "$@") ||
+        (($? == 2 || $? == 3)) || exit 1
+    trap - EXIT
+    collect "$number"
+}
+
+tests() { printf -- '--test=%s ' "$@"; }
+
+# Unit tests and counts of accesses; then the tests against a model; then all else that runs here.
+# shellcheck disable=SC2046
+{
+    round 1 --lib -- -- --skip deaths:: --skip faults:: --skip nesting::
+    round 2 $(tests errors memory_map misuse model pool runs)
+    round 3 --lib $(tests adapters adversarial corpus cpus grow hardened heap homes isolate low \
+        observe owners replay reserve threads verify watermarks x86) -- -- \
+        --skip deaths:: --skip nesting::
+}
+
+caught=$(verdicts 'caught|timeout' | count)
+all=$(verdicts 'caught|timeout|missed 3' | count)
+echo "$caught of $all caught: $(awk "BEGIN { printf \"%.1f\", 100 * $caught / ($all ? $all : 1) }") %" \
+    "($(verdicts caught\ 1 | count) by round 1, $(verdicts caught\ 2 | count) by round 2," \
+    "$(verdicts caught\ 3 | count) by round 3, $(verdicts timeout | count) did not end);" \
+    "$(verdicts unviable | count) more did not build"
+
+# The explained ones are there without line numbers, as code in a table.
+unexplained=0
+while read -r mutant; do
+    name=$(sed -E 's/^([^:]+):[0-9]+:[0-9]+: /\1: /' <<<"$mutant")
+    if sed 's/\\|/|/g' "$explained" | grep -F -- "| \`$name\` |" >/dev/null; then
+        echo "explained: $mutant"
+    else
+        echo "SURVIVED: $mutant" && unexplained=$((unexplained + 1))
+    fi
+done < <(comm -23 <(verdicts 'missed 3') <(verdicts 'caught|timeout'))
+echo "survivors without a test or a reason: $unexplained"
+((unexplained == 0))
