@@ -333,8 +333,6 @@ fn running_out_says_what_there_is() {
     tree.free_run(middle).expect("a free");
 }
 
-/// Frees single frames, some as zeroed; a run of all of them then shows the others, and no frame
-/// that is zero.
 /// What a search in vain says of a GiB holds for all of it, not only for what it has looked at.
 #[test]
 fn a_run_is_found_after_longer_ones_were_not_and_none_was_further_up() {
@@ -352,6 +350,22 @@ fn a_run_is_found_after_longer_ones_were_not_and_none_was_further_up() {
         let run = tree.alloc_run(&Request::new(count)).expect("the frames");
         assert_eq!(run.into_numbers(), numbers(end - before, count));
     }
+}
+
+/// What is free at a GiB's end goes on in the next one, also if that came free after a search in
+/// vain.
+#[test]
+fn a_run_goes_on_from_a_used_gib_into_a_free_one() {
+    let pool = pool(Threads, 1, &[(0, 2 * GIANT)]);
+    let tree = pool.tree().expect("a tree");
+    let [lower, upper] = [(); 2].map(|()| tree.alloc_giant().expect("a GiB"));
+    let end = upper.number().get();
+    let _ = lower.into_number(); // given back in part
+    (end - 10..end).for_each(|number| tree.free(frame(number)).expect("a free"));
+    assert!(tree.alloc_run(&Request::new(20)).is_err(), "10 frames are all that is free");
+    tree.free_giant(upper).expect("own frames");
+    let run = tree.alloc_run(&Request::new(20)).expect("the frames");
+    assert_eq!(run.into_numbers(), numbers(end - 10, 20));
 }
 
 /// Who had a GiB may have written to it: no frame of it is taken for zero after that.
@@ -375,6 +389,8 @@ fn what_was_zero_in_a_giant_is_forgotten_when_it_is_taken() {
     tree.free(again).expect("own frame");
 }
 
+/// Frees single frames, some as zeroed; a run of all of them then shows the others, and no frame
+/// that is zero.
 #[test]
 fn of_a_zeroed_run_what_is_not_known_to_be_zero_is_shown() {
     let mut dice = Dice::new(7);

@@ -13,6 +13,9 @@
 #   stopped in MODULE    the process ended without saying which model failed: look yourself
 #   does not build       so says nothing
 #
+# `LOOM_AT_MOST=1 LOOM_QUICK=1` explores no interleaving with more than one preemption: a first pass,
+# half a minute for each. What that does not notice can be asked again without, in another RESULTS.
+#
 # What stands there with a verdict is not asked again: stop it at any time, and go on with the same
 # command. Delete a line to ask anew; a change elsewhere in src/ does not do that.
 set -euo pipefail
@@ -80,12 +83,13 @@ build() {
 
 # Modules of models: those that know the file best first.
 modules_for() {
-    local first= all='words hints blocks longest budget grow isolate levels evidence runs'
+    local first= all='crumbs hints words blocks longest budget levels evidence grow isolate runs'
     [[ -z $modules ]] || { tr ' ' '\n' <<<"$modules" && return; }
     case $1 in
     */budget.rs) first=budget ;;
     */journal.rs) first=evidence ;;
-    */longest.rs) first=longest ;;
+    */longest.rs | */bounds.rs | */giants.rs | */walk.rs) first=longest ;;
+    */crumbs.rs | */home.rs) first=crumbs ;;
     */runs.rs | */claim.rs) first=runs ;;
     */isolate.rs | */isolation.rs) first=isolate ;;
     */grow.rs | */directory.rs) first=grow ;;

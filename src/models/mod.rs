@@ -231,12 +231,14 @@ std::thread_local! {
 }
 
 /// Runs a model: every interleaving, or those with so many preemptions at most; as many more as
-/// the variable `LOOM_DEEPER` says. It ends early when it has taken as many seconds as
+/// the variable `LOOM_DEEPER` says, and no more than `LOOM_AT_MOST`. It ends early when it has taken as many seconds as
 /// `LOOM_MAX_DURATION` says, at the next of every `LOOM_CHECKPOINT_INTERVAL` executions.
 pub fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
-    let deeper = std::env::var("LOOM_DEEPER").map_or(0, |more| more.parse().expect("a number"));
+    let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = preemptions.map(|bound| bound + deeper);
+    let bound = preemptions.map(|bound: usize| bound + number("LOOM_DEEPER").unwrap_or(0));
+    let bounds = [bound, number("LOOM_AT_MOST")];
+    builder.preemption_bound = bounds.into_iter().flatten().min();
     builder.max_branches = 20_000;
     let start = Instant::now();
     builder.check(move || {
