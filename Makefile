@@ -127,7 +127,7 @@ FIGURES := target/bench/results.json
 bench: need-host ## Measure us and the peers, everything: about an hour
 	@$(BENCH) --bin frametree-bench -- --json $(FIGURES) --charts target/bench
 
-bench-quick: need-host ## The same on the main workloads: two minutes
+bench-quick: need-host ## The same on the main workloads: three minutes
 	@$(BENCH) --bin frametree-bench -- --quick --json $(FIGURES) --charts target/bench
 
 bench-charts: need-host ## Draw the README's charts from the last `make bench`

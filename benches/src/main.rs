@@ -26,7 +26,7 @@ use lexopt::prelude::*;
 const USAGE: &str = "\
 Measures frametree and its peers on the same work.
 
-    --quick          the main workloads, in two minutes
+    --quick          the main workloads, in three minutes
     --only TEXT      only the rows whose name contains TEXT
     --targets        only the figures that have a target
     --json FILE      where the figures go, target/bench/results.json if not said
