@@ -512,6 +512,13 @@ const PLANTS: &[Plant] = &[
         model: "isolate::what_a_taker_sets_aside_late_comes_back",
     },
     Plant {
+        name: "memory that comes without a look at what is isolated meanwhile",
+        file: "tree/isolate.rs",
+        right: "let open = self.blocks_of(range).filter(|block| !self.directory.is_filled(*block));",
+        wrong: "let open = self.blocks_of(range).filter(|block| block.index > 1 << 20);",
+        model: "grow::what_is_isolated_while_it_comes_stays_out_of_caches",
+    },
+    Plant {
         name: "a guest of an isolation that is over",
         file: "isolation.rs",
         right: "while state.is_like(seen) {",

@@ -1,6 +1,8 @@
 //! Memory that joins a tree in use.
 
 use super::{World, explore, spawn};
+use crate::directory::Group;
+use crate::frame::FrameNumber;
 
 #[test]
 fn what_grows_into_a_block_merges_with_what_is_freed_there() {
@@ -85,5 +87,21 @@ fn of_two_overlapping_ranges_one_is_added() {
         let other = other.join().unwrap();
         assert!(own != other, "one of them, and only one");
         world.check(if own { 4 } else { 5 });
+    });
+}
+
+/// The same while some of it is isolated: no cache keeps that afterwards.
+#[test]
+fn what_is_isolated_while_it_comes_stays_out_of_caches() {
+    explore(Some(2), || {
+        let world = World::with_room(&[(0, 2), (16, 18)], 8);
+        let other = spawn(&world, |world| world.isolate(4, 5).ok());
+        world.grow_untouched(4, 8).expect("a range that is new");
+        let isolation = other.join().unwrap();
+        let is_isolated = isolation.is_some();
+        let opening = world.tree.open_to_cache(Group::of(FrameNumber::new(4))).expect("frame 5");
+        assert_eq!(opening.managed & 1 == 0, is_isolated);
+        isolation.into_iter().for_each(|isolation| world.tree.readmit(isolation));
+        world.check(if is_isolated { 7 } else { 8 });
     });
 }
