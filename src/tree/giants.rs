@@ -214,7 +214,7 @@ pub fn longest_in<'m>(giant: &'m Giant<'m>) -> u64 {
         let (more, is_full) = prefix(block);
         open += more;
         if !is_full {
-            let (within, behind) = longest_within(block);
+            let (within, behind) = longest_within(block, 0);
             longest = longest.max(open).max(within);
             open = behind;
         }

@@ -101,7 +101,7 @@ pub fn narrow(writer: Writer<'_>, block: Block<'_>, count: u64) {
     if known < count && known != ANY {
         return;
     }
-    let found = longest_from(block);
+    let found = longest_from(block, 0);
     if found >= known {
         return;
     }
@@ -111,7 +111,7 @@ pub fn narrow(writer: Writer<'_>, block: Block<'_>, count: u64) {
     }
     // Orders the second look (see `is_wide`).
     full_fence();
-    if longest_from(block) > found {
+    if longest_from(block, found) > found {
         bound.raise(ANY);
         raise_giant(block.giant, ANY);
     }
@@ -133,7 +133,7 @@ pub fn narrow_to_nothing<'m>(
     }
     // As in `narrow`.
     full_fence();
-    for block in blocks.filter(|block| longest_from(*block) > 0) {
+    for block in blocks.filter(|block| longest_from(*block, 0) > 0) {
         bound_of(block).raise(ANY);
         raise_giant(block.giant, ANY);
     }
@@ -263,9 +263,9 @@ fn above_of(block: Block<'_>, word: usize) -> Beside {
 }
 
 /// The longest run of free frames that begins in this block, as far as its row goes; no more than
-/// [`ANY`].
-pub fn longest_from(block: Block<'_>) -> u64 {
-    let (longest, mut open) = longest_within(block);
+/// [`ANY`], and no less than `least`.
+pub fn longest_from(block: Block<'_>, least: u64) -> u64 {
+    let (longest, mut open) = longest_within(block, least);
     // What is open at the block's end may go on in the blocks behind.
     let mut next = block.index;
     while open > 0 && open < ANY {
@@ -305,14 +305,15 @@ fn frames(block: Block<'_>) -> Frames {
     }
 }
 
-/// The longest run within a block, and how many frames at its end are free.
-pub fn longest_within(block: Block<'_>) -> (u64, u64) {
+/// The longest run within a block, or `least` if none is longer; and how many frames at the
+/// block's end are free.
+pub fn longest_within(block: Block<'_>, least: u64) -> (u64, u64) {
     match frames(block) {
         Frames::Whole => return (BLOCK_FRAMES, BLOCK_FRAMES),
-        Frames::None => return (0, 0),
+        Frames::None => return (least, 0),
         Frames::Some => {}
     }
-    let (mut longest, mut open) = (0, 0);
+    let (mut longest, mut open) = (least, 0);
     for word in block.leaf().words() {
         // ORDERING: as in `frames`.
         let bits = word.load(Ordering::Acquire);
@@ -320,9 +321,16 @@ pub fn longest_within(block: Block<'_>) -> (u64, u64) {
             open += WORD_BITS;
             continue;
         }
-        longest = longest.max(open + u64::from(bits.trailing_ones()));
-        longest = longest.max(u64::from(longest_run(bits)));
-        open = high_ones(bits);
+        let (low, high) = (u64::from(bits.trailing_ones()), high_ones(bits));
+        longest = longest.max(open + low);
+        // Between them there is most often no room for a longer one, nor as many free frames.
+        if WORD_BITS - low - high > longest
+            && u64::from(bits.count_ones()) - low - high > longest
+        {
+            longest = longest.max(u64::from(longest_run(bits)));
+        }
+        open = high;
+        longest = longest.max(open);
     }
     (longest.max(open), open)
 }

@@ -179,7 +179,7 @@ impl<'m> FrameTree<'m> {
         let is_free = nodes.blocks.is_set(block.index, Ordering::Acquire);
         let is_managed = self.directory.managed_frames(block) == BLOCK_FRAMES;
         require(!is_free || is_managed, Broken::NotManagedInFull(at))?;
-        require(longest_from(block) <= bound(block), Broken::LongerThanSaid(at))?;
+        require(longest_from(block, 0) <= bound(block), Broken::LongerThanSaid(at))?;
         if !nodes.ready.is_set(block.index, Ordering::Acquire) {
             return Ok(());
         }

@@ -310,7 +310,8 @@ fn walk_word(bits: u64, start: u64, least: u32, visit: &mut impl Visit) -> Optio
         return visit.see(start, WORD_BITS);
     }
     let begins = visit.begins();
-    if starts_of_runs(bits, least) & begins != 0 {
+    // As long as the word they would fill it.
+    if u64::from(least) < WORD_BITS && starts_of_runs(bits, least) & begins != 0 {
         return runs(bits).find_map(|(at, len)| visit.see(start + u64::from(at), u64::from(len)));
     }
     // Only what goes on from the word below, or may go on in the next.
