@@ -324,9 +324,7 @@ pub fn longest_within(block: Block<'_>, least: u64) -> (u64, u64) {
         let (low, high) = (u64::from(bits.trailing_ones()), high_ones(bits));
         longest = longest.max(open + low);
         // Between them there is most often no room for a longer one, nor as many free frames.
-        if WORD_BITS - low - high > longest
-            && u64::from(bits.count_ones()) - low - high > longest
-        {
+        if WORD_BITS - low - high > longest && u64::from(bits.count_ones()) - low - high > longest {
             longest = longest.max(u64::from(longest_run(bits)));
         }
         open = high;

@@ -71,6 +71,7 @@ const PATHS: &[Path] = &[
     Path { name: "replace_run_of_3", prepare: runs_out::<3>, go: replace_runs },
     Path { name: "replace_run_of_17", prepare: runs_out::<17>, go: replace_runs },
     Path { name: "replace_run_of_100", prepare: runs_out::<100>, go: replace_runs },
+    Path { name: "mixed_sizes", prepare: mixed, go: replace_mixed },
     Path { name: "bulk_of_32_pair", prepare: one_out, go: bulk },
     Path { name: "failing", prepare: all_out, go: failing },
     Path { name: "statistics", prepare: one_out, go: statistics },
@@ -265,6 +266,59 @@ fn replace_runs(ready: &mut Ready) {
         POOL.free_run(place.take().expect("a run")).expect("a run that is not free");
         *place = Some(POOL.alloc_run(&request).expect("a run"));
     }
+}
+
+/// Of a hundred requests for more than one frame, so many are for runs of this length. They are a
+/// tenth of all requests, as in the workload of mixed sizes.
+const RUNS: [(u64, u64); 7] = [(40, 4), (25, 2), (15, 8), (10, 16), (5, 64), (3, 256), (2, BLOCK)];
+
+/// 60 % are in use, in pieces of all sizes, each of which was replaced once or so.
+fn mixed() -> Ready {
+    let mut dice = Dice::new(11);
+    let mut ready = empty();
+    let mut left = GIANT * 6 / 10;
+    while left > 0 {
+        let run = (dice.below(10) == 0).then(|| take_piece(&mut dice));
+        left = left.saturating_sub(run.as_ref().map_or(1, FrameRange::len));
+        match run {
+            Some(run) => ready.runs.push(Some(run)),
+            None => ready.frames.push(Some(take())),
+        }
+    }
+    replace_pieces(&mut ready, GIANT / 4, 13);
+    ready
+}
+
+fn replace_mixed(ready: &mut Ready) {
+    replace_pieces(ready, TIMES, 17);
+}
+
+fn replace_pieces(ready: &mut Ready, times: u64, seed: u64) {
+    let mut dice = Dice::new(seed);
+    for _ in 0..times {
+        if dice.below(10) > 0 {
+            let at = dice.below(ready.frames.len() as u64) as usize;
+            give(ready.frames[at].take().expect("a frame"));
+            ready.frames[at] = Some(take());
+            continue;
+        }
+        let at = dice.below(ready.runs.len() as u64) as usize;
+        let run = ready.runs[at].take().expect("a run");
+        POOL.free_run(run).expect("a run that is not free");
+        ready.runs[at] = Some(take_piece(&mut dice));
+    }
+}
+
+/// A run of one of these lengths.
+fn take_piece(dice: &mut Dice) -> FrameRange {
+    let mut number = dice.below(100);
+    let fits = |(weight, _): &&(u64, u64)| {
+        let is_it = number < *weight;
+        number = number.wrapping_sub(*weight);
+        is_it
+    };
+    let (_, count) = RUNS.iter().find(fits).expect("the weights are 100 in all");
+    POOL.alloc_run(&Request::new(*count)).expect("a run")
 }
 
 fn bulk(_: &mut Ready) {
