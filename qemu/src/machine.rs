@@ -73,6 +73,8 @@ impl FromStr for Memory {
 /// A machine to boot the kernel on.
 #[derive(Clone, Debug)]
 pub struct Boot {
+    /// The QEMU that plays it.
+    pub qemu: PathBuf,
     /// How many CPUs it has.
     pub cpus: u32,
     /// How much memory it has.
@@ -216,6 +218,7 @@ impl Boot {
     pub fn new(cpus: u32, memory: Memory) -> Self {
         let time_limit = Duration::from_secs(120);
         Self {
+            qemu: QEMU.into(),
             cpus,
             memory,
             command_line: String::new(),
@@ -273,7 +276,7 @@ impl Boot {
         let Self { cpus, memory, features, .. } = self;
         let address_bits = if *memory < Memory::gibibytes(512) { 40 } else { 48 };
         let separator = if features.is_empty() { "" } else { "," };
-        let mut command = Command::new(QEMU);
+        let mut command = Command::new(&self.qemu);
         command
             // Never KVM. 48 address bits only where memory needs them: OVMF hangs on so many.
             .args(["-accel", "tcg", "-cpu"])
