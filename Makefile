@@ -38,10 +38,10 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 .PHONY: book msrv hardened-cost simulate worst proofs spin fuzz miri tsan mutants coverage deny
 .PHONY: powerset minimal semver models loom-deep orderings
 .PHONY: need-proofs need-spin need-host need-boot need-test need-lint need-count
-.PHONY: iso usb screen screenshot need-image
+.PHONY: iso usb screen screenshot need-image test-x2apic need-uefi
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: need-boot ## Boot the demo kernel in QEMU [CPUS=4 MEM=512M]
 	@test -d $(TARGETS)/kernel || echo "Building the kernel; the first time takes a minute."
@@ -85,6 +85,11 @@ test-host: need-test
 	cargo test $(LOCKED) --workspace --exclude frametree
 	cargo test $(LOCKED) -p frametree --all-features --no-fail-fast
 
+# Its QEMU is Debian's of a later version, unpacked below target/ and nowhere else.
+test-x2apic: need-uefi ## Boot the demo on CPUs in x2APIC mode, in a newer QEMU that it fetches
+	@qemu=$$(tools/newer-qemu.sh $(TARGETS)/newer-qemu) && FRAMETREE_QEMU="$$qemu" \
+	    cargo test $(LOCKED) -p frametree-qemu --features newer-qemu --test x2apic
+
 lint: lint-format lint-host lint-loom lint-kernel lint-features lint-other lint-doc ## Check format, clippy on every target, documentation
 
 lint-format: need-lint
@@ -92,6 +97,7 @@ lint-format: need-lint
 
 lint-host: need-lint
 	$(CLIPPY) --workspace --all-targets $(DENY)
+	$(CLIPPY) -p frametree-qemu --all-targets --all-features $(DENY)
 	$(CLIPPY) -p frametree --all-targets --all-features $(DENY)
 
 # The profile `test` brings the models in.
@@ -268,6 +274,8 @@ need-boot:
 	@tools/setup.sh host kernel qemu
 need-image:
 	@tools/setup.sh host kernel qemu image
+need-uefi:
+	@tools/setup.sh host kernel qemu uefi image
 need-test:
 	@tools/setup.sh host kernel qemu uefi image gdb count solver spin
 need-proofs:

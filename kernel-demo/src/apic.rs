@@ -1,8 +1,8 @@
 //! The local APIC of the CPU that runs: interrupts between CPUs and the timer.
 //!
 //! **Invariant:** a CPU's [`LocalApic`] is used by that CPU only, with interrupts off. Uses
-//! x2APIC mode where the CPU has it, and xAPIC's registers in the direct map otherwise (QEMU's
-//! TCG has no x2APIC).
+//! x2APIC mode where the CPU has it, and xAPIC's registers in the direct map otherwise (as under
+//! TCG of QEMU before 9.0).
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -52,11 +52,26 @@ fn with<R>(f: impl FnOnce(&mut LocalApic) -> R) -> R {
     })
 }
 
+/// What the drivers go by.
+fn has_x2apic() -> bool {
+    CpuFeatures::new().get_feature_info().is_some_and(|features| features.has_x2apic())
+}
+
+/// How this CPU's APIC is spoken to.
+pub fn mode() -> &'static str {
+    if has_x2apic() { "x2APIC" } else { "xAPIC" }
+}
+
+/// The highest number of a CPU that is up, as the firmware's tables have it.
+pub fn highest() -> u32 {
+    // ORDERING: Relaxed; see `init`.
+    let numbers = APICS.iter().map(|apic| apic.destination.load(Ordering::Relaxed));
+    numbers.max().unwrap_or(0) >> number_shift()
+}
+
 /// The shift that brings a CPU's number to where the registers have it.
 fn number_shift() -> u32 {
-    let x2apic =
-        CpuFeatures::new().get_feature_info().is_some_and(|features| features.has_x2apic());
-    if x2apic { 0 } else { 24 }
+    if has_x2apic() { 0 } else { 24 }
 }
 
 /// Switches this CPU's APIC on, its timer stopped.

@@ -1,8 +1,9 @@
 //! The console: everything that the kernel says goes to COM1.
 //!
 //! Works from the first line of Rust on, on every CPU and in exception handlers. Waits for
-//! nobody for long: a port that is missing or stuck swallows the text, and a lock holder that
-//! does not let go (it may be the very CPU that now panics) is ignored after a while.
+//! nobody for long: a port that is missing or stuck swallows the text (it is waited for once, and
+//! then not before it has taken a byte again), and a lock holder that does not let go (it may be
+//! the very CPU that now panics) is ignored after a while.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,8 @@ use x86_64::instructions::interrupts::without_interrupts;
 use crate::log;
 
 const COM1: u16 = 0x3f8;
-/// How often a byte is offered to a port that does not take it: some milliseconds.
+/// How often a byte is offered to a port that does not take it: some milliseconds, and once if it
+/// has not taken the one before either.
 const SEND_ATTEMPTS: usize = 10_000;
 /// How often the lock is tried before the text is written without it: some seconds.
 const LOCK_ATTEMPTS: usize = 20_000_000;
@@ -26,7 +28,7 @@ static QUIET: AtomicBool = AtomicBool::new(false);
 
 enum Console {
     Absent,
-    Com1(Uart16550<PioBackend>),
+    Com1 { port: Uart16550<PioBackend>, is_stuck: bool },
 }
 
 /// Looks for COM1. Until then, and if there is none, text goes nowhere.
@@ -36,17 +38,18 @@ pub fn init() {
         return;
     };
     if port.init(Config::default()).is_ok() {
-        *CONSOLE.lock() = Console::Com1(port);
+        *CONSOLE.lock() = Console::Com1 { port, is_stuck: false };
     }
 }
 
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let Self::Com1(port) = self else {
+        let Self::Com1 { port, is_stuck } = self else {
             return Ok(());
         };
         for byte in text.bytes() {
-            let _ = (0..SEND_ATTEMPTS).find(|_| port.try_send_byte(byte).is_ok());
+            let attempts = if *is_stuck { 1 } else { SEND_ATTEMPTS };
+            *is_stuck = !(0..attempts).any(|_| port.try_send_byte(byte).is_ok());
         }
         Ok(())
     }
@@ -83,7 +86,7 @@ pub fn send(text: fmt::Arguments) {
 pub fn read() -> Option<u8> {
     without_interrupts(|| match &mut *CONSOLE.try_lock()? {
         Console::Absent => None,
-        Console::Com1(port) => port.try_receive_byte().ok(),
+        Console::Com1 { port, .. } => port.try_receive_byte().ok(),
     })
 }
 

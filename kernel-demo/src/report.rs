@@ -10,7 +10,7 @@ use crate::memory::{self, POOL, Purpose};
 use crate::paging::Mapped;
 use crate::picture::Scale;
 use crate::text::{Bytes, frames};
-use crate::{print, println, smp};
+use crate::{apic, print, println, smp};
 
 /// The loader's map, entry by entry.
 pub fn map_as_it_came(handoff: &Handoff) {
@@ -77,7 +77,9 @@ pub fn next_cpu(index: usize) {
 /// That these were all.
 pub fn all_cpus() {
     let cpus = smp::online();
-    println!(" up, {cpus} in all; stacks take {} frames", memory::kept(Purpose::Stack));
+    let (mode, highest) = (apic::mode(), apic::highest());
+    println!(" up, {cpus} in all; by {mode}, their numbers up to {highest}");
+    println!("  stacks take {} frames", memory::kept(Purpose::Stack));
 }
 
 /// How to read the pictures that follow.

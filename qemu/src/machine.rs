@@ -1,10 +1,11 @@
 //! One run of QEMU: its command line, its output, its end.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, PipeReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,6 +73,8 @@ impl FromStr for Memory {
 /// A machine to boot the kernel on.
 #[derive(Clone, Debug)]
 pub struct Boot {
+    /// The QEMU that plays it.
+    pub qemu: PathBuf,
     /// How many CPUs it has.
     pub cpus: u32,
     /// How much memory it has.
@@ -84,6 +87,8 @@ pub struct Boot {
     pub devices: String,
     /// Whether it has COM1, through which the kernel is heard.
     pub has_com1: bool,
+    /// What is typed on that line, if anything: the end that QEMU reads.
+    pub typed: Option<Arc<PipeReader>>,
     /// Whether it has a screen, that of a PC; QEMU may show it in a window.
     pub screen: Screen,
     /// The socket through which [`Control`](crate::Control) reaches it, if that is wanted.
@@ -213,12 +218,14 @@ impl Boot {
     pub fn new(cpus: u32, memory: Memory) -> Self {
         let time_limit = Duration::from_secs(120);
         Self {
+            qemu: QEMU.into(),
             cpus,
             memory,
             command_line: String::new(),
             features: String::new(),
             devices: String::new(),
             has_com1: true,
+            typed: None,
             screen: Screen::Absent,
             control: None,
             time_limit,
@@ -269,7 +276,7 @@ impl Boot {
         let Self { cpus, memory, features, .. } = self;
         let address_bits = if *memory < Memory::gibibytes(512) { 40 } else { 48 };
         let separator = if features.is_empty() { "" } else { "," };
-        let mut command = Command::new(QEMU);
+        let mut command = Command::new(&self.qemu);
         command
             // Never KVM. 48 address bits only where memory needs them: OVMF hangs on so many.
             .args(["-accel", "tcg", "-cpu"])
@@ -280,8 +287,7 @@ impl Boot {
             .args(["-machine", "memory-backend=ram", "-nodefaults", "-no-reboot"])
             .args(["-serial", if self.has_com1 { "stdio" } else { "none" }])
             .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"])
-            // Who sees the screen may also type here.
-            .stdin(if self.screen == Screen::Window { Stdio::inherit() } else { Stdio::null() })
+            .stdin(self.input())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         match self.screen {
@@ -294,6 +300,15 @@ impl Boot {
             command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
         }
         command
+    }
+
+    fn input(&self) -> Stdio {
+        match &self.typed {
+            Some(end) => end.try_clone().expect("a handle").into(),
+            // Who sees the screen may also type here.
+            None if self.screen == Screen::Window => Stdio::inherit(),
+            None => Stdio::null(),
+        }
     }
 }
 
