@@ -241,28 +241,6 @@ fn no_cache_opens_for_what_is_isolated_while_its_block_is_filled() {
     });
 }
 
-#[test]
-fn what_others_have_set_aside_comes_back_with_its_contents() {
-    explore(Some(2), || {
-        let world = World::new(&[(0, 4), (16, 18)]);
-        let held = world.alloc_block(1).expect("the only block");
-        let isolation = world.isolate(0, 2).expect("managed memory");
-        // Its free frames go to the tree as a block, and come back from what is gone.
-        let other = spawn(&world, |world| {
-            world.free_block(1, held);
-            if let Ok(block) = world.alloc_block(1) {
-                world.free_block(1, block);
-            }
-        });
-        world.tree.readmit(isolation);
-        let own = world.refill(0).ok();
-        other.join().unwrap();
-        own.into_iter().for_each(|cache| world.flush(0, cache));
-        assert_eq!(world.tree.count_free().blocks, 1, "merged");
-        world.check(5);
-    });
-}
-
 /// The tree makes fences of its own around these, which would hide an ordering that is too weak.
 #[test]
 fn a_range_whose_place_is_given_to_another_is_read_as_it_was() {

@@ -159,19 +159,3 @@ fn two_cpus_with_homes_lose_nothing() {
         world.check(8);
     });
 }
-
-#[test]
-fn frames_of_a_block_that_is_merged_and_split_while_others_come_by_an_old_hint() {
-    explore(Some(1), || {
-        let world = World::new(&[(0, 4)]);
-        let [first, second, third, last] = [(); 4].map(|()| world.alloc(0).expect("a frame"));
-        [first, second, third].into_iter().for_each(|frame| world.free(0, frame));
-        let other = spawn(&world, |world| world.refill(1).ok());
-        world.free(0, last);
-        let own = world.refill(0).ok();
-        let other = other.join().unwrap();
-        own.into_iter().chain(other).for_each(|cache| world.flush(0, cache));
-        assert_eq!(world.tree.count_free().blocks, 1, "merged");
-        world.check(4);
-    });
-}

@@ -36,26 +36,6 @@ fn the_run_is_found(world: (u64, u64), held: u64, bound: Option<usize>) {
     });
 }
 
-/// CPU 0 frees the frame that makes a run whole, and looks for the run at once, while CPU 1 looks for
-/// a longer one in vain, and says so.
-fn the_own_run_is_found(world: (u64, u64), held: u64, bound: Option<usize>) {
-    explore(bound, move || {
-        let (start, end) = world;
-        let world = World::new(&[world]);
-        let all = world.run(0, end - start).expect("all is free");
-        assert_eq!(all, (start, end));
-        for frame in (start..end).filter(|frame| *frame != held) {
-            world.give(0, frame);
-        }
-        let other = spawn(&world, move |world| world.run(1, end - start + 1));
-        world.give(0, held);
-        assert_eq!(world.run(0, end - start), Some((start, end)), "nobody else takes any");
-        assert_eq!(other.join().unwrap(), None);
-        (start..end).for_each(|frame| world.give(0, frame));
-        world.check(end - start);
-    });
-}
-
 /// Two CPUs free a frame each, which join what is free in between, after bounds were narrowed.
 fn both_are_seen(world: (u64, u64), held: [u64; 2], bound: Option<usize>) {
     explore(bound, move || {
@@ -124,24 +104,4 @@ fn two_frees_in_two_rows() {
 #[test]
 fn two_frees_in_two_giants() {
     both_are_seen((14, 18), [15, 16], Some(2));
-}
-
-#[test]
-fn the_own_run_within_a_word() {
-    the_own_run_is_found((0, 2), 1, Some(2));
-}
-
-#[test]
-fn the_own_run_into_the_next_row() {
-    the_own_run_is_found((7, 9), 8, Some(1));
-}
-
-#[test]
-fn the_own_run_into_the_next_giant() {
-    the_own_run_is_found((15, 17), 16, Some(1));
-}
-
-#[test]
-fn the_own_run_at_the_end_of_a_giant() {
-    the_own_run_is_found((14, 17), 15, Some(2));
 }

@@ -65,6 +65,8 @@ fn what_a_cache_gives_back_is_there_or_in_the_tree() {
         let world = World::new(&[(0, 2)]);
         let slot = world.slot();
         let own = world.alloc_in(slot).expect("two frames");
+        // All hints are taken back, so that a search makes no fence before it gives up.
+        world.tree.alloc().expect_err("both are taken");
         let other = spawn(&world, move |world| {
             (slot.cached() == 0).then(|| {
                 // A look at the word that it goes to: loom changes threads there only if both come.
