@@ -160,11 +160,12 @@ impl Place {
             if matches!(state.phase(), Phase::Free | Phase::Written) {
                 return None;
             }
-            let range = self.range();
+            let [start, end] = self.ends();
             full_fence();
             // ORDERING: behind the fence.
             if State(self.state.load(Ordering::Relaxed)).is_like(state) {
-                return Some((state, range));
+                // Not before: half of it may be another one's, and no range at all.
+                return Some((state, NumberRange::trusted(start, end)));
             }
         }
     }
@@ -174,11 +175,16 @@ impl Place {
         self.look().filter(|(state, _)| state.phase() == Phase::InForce)
     }
 
-    fn range(&self) -> NumberRange {
+    fn ends(&self) -> [FrameNumber; 2] {
         // ORDERING: written before the state that says so; what is read while somebody writes is
         // thrown away.
-        let [start, end] = [&self.start, &self.end].map(|word| word.load(Ordering::Relaxed));
-        NumberRange::trusted(FrameNumber::trusted(start), FrameNumber::trusted(end))
+        [&self.start, &self.end].map(|word| FrameNumber::trusted(word.load(Ordering::Relaxed)))
+    }
+
+    /// For a guest: nobody writes it meanwhile.
+    fn range(&self) -> NumberRange {
+        let [start, end] = self.ends();
+        NumberRange::trusted(start, end)
     }
 
     /// Puts a range on record here, if the place is nobody's.

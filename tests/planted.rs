@@ -553,6 +553,30 @@ const PLANTS: &[Plant] = &[
         wrong: "        {\n            say();",
         model: "isolate::what_is_retired_is_refused_while_its_block_is_filled",
     },
+    Plant {
+        name: "a range that is believed without a second look at its place",
+        file: "isolation.rs",
+        right: "if State(self.state.load(Ordering::Relaxed)).is_like(state) {",
+        wrong: "if state.is_like(state) {",
+        model: "isolate::a_range_whose_place_is_given_to_another_is_read_as_it_was",
+    },
+    Plant {
+        name: "a cache that is looked at before its owner's flag",
+        file: "slot/mod.rs",
+        right: "self.is_busy() || self.cached() > 0",
+        wrong: "self.cached() > 0 || self.is_busy()",
+        model: "slots::who_has_the_last_frames_is_asked_for_them",
+    },
+    Plant {
+        name: "a cache that is emptied before the step begins in which it is given back",
+        file: "slot/exchange.rs",
+        right: "let step = self.writer().begin();
+        let given = [alloc_side, free_side].map(|side| self.flush(&step, side.close()));",
+        wrong: "let held = [alloc_side, free_side].map(|side| side.close());
+        let step = self.writer().begin();
+        let given = held.map(|held| self.flush(&step, held));",
+        model: "slots::what_a_cache_gives_back_is_there_or_in_the_tree",
+    },
 ];
 
 #[test]

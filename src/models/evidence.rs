@@ -2,6 +2,7 @@
 //! frame is free at every moment, a request must find one.
 
 use super::{World, explore, spawn};
+use crate::request::Request;
 
 #[test]
 fn a_frame_freed_before_is_found_whatever_others_do() {
@@ -68,4 +69,52 @@ fn a_split_hides_nothing() {
         world.free(0, frame);
         world.check(16);
     });
+}
+
+/// CPU 0 frees what another CPU looks for at the same time, and then looks for it too. If it finds
+/// nothing, the other must have it: what it claims by name then was free all the time.
+fn who_frees_it_finds_it<T: 'static>(
+    (frames, bound): (u64, usize),
+    take: impl Fn(&World, usize) -> Option<T> + Copy + Send + Sync + 'static,
+    give: impl Fn(&World, T) + Copy + Send + Sync + 'static,
+) {
+    explore(Some(bound), move || {
+        let world = World::new(&[(0, frames)]);
+        let held = take(&world, 0).expect("all there is");
+        let other = spawn(&world, move |world| take(world, 1));
+        give(&world, held);
+        let own = take(&world, 0);
+        let missed = if own.is_none() { world.claim(0, 0, frames) } else { None };
+        assert!(missed.is_none(), "it was there, and nobody had it");
+        own.into_iter().chain(other.join().unwrap()).for_each(|held| give(&world, held));
+        world.check(frames);
+    });
+}
+
+#[test]
+fn who_frees_the_last_frame_finds_it() {
+    who_frees_it_finds_it(
+        (1, 2),
+        |world, cpu| world.alloc(cpu).ok(),
+        |world, frame| {
+            world.free(0, frame);
+        },
+    );
+}
+
+#[test]
+fn who_frees_the_last_block_finds_it() {
+    who_frees_it_finds_it(
+        (4, 2),
+        |world, cpu| world.alloc_block(cpu).ok(),
+        |world, block| {
+            world.free_block(0, block);
+        },
+    );
+}
+
+#[test]
+fn who_frees_the_last_run_finds_it() {
+    let take = |world: &World, cpu| world.alloc_run(cpu, &Request::new(2)).ok();
+    who_frees_it_finds_it((2, 1), take, |world, run| world.free_run(0, run));
 }

@@ -5,11 +5,15 @@ extern crate std;
 
 use std::boxed::Box;
 
-use super::{World, explore, spawn};
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+
+use super::{World, explore, spawn, start};
 use crate::arena::Arena;
 use crate::budget::{Budget, Rules};
 use crate::directory::Group;
-use crate::frame::{Frame, FrameNumber};
+use crate::frame::{Frame, FrameNumber, NumberRange};
+use crate::isolation::Isolations;
 use crate::slot::Slot;
 use crate::tree::IsolateError;
 
@@ -234,5 +238,65 @@ fn no_cache_opens_for_what_is_isolated_while_its_block_is_filled() {
         world.free(1, held);
         isolation.into_iter().for_each(|isolation| world.tree.readmit(isolation));
         world.check(5);
+    });
+}
+
+/// The tree makes fences of its own around these, which would hide an ordering that is too weak.
+#[test]
+fn a_range_whose_place_is_given_to_another_is_read_as_it_was() {
+    explore(Some(2), || {
+        let isolations = Arc::new(Isolations::new());
+        let ranges = [(0, 2), (4, 5)].map(|(start, end)| NumberRange::from_numbers(start, end));
+        let at = isolations.claim(ranges[0]).expect("a free place");
+        isolations.enforce(at);
+        let other = start({
+            let isolations = isolations.clone();
+            move || {
+                if let Some((at, part)) = isolations.enter(NumberRange::from_numbers(0, 8)) {
+                    assert!(ranges.contains(&part), "half of the one, half of the other");
+                    if isolations.leave(at).is_some() {
+                        isolations.vacate(at);
+                    }
+                }
+            }
+        });
+        isolations.close(at);
+        isolations.leave(at);
+        let next = isolations.claim(ranges[1]).expect("a free place");
+        isolations.enforce(next);
+        other.join().unwrap();
+    });
+}
+
+/// As above.
+#[test]
+fn the_last_guest_sees_what_the_others_have_done() {
+    explore(None, || {
+        let shared = Arc::new((Isolations::new(), [UnsafeCell::new(0), UnsafeCell::new(0)]));
+        let range = NumberRange::from_numbers(0, 2);
+        let at = shared.0.claim(range).expect("a free place");
+        shared.0.enforce(at);
+        /// Does its own, and leaves; the last one looks at all.
+        fn leave((isolations, done): &(Isolations, [UnsafeCell<u32>; 2]), at: usize, own: usize) {
+            // SAFETY: each guest has its own; loom says so if not.
+            done[own].with_mut(|done| unsafe { *done = 1 });
+            if isolations.leave(at).is_some() {
+                // SAFETY: all others have left; loom says so if that is not seen.
+                let all = done.iter().map(|done| done.with(|done| unsafe { *done })).sum::<u32>();
+                assert!(all > 0, "one at least");
+                isolations.vacate(at);
+            }
+        }
+        let other = start({
+            let shared = shared.clone();
+            move || {
+                if let Some((at, _)) = shared.0.enter(range) {
+                    leave(&shared, at, 1);
+                }
+            }
+        });
+        shared.0.readmit(at);
+        leave(&shared, at, 0);
+        other.join().unwrap();
     });
 }

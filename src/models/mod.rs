@@ -21,6 +21,7 @@ mod isolate;
 mod levels;
 mod longest;
 mod runs;
+mod slots;
 mod words;
 
 extern crate std;

@@ -10,7 +10,8 @@ use loom::sync::Arc;
 
 use super::{World, explore, spawn, start};
 use crate::geometry::FULL;
-use crate::node::{Node, give, take_all, take_bit, take_lowest, take_some};
+use crate::journal::{Journal, Writer, standstill};
+use crate::node::{Node, give, take_all, take_any, take_bit, take_lowest, take_some};
 use crate::sync::{Link, Ordering, Word};
 
 #[test]
@@ -72,6 +73,35 @@ fn contents_go_with_the_bits_of_a_word() {
                 assert_eq!(shared.1.with(|contents| unsafe { *contents }), 1);
             }
             other.join().unwrap();
+        });
+    }
+}
+
+/// As above.
+#[test]
+fn who_finds_a_word_empty_sees_the_step_that_emptied_it() {
+    let takes: [fn(&Word) -> bool; 5] = [
+        |word| take_all(word).is_some(),
+        |word| take_bit(word, 1).is_ok(),
+        |word| take_lowest(word).is_some(),
+        |word| take_some(word, 1).is_some(),
+        |word| take_any(word, 1) != 0,
+    ];
+    for take in takes {
+        explore(None, move || {
+            let shared = Arc::new((Word::new(FULL), [Journal::new(), Journal::new()]));
+            let other = start({
+                let shared = shared.clone();
+                move || {
+                    let (word, journals) = &*shared;
+                    let reader = Writer::sole(&journals[1]);
+                    take(word) || standstill(journals, reader).is_none()
+                }
+            });
+            let (word, journals) = &*shared;
+            Writer::sole(&journals[0]).begin().suspend();
+            take_all(word);
+            assert!(other.join().unwrap(), "nothing there, and nothing under way");
         });
     }
 }

@@ -393,8 +393,7 @@ impl<C: Cpus> FramePool<C> {
         let this = self.cpus.with_current(|cpu| cpu);
         let others = shared.slots.iter().enumerate().filter(|(index, _)| *index != this.get());
         for (index, slot) in others.clone() {
-            // A busy one may have frames in its hands.
-            if slot.cached() > 0 || slot.is_busy() || shared.has_credit(slot) {
+            if slot.may_hold_some() || shared.has_credit(slot) {
                 slot.request_drain();
                 self.cpus.request_drain(CpuId::new(index));
             }

@@ -342,6 +342,12 @@ impl<'m> Slot<'m> {
         self.sides().map(Side::count).sum()
     }
 
+    /// Whether it holds frames, or its owner may have some in its hands. Who finds neither has seen
+    /// the owner put down what it had when the look began: the flag is read first.
+    pub fn may_hold_some(&self) -> bool {
+        self.is_busy() || self.cached() > 0
+    }
+
     /// How many frames it may take from the tree without asking. Anybody may ask, as above.
     pub fn credit(&self) -> i64 {
         self.journal.credit()

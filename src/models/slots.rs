@@ -1,0 +1,106 @@
+//! A CPU in its slot's turn, and others that look at the slot: who is to be asked for frames, what
+//! is on its way back, what a request to drain brings along. That an interrupt comes in between is
+//! for `tests/interrupts.rs`.
+
+extern crate std;
+
+use std::boxed::Box;
+
+use super::{World, explore, spawn};
+use crate::arena::Arena;
+use crate::budget::{Budget, Rules};
+use crate::frame::Frame;
+use crate::slot::Slot;
+
+impl World {
+    /// The slot of CPU 1, without a budget.
+    pub fn slot(&self) -> &'static Slot<'static> {
+        let frames = self.tree.count_free().frames;
+        let budget = Budget::new(Rules::OFF, frames, 3, self.tree.shared_journal());
+        Box::leak(Box::new(Slot::new(self.tree.journal_of(1), Box::leak(Box::new(budget)))))
+    }
+
+    /// A frame from a slot, used at once.
+    fn alloc_in(&self, slot: &Slot<'static>) -> Option<Frame> {
+        let frame = slot.take_turn(|turn| turn.alloc(&self.tree)).expect("at rest").ok()?;
+        self.touch(frame.number(), 1);
+        Some(frame)
+    }
+
+    /// Frees a frame into a slot that was used until now.
+    fn free_in(&self, slot: &Slot<'static>, frame: Frame) {
+        self.touch(frame.number(), 1);
+        let freed = slot.take_turn(|turn| turn.free(&self.tree, frame.into_number()));
+        freed.expect("at rest").expect("own frame");
+    }
+
+    fn drain(&self, slot: &Slot<'static>) {
+        slot.take_turn(|turn| turn.drain()).expect("at rest").expect("own frames");
+    }
+}
+
+#[test]
+fn who_has_the_last_frames_is_asked_for_them() {
+    explore(Some(3), || {
+        let world = World::new(&[(0, 2)]);
+        let slot = world.slot();
+        let other = spawn(&world, move |world| {
+            let frame = world.alloc(0).ok();
+            let is_asked = slot.may_hold_some();
+            assert!(frame.is_some() || is_asked, "a cache with a frame is passed over");
+            frame
+        });
+        let own = world.alloc_in(slot).expect("two frames");
+        for frame in other.join().unwrap().into_iter().chain([own]) {
+            world.free_in(slot, frame);
+        }
+        world.drain(slot);
+        world.check(2);
+    });
+}
+
+#[test]
+fn what_a_cache_gives_back_is_there_or_in_the_tree() {
+    explore(Some(3), || {
+        let world = World::new(&[(0, 2)]);
+        let slot = world.slot();
+        let own = world.alloc_in(slot).expect("two frames");
+        // All hints are taken back, so that a search makes no fence before it gives up.
+        world.tree.alloc().expect_err("both are taken");
+        let other = spawn(&world, move |world| {
+            (slot.cached() == 0).then(|| {
+                // A look at the word that it goes to: loom changes threads there only if both come.
+                let _ = world.tree.count_free();
+                world.alloc(0).expect("it was given back")
+            })
+        });
+        world.drain(slot);
+        for frame in other.join().unwrap().into_iter().chain([own]) {
+            world.free(0, frame);
+        }
+        world.check(2);
+    });
+}
+
+/// A frame that is freed although it was retired gets into a side that was open before; but not out
+/// of it into the tree, once its CPU was asked to drain.
+#[test]
+fn what_is_known_to_who_asks_is_known_to_who_drains() {
+    explore(Some(2), || {
+        let world = World::new(&[(0, 4), (16, 18)]);
+        world.tree.readmit(world.isolate(0, 4).expect("managed memory"));
+        let slot = world.slot();
+        let held = world.alloc_in(slot).expect("frame 0");
+        let bad = world.alloc_in(slot).expect("frame 1, and the side is dry").into_number();
+        world.free_in(slot, held);
+        let other = spawn(&world, move |world| {
+            // Too late or not, it does not come back.
+            let _ = slot.take_turn(|turn| turn.free(&world.tree, bad)).expect("at rest");
+        });
+        world.tree.retire(bad, |_| Ok(Arena::empty())).expect("own frame");
+        slot.request_drain();
+        other.join().unwrap();
+        let _ = slot.take_turn(|turn| turn.drain()).expect("at rest");
+        world.check(4);
+    });
+}
