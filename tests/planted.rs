@@ -351,7 +351,7 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "a bound that is narrowed without a second look",
         file: "tree/longest.rs",
-        right: "if longest_from(block) > found {",
+        right: "if longest_from(block, found) > found {",
         wrong: "if false {",
         model: "longest::from_a_block_into_the_next_row",
     },
