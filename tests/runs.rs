@@ -368,6 +368,38 @@ fn a_run_goes_on_from_a_used_gib_into_a_free_one() {
     assert_eq!(run.into_numbers(), numbers(end - 10, 20));
 }
 
+/// What a search in vain says of the ends of two GiBs is no less than what is free there.
+#[test]
+fn a_run_across_two_used_gibs_is_found_after_longer_ones_were_not() {
+    for (before, behind) in [(60, 60), (1, 99), (99, 1), (300, 2)] {
+        let pool = pool(Threads, 1, &[(0, 2 * GIANT)]);
+        let tree = pool.tree().expect("a tree");
+        let [_, upper] = [(); 2].map(|()| tree.alloc_giant().expect("a GiB").into_number().get());
+        let count = before + behind;
+        let free = upper - before..upper + behind;
+        free.for_each(|number| tree.free(frame(number)).expect("a free"));
+        for more in [2 * count, count + 1] {
+            assert!(tree.alloc_run(&Request::new(more)).is_err(), "{count} frames are free");
+        }
+        let run = tree.alloc_run(&Request::new(count)).expect("the frames");
+        assert_eq!(run.into_numbers(), numbers(upper - before, count));
+    }
+}
+
+/// A limit is that of an address, in the first 64 GiB and behind.
+#[test]
+fn a_run_above_an_address_is_found_in_far_memory() {
+    let far = 70 * GIANT;
+    let pool = pool(Threads, 1, &[(0, GIANT), (far, GIANT)]);
+    for at in [far - GIANT, far, far + 5 * BLOCK + 7] {
+        let run = pool.alloc_run(&Request::new(3).above(at * FRAME)).expect("a run");
+        assert_eq!(run.numbers(), numbers(at.max(far), 3));
+        pool.free_run(run).expect("own frames");
+    }
+    let beyond = Request::new(3).above((far + GIANT) * FRAME);
+    assert!(pool.alloc_run(&beyond).is_err(), "there is nothing");
+}
+
 /// Who had a GiB may have written to it: no frame of it is taken for zero after that.
 #[test]
 fn what_was_zero_in_a_giant_is_forgotten_when_it_is_taken() {

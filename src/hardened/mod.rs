@@ -333,6 +333,7 @@ pub(crate) mod tests {
     extern crate std;
 
     use std::boxed::Box;
+    use std::collections::BTreeSet;
     use std::vec;
 
     use super::*;
@@ -371,5 +372,13 @@ pub(crate) mod tests {
         assert_eq!(tree.verify(), Ok(()));
         hardened.seal(tree);
         assert_eq!(pool.verify(), Ok(()));
+    }
+
+    #[test]
+    fn each_frame_has_a_poison_of_its_own() {
+        let hardened = pool().hardened().expect("a hardened pool");
+        let poison = |number| hardened.poison(FrameNumber::trusted(number));
+        let all: BTreeSet<_> = (0..1000).map(poison).collect();
+        assert!(all.len() == 1000 && !all.contains(&0), "what others hold, or zeros, would pass");
     }
 }
