@@ -7,9 +7,9 @@
 #
 # Round 0 weaves all mutants into one build, and asks each of the tests that come by it: the program
 # in tools/mutants, which says how. What can't be woven, and what no test comes by (it may be a
-# constant, which the compiler evaluates), cargo-mutants builds one by one and asks in rounds 1 to 3,
-# the fast tests first; each round is asked about what the one before has let through. No round
-# boots anything. A line of the result file (RESULTS, by default target/mutants.txt) has a
+# constant, which the compiler evaluates), cargo-mutants builds one by one and asks in rounds 1
+# to 3, the fast tests first; each round is asked about what the one before has let through. No
+# round boots anything. A line of the result file (RESULTS, by default target/mutants.txt) has a
 # verdict and a mutant, with a tab between. The verdict is
 #
 #   caught N       by a test of round N

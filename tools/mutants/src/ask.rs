@@ -28,7 +28,7 @@ fn run(
     seconds: u64,
     (key, value): (&str, &str),
 ) -> Output {
-    // What a test itself uses: a clock would say more on a busy machine. The clock is for what waits.
+    // What a test itself uses, as a clock says more on a busy machine: that is for what waits.
     Command::new("timeout")
         .args(["-s", "KILL", &(60 + 20 * seconds).to_string()])
         .args(["prlimit", &format!("--cpu={seconds}"), "--as=8000000000", "--core=0", program])

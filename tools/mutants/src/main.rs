@@ -4,8 +4,9 @@
 //!
 //!   mutants LIST COPY RESULTS TARGETS...
 //!
-//! LIST is what `cargo mutants --list --json` printed, COPY a copy of the repository that is changed,
-//! TARGETS are arguments of `cargo test` that choose. Lines go to RESULTS as `tools/mutants.sh` says:
+//! LIST is what `cargo mutants --list --json` printed, COPY a copy of the repository, which is
+//! changed, TARGETS are arguments of `cargo test` that choose. Lines go to RESULTS as
+//! `tools/mutants.sh` says:
 //!
 //!   caught 0    by a test      missed 3    all tests that come by its place passed
 //!   timeout 0   did not end    missed 0    no test comes by its place

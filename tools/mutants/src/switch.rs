@@ -1,5 +1,6 @@
 //! Which mutant is on; `tools/mutants` puts this file into a copy of the library. `MUTANT=7` turns
-//! on the seventh. `MUTANT_SEEN=FILE` turns on none, and at the end writes which places were passed.
+//! on the seventh. `MUTANT_SEEN=FILE` turns on none, and at the end writes which places were
+//! passed.
 
 extern crate std;
 

@@ -116,7 +116,7 @@ impl Loom<'_> {
         self.put(range.clone(), self.wanted(&range, "FnValue"), Place::Return);
     }
 
-    /// The text of `range` with what comes to the places within; `rest` is sorted, outer ones first.
+    /// The text of `range` with what comes to the places within; of `rest` outer ones come first.
     fn render(&self, range: Range<usize>, rest: &mut &[(Range<usize>, Place)]) -> String {
         let (mut out, mut at) = (String::new(), range.start);
         while let [(inner, place), behind @ ..] = *rest {
