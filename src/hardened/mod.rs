@@ -317,9 +317,10 @@ impl<'m> Hardened<'m> {
         Some(unsafe { core::slice::from_raw_parts(start.cast(), FRAME_SIZE as usize / 8) })
     }
 
-    /// What a free frame is filled with.
+    /// What a free frame is filled with: never with zeros, as `mix` makes zero of zero alone and
+    /// the highest bit of what it is given is set.
     fn poison(&self, frame: FrameNumber) -> u64 {
-        mix(self.how.seed.unwrap_or(0) ^ frame.get())
+        mix(!(self.how.seed.unwrap_or(0) >> 1 ^ frame.get()))
     }
 }
 
