@@ -10,7 +10,8 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::cpu::Cpus;
-use crate::frame::{CpuId, Frame, FrameRange};
+use crate::error::Found;
+use crate::frame::{CpuId, Frame, FrameNumber, FrameRange};
 use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, GIANT_BLOCKS, GIANT_FRAMES, WORD_BITS};
 use crate::journal::Writer;
 use crate::layout::Layout;
@@ -139,11 +140,47 @@ fn a_hole_for_a_hole() {
         *place = Some(frame.expect("the same"));
         (count, taken)
     };
-    let (count, _) = replace(100);
-    assert_eq!(count, 0, "to a side, from which it goes to the tree");
-    for group in [3000, 7, 900, 70, 4000] {
-        assert_eq!(replace(group), (2, 2), "given and announced; taken and retired");
+    let in_tree = (2, 2);
+    let in_cache = (0, 0);
+    assert_eq!(replace(100).0, 0, "to a side, from which it goes to the tree");
+    for group in [2000, 3000] {
+        assert_eq!(replace(group), in_tree, "given and announced; taken and retired");
     }
+    for group in [7, 900, 70] {
+        assert_eq!(replace(group), in_cache, "below the last hole, so that the next would be this");
+    }
+    assert_eq!(replace(4000), in_tree, "above it");
+    // Also after the hints were asked again.
+    assert!((0..500).all(|at| replace(at * 7) == in_cache));
+}
+
+#[test]
+fn a_hole_for_a_hole_below_others() {
+    let pool = pool(GIANT_FRAMES);
+    let mut frames: Vec<_> = take(pool, GIANT_FRAMES).into_iter().map(Some).collect();
+    let mut free_of = |group: u64| {
+        let frame = frames[(group * WORD_BITS) as usize].take().expect("a frame");
+        free(pool, frame)
+    };
+    let alloc = || during(|| pool.alloc().expect("a frame").number().get() / WORD_BITS);
+    assert_eq!((free_of(100), alloc().1), (0, 100));
+    assert_eq!((free_of(2000), alloc()), (2, (2, 2000)));
+    assert_eq!((free_of(3000), alloc()), (2, (2, 3000)));
+    // Two at once: the first waits in the cache, the second goes to the tree, and is found there.
+    assert_eq!((free_of(500), free_of(400)), (0, 2));
+    let twice = Frame::owned(FrameNumber::trusted(500 * WORD_BITS));
+    assert_eq!(pool.free(twice).expect_err("it is free").found, Found::Cached);
+    assert_eq!((alloc(), alloc()), ((0, 500), (2, 400)));
+    // Packed up to there now, not above.
+    assert_eq!((free_of(450), alloc()), (2, (2, 450)));
+    assert_eq!((free_of(300), alloc()), (0, (0, 300)));
+    // What another CPU frees is seen when the hints are asked again.
+    let tree = pool.tree().expect("a tree");
+    tree.free(Frame::owned(FrameNumber::trusted(WORD_BITS + 1))).expect("a frame in use");
+    for use_left in (0..62).rev() {
+        assert_eq!((free_of(200 + use_left), alloc().1), (0, 200 + use_left));
+    }
+    assert_eq!((free_of(290), alloc().1), (2, 1), "the lowest, of the other CPU");
 }
 
 #[test]

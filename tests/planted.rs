@@ -47,8 +47,8 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "crumbs taken from a block that is free as a whole, and may not be written",
         file: "tree/crumbs.rs",
-        right: "return is_crumbs.then_some(",
-        wrong: "return (is_crumbs || true).then_some(",
+        right: "is_crumbs.then_some(block)",
+        wrong: "(is_crumbs || true).then_some(block)",
         model: "crumbs::crumbs_of_a_block_that_another_cpu_splits",
     },
     Plant {

@@ -46,6 +46,7 @@ pub use self::setup::{InitError, Metadata, Setup};
 /// | the same after fewer than 8 frees to one group | 1 or 2 more, for what was freed |
 /// | a free that flushes | 1, for up to 64 frames; 2 if the group had no free frame |
 /// | a free far from the last ones | the same for the one frame |
+/// | a free of the lowest frame there is, as far as this CPU knows, and the next `alloc` | 0 |
 /// | a flush that completes a 2 MiB block | 10 more, for 512 frames |
 /// | a flush that completes a GiB | 10 more, for 2^18 frames |
 /// | [`alloc_block`](Self::alloc_block), [`free_block`](Self::free_block) | 1 each |

@@ -141,8 +141,21 @@ impl<C: Cpus> FramePool<C> {
     #[inline(never)]
     fn free_past(&self, cpu: CpuId, frame: FrameNumber) -> Result<(), FreeError> {
         let slowly = || self.free_slowly(cpu, frame);
+        let below = || self.free_below(cpu, frame);
         match (self.slots.get(cpu.get()), self.shared.get()) {
-            (Some(slot), Some(shared)) => slot.free_past(&shared.tree, frame, slowly),
+            (Some(slot), Some(shared)) => slot.free_past(&shared.tree, frame, below, slowly),
+            _ => slowly(),
+        }
+    }
+
+    #[inline(never)]
+    fn free_below(&self, cpu: CpuId, frame: FrameNumber) -> Result<(), FreeError> {
+        let slowly = || self.free_slowly(cpu, frame);
+        match (self.slots.get(cpu.get()), self.shared.get()) {
+            (Some(slot), Some(shared)) => match slot.keep_lowest(&shared.tree, frame) {
+                true => Ok(()),
+                false => slot.free_to_tree(&shared.tree, frame, slowly),
+            },
             _ => slowly(),
         }
     }

@@ -156,6 +156,7 @@ impl<'m> Slot<'m> {
         contents: Contents,
     ) -> Result<(), FreeError> {
         let bit = bit_of(frame);
+        self.requests.packed.ends_at(place.group);
         let known_zero = if contents == Contents::Zero { bit } else { 0 };
         let step = self.writer().begin();
         let overlap = give_frames(&step, place, bit, known_zero);
@@ -243,6 +244,7 @@ impl<'m> Slot<'m> {
             && frames != 0
         {
             let group = place.group;
+            self.requests.packed.ends_at(group);
             let [first, last] = [frames.trailing_zeros(), u64::BITS - 1 - frames.leading_zeros()];
             let behind = FrameNumber::trusted(group.frame(last).get() + 1);
             self.requests.run_hints.flushed(NumberRange::trusted(group.frame(first), behind));

@@ -7,12 +7,8 @@
 //! from there. So bursts and sequential frees cost one atomic read-modify-write for up to 64
 //! frames, a random free one.
 //!
-//! **A free far from the last ones** goes to the tree alone, past the sides, while the free side
-//! holds something: at random the next one falls elsewhere again, and to flush one frame and to
-//! open the side for another costs more than the frame's own way to the tree. Only when two in
-//! turn fall into one group that is not open, the free side moves there. So it is too while the
-//! free side is dry because few frames were in it when it was given back: who frees one and
-//! allocates one in turn would open and flush a side for each.
+//! **A free far from the last ones** goes to the tree alone, past the sides; or, if it is the
+//! lowest that there is, to the dry allocation side (`past`).
 //!
 //! **Few freed frames** are not handed out again at once. A CPU that frees a frame and then
 //! allocates one, over and over, would get back what it just freed for ever, wherever that lies.
@@ -35,14 +31,18 @@
 //!
 //! All words are atomic, written by the owner with plain stores, so that others can count.
 //!
-//! A use that is as simple as can be is here, that of a short run in `runs`; `turn` has the others,
-//! `side` what one side does by itself, `exchange` what goes to the tree and comes from it.
+//! A use that is as simple as can be is here and in `past`, that of a short run in `runs`; `turn`
+//! has the others, `side` what one side does by itself, `exchange` what goes to the tree and comes
+//! from it.
 
 mod exchange;
+mod packed;
+mod past;
 mod runs;
 mod side;
 mod turn;
 
+use self::packed::Packed;
 pub use self::runs::{Rest, frames_in_a_word};
 use self::side::{Side, get, put};
 pub use self::turn::Turn;
@@ -85,6 +85,7 @@ struct Requests<'m> {
     run_hints: RunHints,
     /// Whether the free side may hold a run that was parked there: 1, or 0.
     parked: Word,
+    packed: Packed,
 }
 
 /// How many freed frames are handed out again rather than given to the tree.
@@ -111,6 +112,7 @@ impl<'m> Slot<'m> {
                 block_home: BlockHome::new(),
                 run_hints: RunHints::new(),
                 parked: Word::new(0),
+                packed: Packed::new(),
             },
         }
     }
@@ -169,6 +171,9 @@ impl<'m> Slot<'m> {
         }
         self.alloc_side.open(Opening { place, managed: FULL });
         put(&self.alloc_side.free, frames & (frames - 1));
+        if crumb.is_lowest() {
+            self.requests.packed.up_to(place.group);
+        }
         crumb.settle(self.writer());
         drop(turn);
         self.serve();
@@ -200,53 +205,6 @@ impl<'m> Slot<'m> {
         // Else it takes another turn, whose end serves the requests. (To go on with this one was
         // tried: it makes the common way longer by as much as it saves on the other.)
         is_back && self.serve()
-    }
-
-    /// Gives a frame to the tree, past the sides. If it does not belong there, or that is not
-    /// simple, nothing has happened, and `slowly` takes a turn of its own. So short that no
-    /// register needs to be saved: what is called is called last.
-    #[inline(always)]
-    pub fn free_past(
-        &self,
-        tree: &FrameTree<'m>,
-        frame: FrameNumber,
-        slowly: impl FnOnce() -> Result<(), FreeError>,
-    ) -> Result<(), FreeError> {
-        let Some(turn) = self.enter() else { return slowly() };
-        let group = Group::of(frame);
-        if !self.passes(group) {
-            drop(turn);
-            return slowly();
-        }
-        let Some(gift) = tree.begin_to_give(self.writer(), frame) else {
-            drop(turn);
-            return slowly();
-        };
-        if !gift.is_plain(frame) || self.requests.budget.is_some() {
-            core::mem::forget(turn);
-            return self.finish_past(gift, frame);
-        }
-        if gift.announce(frame) {
-            core::mem::forget(turn);
-            return self.tell_past(gift, group);
-        }
-        gift.end_plainly(self.writer());
-        put(&self.requests.passed, group.number());
-        drop(turn);
-        if self.is_asked() { self.serve_and_be_done() } else { Ok(()) }
-    }
-
-    /// Whether a frame goes to the tree alone, past both sides, and the free side stays where it
-    /// is.
-    #[inline(always)]
-    fn passes(&self, group: Group) -> bool {
-        let Slot { alloc_side, free_side, requests, .. } = self;
-        let is_far = group.number().wrapping_sub(get(&free_side.group)).wrapping_add(1) > 2;
-        let passed = get(&requests.passed);
-        is_far
-            && !alloc_side.is_open_for(group)
-            && passed != group.number()
-            && (get(&free_side.free) != 0 || passed != Side::CLOSED)
     }
 
     /// Takes a block near the last one, if there is one: its first frame. One read-modify-write.

@@ -17,9 +17,9 @@
 use super::FrameTree;
 use super::free::is_nothing_free;
 use super::home::{Home, HomeCell, Stay};
-use super::levels::{Hint, lower, retire, retire_used_up};
+use super::levels::{Hint, is_used_up, lower, retire, retire_used_up};
 use super::search::{Join, Refill, Walk, count_refill};
-use crate::directory::{Block, Place};
+use crate::directory::{Block, Group, Place};
 use crate::geometry::{GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Writer};
 use crate::node::{Node, take_all};
@@ -50,6 +50,12 @@ impl<'m> Crumb<'m> {
     pub fn place(self) -> Place<'m> {
         let Self { block, leaf, word, .. } = self;
         Place { group: block.group(word), giant: block.giant, leaf: leaf.word(word) }
+    }
+
+    /// Whether they are the lowest of their giant.
+    #[inline(always)]
+    pub fn is_lowest(self) -> bool {
+        self.stay == Stay::Passing
     }
 
     /// Whether the block has no more frames.
@@ -91,6 +97,21 @@ impl<'m> FrameTree<'m> {
         Some(Crumb { block: Block { giant, index }, leaf, word, frames, stay })
     }
 
+    /// Whether a giant has nothing up to the end of this group's block that a refill from there
+    /// would take, by its hints.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn is_packed_up_to(&self, giant: &Giant<'_>, group: Group) -> bool {
+        let lowest = giant.in_use().and_then(lowest_of_nobody);
+        lowest.is_none_or(|(block, _)| block > group.block())
+    }
+
+    /// Whether nothing of a giant that is in use could be found from above.
+    #[inline(always)]
+    pub(crate) fn is_used_up(&self, giant: &Giant<'_>) -> bool {
+        is_used_up(giant)
+    }
+
     /// Whether what was just taken may be handed out as it is, and no marks need to change.
     #[inline(always)]
     pub(crate) fn is_plain(&self, crumb: Crumb<'_>) -> bool {
@@ -120,7 +141,7 @@ impl<'m> FrameTree<'m> {
             retire(writer, block);
             home.pass(block);
         } else if !is_few(frames) {
-            home.settle(block);
+            home.settle(writer, block);
         }
         let refill = refill?;
         count_refill(writer, &refill.cache);
@@ -186,7 +207,15 @@ const fn is_few(frames: u64) -> bool {
 
 /// The lowest block of a giant that has anything and is nobody's, if what it has is crumbs.
 #[inline(always)]
-fn lowest_crumbs(Nodes { blocks, partial, claimed, .. }: &Nodes) -> Option<usize> {
+fn lowest_crumbs(nodes: &Nodes) -> Option<usize> {
+    let (block, is_crumbs) = lowest_of_nobody(nodes)?;
+    is_crumbs.then_some(block)
+}
+
+/// The lowest block of a giant that has anything and is nobody's, and whether what it has is
+/// crumbs.
+#[inline(always)]
+fn lowest_of_nobody(Nodes { blocks, partial, claimed, .. }: &Nodes) -> Option<(usize, bool)> {
     for word in 0..NODE_WORDS {
         // ORDERING: as in `search_giant`. And the leaf of a block that is announced was written
         // before.
@@ -200,8 +229,7 @@ fn lowest_crumbs(Nodes { blocks, partial, claimed, .. }: &Nodes) -> Option<usize
         let candidates = some & !claimed.word(word).load(Ordering::Relaxed);
         if candidates != 0 {
             let bit = candidates.trailing_zeros();
-            let is_crumbs = crumbs >> bit & 1 != 0;
-            return is_crumbs.then_some(word * WORD_BITS as usize + bit as usize);
+            return Some((word * WORD_BITS as usize + bit as usize, crumbs >> bit & 1 != 0));
         }
     }
     None

@@ -98,17 +98,24 @@ impl<'m> FrameTree<'m> {
         Some(Gift { giant, before: give_bits(leaf, bit_of(frame)) })
     }
 
-    /// Where frames of a group lie that come free, if the block is in use and managed in full, none
-    /// of them is free already, the one below them is not either, and it is not low memory.
+    /// Where frames of a group lie that come free as a run, if it may be parked: the frame below
+    /// them is not free either.
     #[inline(always)]
     pub(crate) fn place_to_park(&self, group: Group, frames: u64) -> Option<Place<'m>> {
-        let place = self.place_to_give(group)?;
         let below = frames & frames.wrapping_neg();
-        // ORDERING: a look for bugs of the caller; exact at rest.
-        let free = place.leaf.load(Ordering::Relaxed) & (frames | below >> 1);
-        let is_low = group.first_frame().get() < self.low_end;
         // The word's first one has its neighbour in another word.
-        (free == 0 && below != 1 && !is_low).then_some(place)
+        if below == 1 { None } else { self.place_to_keep(group, frames | below >> 1) }
+    }
+
+    /// Where frames of a group lie, if the block is in use and managed in full, none of them is
+    /// free, and it is not low memory.
+    #[inline(always)]
+    pub(crate) fn place_to_keep(&self, group: Group, frames: u64) -> Option<Place<'m>> {
+        let place = self.place_to_give(group)?;
+        // ORDERING: a look for bugs of the caller; exact at rest.
+        let free = place.leaf.load(Ordering::Relaxed) & frames;
+        let is_low = group.first_frame().get() < self.low_end;
+        (free == 0 && !is_low).then_some(place)
     }
 
     #[inline(always)]

@@ -18,7 +18,7 @@ use bit_field::BitField;
 
 use super::FrameTree;
 use super::crumbs::Picked;
-use super::levels::{Hint, lower};
+use super::levels::{Hint, lower, retire};
 use super::search::{Amount, Join, Refill, Walk, count_refill, harvest, open_giant};
 use crate::directory::Block;
 use crate::error::OutOfMemory;
@@ -93,7 +93,7 @@ impl<'m> FrameTree<'m> {
                 self.prove(writer, || self.search_admitted(writer, Amount::Word, Join::Anybody))?
             }
         };
-        home.settle(refill.block);
+        home.settle(writer, refill.block);
         count_refill(writer, &refill.cache);
         Ok(refill)
     }
@@ -148,7 +148,7 @@ impl<'m> FrameTree<'m> {
             let found = open_giant(writer, giant)
                 .and_then(|_| self.search_giant(writer, giant, Amount::Word, Join::Nobody));
             if let Some(refill) = found.and_then(|refill| self.admit(writer, refill)) {
-                home.adopt(refill.block);
+                home.adopt(writer, refill.block);
                 return Some(refill);
             }
             // ORDERING: as above.
@@ -185,9 +185,9 @@ impl<'m> Home<'m> {
 
     /// Moves it to the block that a refill came from.
     #[inline]
-    pub(super) fn settle(&mut self, block: Block<'m>) {
+    pub(super) fn settle(&mut self, writer: Writer<'_>, block: Block<'m>) {
         if !self.at.is_some_and(|at| at.block.is(block) && at.claim == Mark::Own) {
-            self.move_to(block);
+            self.move_to(writer, block);
         }
     }
 
@@ -205,7 +205,7 @@ impl<'m> Home<'m> {
     }
 
     #[inline(never)]
-    fn move_to(&mut self, block: Block<'m>) {
+    fn move_to(&mut self, writer: Writer<'_>, block: Block<'m>) {
         let giant = block.giant;
         let adoption = match self.at {
             Some(ref mut at) if core::ptr::eq(at.block.giant, giant) => {
@@ -216,19 +216,20 @@ impl<'m> Home<'m> {
             _ => mark(giant.cluster.adopted.fetch_or(giant.mask, Ordering::Relaxed), giant.mask),
         };
         self.leave();
-        self.claim(block, adoption);
+        self.claim(writer, block, adoption);
     }
 
     /// Moves it to a block of a giant that this CPU has just adopted.
-    fn adopt(&mut self, block: Block<'m>) {
+    fn adopt(&mut self, writer: Writer<'_>, block: Block<'m>) {
         self.leave();
-        self.claim(block, Mark::Own);
+        self.claim(writer, block, Mark::Own);
     }
 
-    fn claim(&mut self, block: Block<'m>, adoption: Mark) {
+    fn claim(&mut self, writer: Writer<'_>, block: Block<'m>, adoption: Mark) {
         let (word, mask) = block.giant.nodes().claimed.at(block.index);
-        // ORDERING: a look; what is used up needs no mark.
+        // ORDERING: a look; what is used up needs no mark, and no hint.
         let claim = if block.leaf().is_empty(Ordering::Relaxed) {
+            retire(writer, block);
             Mark::Foreign
         } else {
             // ORDERING: a mark only.

@@ -206,6 +206,13 @@ pub(super) fn lower(writer: Writer<'_>, giant: &Giant<'_>, hint: Hint) {
     }
 }
 
+/// Whether nothing of a giant that is in use could be found from above.
+pub(super) fn is_used_up(giant: &Giant<'_>) -> bool {
+    // ORDERING: a look; whoever takes something decides.
+    let is_said = |hint| hint_word(giant, hint).load(Ordering::Relaxed) & giant.mask != 0;
+    !is_said(Hint::Whole) && !is_said(Hint::Partial)
+}
+
 /// After a leaf word became full: puts the block together if its leaf is.
 pub(super) fn merge_block(writer: Writer<'_>, block: Block<'_>) {
     let tell = || {
