@@ -32,7 +32,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("cpu.rs", "the trait whose promise the kernel gives"),
     ("cpus/mod.rs", "promises about CPUs, kept or passed on"),
     ("cpus/x86.rs", "the same, by instructions of x86-64"),
-    ("frame.rs", "a constructor that invents ownership"),
+    ("frame/owner.rs", "constructors that invent ownership"),
     ("hardened/mod.rs", "looks at frames through the kernel's mapping"),
     ("hardened/setting.rs", "a promise about that mapping"),
     ("heap.rs", "a global allocator, and what lies in its memory"),
@@ -41,7 +41,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("pool/mod.rs", "a slot whose CPU is gone"),
     ("pool/single.rs", "a free whose caller vouches for the contents"),
     ("root.rs", "parts of which any bytes are a value"),
-    ("tree/mod.rs", "a free whose caller vouches for the contents"),
+    ("tree/single.rs", "a free whose caller vouches for the contents"),
     ("sync.rs", "a reference of the pointer that was made of one"),
     ("x86.rs", "implements an unsafe trait of another crate"),
 ];
@@ -448,7 +448,7 @@ mod the_checks {
         );
         let inline = parse("node.rs", "fn f() {\n    crate::tree::g();\n}\n");
         assert!(wrong_imports(&inline)[0].contains("src/node.rs:2"));
-        let sideways = parse("frame.rs", "use crate::node::Node;\n");
+        let sideways = parse("frame/owner.rs", "use crate::node::Node;\n");
         assert_eq!(wrong_imports(&sideways).len(), 1);
         let list = parse("cache.rs", "use crate::{frame::FrameNumber, pool::FramePool};\n");
         assert_eq!(wrong_imports(&list).len(), 1);

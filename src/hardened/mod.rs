@@ -120,7 +120,7 @@ impl<'m> Hardened<'m> {
             // They go on one by one, or nowhere.
             core::mem::forget(taken);
             for entry in self.entries(frames).flatten().filter(|entry| is_free(entry.get())) {
-                give_back(one(entry.frame));
+                give_back(NumberRange::one(entry.frame));
             }
         }
     }
@@ -322,10 +322,6 @@ impl<'m> Hardened<'m> {
     fn poison(&self, frame: FrameNumber) -> u64 {
         mix(!(self.how.seed.unwrap_or(0) >> 1 ^ frame.get()))
     }
-}
-
-const fn one(frame: FrameNumber) -> NumberRange {
-    NumberRange::trusted(frame, FrameNumber::trusted(frame.get() + 1))
 }
 
 #[cfg(all(test, not(loom)))]

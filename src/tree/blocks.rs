@@ -54,6 +54,91 @@ impl<'m> BlockHome<'m> {
 }
 
 impl<'m> FrameTree<'m> {
+    /// Takes the lowest 2 MiB block that is free as a whole and returns its first frame.
+    ///
+    /// # Errors
+    /// As [`FrameTree::alloc`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let block = tree.alloc_block()?;
+    /// let entry = block.start_address() | 1 << 7 | 1; // of a page directory: one page of 2 MiB
+    /// # assert_eq!(entry & 0xfff, 0x81);
+    /// # tree.free_block(block)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn alloc_block(&self) -> Result<Frame, OutOfMemory> {
+        self.alloc_block_with(self.shared_writer())
+    }
+
+    /// Gives back a 2 MiB block, named by its first frame, that was taken as a whole.
+    ///
+    /// The tree knows no caches: that one of the frames sits in a CPU's cache is not noticed here
+    /// (`FramePool::free_block` looks into that of its own CPU).
+    ///
+    /// # Errors
+    /// If it is misaligned, free or partly free already, or not managed in full.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let block = tree.alloc_block()?.into_number();
+    /// // SAFETY: the block was ours, and its page is unmapped.
+    /// tree.free_block(unsafe { Frame::from_number(block) })?;
+    /// assert_eq!(tree.count_free().blocks, 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn free_block(&self, first: Frame) -> Result<(), FreeError> {
+        self.free_block_with(self.shared_writer(), first.into_number())
+    }
+
+    /// Takes the lowest GiB that is free as a whole and returns its first frame.
+    ///
+    /// The first time for each GiB this writes its 64 KiB of leaves.
+    ///
+    /// # Errors
+    /// As [`FrameTree::alloc`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool_of(2 << 30, Setup::new(1)); // 2 GiB
+    /// let tree = pool.tree().expect("a pool in use");
+    /// let guest = tree.alloc_giant()?; // all memory of a virtual machine, as one page
+    /// assert!(guest.start_address().is_multiple_of(1 << 30));
+    /// # tree.free_giant(guest)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn alloc_giant(&self) -> Result<Frame, OutOfMemory> {
+        self.alloc_giant_with(self.shared_writer())
+    }
+
+    /// Gives back a GiB, named by its first frame, that was taken as a whole.
+    ///
+    /// # Errors
+    /// If it is misaligned, free or partly free already, or not managed in full.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/pool.rs")); }
+    /// # use frametree::*;
+    /// let pool = example::pool_of(2 << 30, Setup::new(1)); // 2 GiB
+    /// let tree = pool.tree().expect("a pool in use");
+    /// let guest = tree.alloc_giant()?;
+    /// tree.free_giant(guest)?;
+    /// assert_eq!(tree.count_free().giants, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn free_giant(&self, first: Frame) -> Result<(), FreeError> {
+        self.free_giant_with(self.shared_writer(), first.into_number())
+    }
+
     /// [`FrameTree::alloc_block`], in this writer's journal.
     pub(crate) fn alloc_block_with(&self, writer: Writer<'_>) -> Result<Frame, OutOfMemory> {
         self.take_block(writer).map(|block| Frame::owned(block.first_frame()))

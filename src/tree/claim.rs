@@ -10,12 +10,13 @@
 //! Since all claims go upward, of several that overlap the one that has come furthest meets no
 //! other: somebody always gets through.
 
+use super::FrameTree;
 use super::blocks::is_held_whole;
+use super::count::free_in;
 use super::free::{Opening, check_above, is_nothing_free, put_frames, refuse};
 use super::levels::{
     give_block, make_all_ready, make_ready, merge_giant, split_block, split_giant, take_zeroes,
 };
-use super::{FrameTree, free_in};
 use crate::directory::{Block, Group, Place};
 use crate::error::{Found, FreeError, InTheWay};
 use crate::frame::{FrameNumber, NumberRange};

@@ -9,9 +9,10 @@
 //! the same block, can be missed while that is under way: the two callers both claim to own the
 //! frame at that moment.
 
+use super::FrameTree;
+use super::count::free_in;
 use super::levels::{Hint, announce, hint_at, merge_block, raise};
 use super::longest::{is_row_wide, tell_of_frames};
-use super::{FrameTree, free_in};
 use crate::cache::{Handful, empty_out};
 use crate::directory::{Block, Group, Place, bit_of};
 use crate::error::{Found, FreeError};

@@ -11,7 +11,7 @@
 use super::FrameTree;
 use super::walk::Visit;
 use crate::bounds::ANY;
-use crate::error::{AllocError, NoRun, OutOfMemory};
+use crate::error::{AllocError, FreeError, NoRun, OutOfMemory};
 use crate::frame::{FrameNumber, FrameRange, NumberRange};
 use crate::geometry::FRAME_SIZE;
 use crate::journal::{Counter, Writer};
@@ -134,6 +134,84 @@ impl Visit for Surveyor {
 }
 
 impl<'m> FrameTree<'m> {
+    /// Takes the lowest run of contiguous frames that meets the request: exactly as many as it
+    /// asks for, found whenever there is one at rest.
+    ///
+    /// One read-modify-write for each word of 64 frames that the run touches, and one for each
+    /// 2 MiB block and each GiB that it contains as a whole.
+    ///
+    /// # Errors
+    /// [`AllocError::Request`] if the request makes no sense; [`AllocError::InTheWay`] if it names
+    /// its frames and one is not free; else [`AllocError::NoRun`], as exact as
+    /// [`FrameTree::alloc`].
+    ///
+    /// # Examples
+    /// A kernel's boot processor sets up a device, before CPUs have numbers:
+    ///
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let ring = tree.alloc_run(&Request::new(16).below(4 << 30).not_crossing(64 << 10))?;
+    /// assert_eq!(ring.len(), 16);
+    /// # tree.free_run(ring)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn alloc_run(&self, request: &Request) -> Result<FrameRange, AllocError> {
+        self.alloc_run_with(self.shared_writer(), request, Wanted::Any)
+    }
+
+    /// The same, and shows those of the frames to `clear` that are not known to be zero, stretch
+    /// by stretch.
+    ///
+    /// # Errors
+    /// As [`FrameTree::alloc_run`].
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let clear = |dirty: NumberRange| {
+    ///     let bytes = (dirty.len() * FRAME_SIZE) as usize;
+    ///     // SAFETY: the frames are ours, and mapped side by side.
+    ///     unsafe { example::direct_map(dirty.start().start_address()).write_bytes(0, bytes) };
+    /// };
+    /// let tables = tree.alloc_run_zeroed(&Request::new(3), clear)?;
+    /// # tree.free_run(tables)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn alloc_run_zeroed(
+        &self,
+        request: &Request,
+        clear: impl FnMut(NumberRange),
+    ) -> Result<FrameRange, AllocError> {
+        let run = self.alloc_run_with(self.shared_writer(), request, Wanted::Zero)?;
+        self.take_contents(run.numbers(), clear);
+        Ok(run)
+    }
+
+    /// Gives contiguous frames back: a run, a part of one, or neighbours from several
+    /// allocations.
+    ///
+    /// # Errors
+    /// If one of them is free already or was never managed; then nothing was freed, and the error
+    /// names the lowest such frame.
+    ///
+    /// # Examples
+    /// ```
+    /// # mod example { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/tree.rs")); }
+    /// # use frametree::*;
+    /// let tree = example::tree();
+    /// let (used, unused) = tree.alloc_run(&Request::new(16))?.split_at(9);
+    /// tree.free_run(unused)?; // the file was shorter than its buffer
+    /// # tree.free_run(used)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn free_run(&self, run: FrameRange) -> Result<(), FreeError> {
+        self.free_run_with(self.shared_writer(), run.into_numbers())
+    }
+
     /// [`FrameTree::alloc_run`], in this writer's journal.
     pub(crate) fn alloc_run_with(
         &self,
