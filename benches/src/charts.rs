@@ -34,7 +34,7 @@ const OURS: &str = "frametree";
 const OURS_RIGHT: i32 = 238;
 
 /// What is shown for one thread, and for two, at [`SIZE`].
-const ONE: [&str; 12] = [
+const ONE: [&str; 13] = [
     "hot pair",
     "bursts of 512",
     "allocate all",
@@ -42,6 +42,7 @@ const ONE: [&str; 12] = [
     "free all at random",
     "replace at random, 50 % full",
     "replace at random, 99 % full",
+    "replace at random, 50 % full, long in use",
     "2 MiB pair",
     "run of 17, fragmented, replaced",
     "run of 100, fragmented, replaced",

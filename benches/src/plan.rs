@@ -142,8 +142,10 @@ impl Plan {
         let degrees: &[u64] = if self.is_quick { &[500, 990] } else { &[500, 900, 990, 999] };
         for &permille in degrees {
             let name = format!("replace at random, {} % full", permille as f64 / 10.0);
-            self.crew(&name, size, 1, Replace { permille });
+            self.crew(&name, size, 1, Replace { permille, times_over: 0 });
         }
+        let name = "replace at random, 50 % full, long in use";
+        self.crew(name, size, 1, Replace { permille: 500, times_over: 16 });
     }
 
     fn large(&mut self, size: Size) {
@@ -213,7 +215,12 @@ impl Plan {
             }
             self.crew(name, size, 2, work);
         }
-        self.crew("replace at random, 50 % full", size, 2, Replace { permille: 500 });
+        self.crew(
+            "replace at random, 50 % full",
+            size,
+            2,
+            Replace { permille: 500, times_over: 0 },
+        );
         self.crew("2 MiB pair", size, 2, Bursts { shape: Block, burst: 1, start });
         self.crew("mixed sizes", size, 2, Mixed);
         let setup = CrossOf { frames: size.frames() };

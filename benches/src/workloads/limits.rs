@@ -3,6 +3,7 @@
 
 use std::hint::black_box;
 
+use super::places::Places;
 use super::{Work, give_back, take_all, take_surely};
 use crate::allocator::{Allocator, Refusal};
 use crate::harness::Patience;
@@ -21,7 +22,7 @@ pub enum Limit {
 }
 
 impl Work for Limit {
-    type Mine = (Vec<u32>, Dice);
+    type Mine = (Vec<u32>, Places);
 
     fn is_possible<A: Allocator>(self) -> bool {
         true
@@ -48,15 +49,15 @@ impl Work for Limit {
             give_back(allocator, half, patience)?;
             allocator.drain();
         }
-        Ok(vec![(held, Dice::new(1))])
+        Ok(vec![(held, Places::new(1))])
     }
 
     fn run<A: Allocator>(self, allocator: &A, mine: &mut Self::Mine, ops: u64) -> u64 {
-        let (held, dice) = mine;
+        let (held, places) = mine;
         for _ in 0..ops {
             match self {
                 Self::LastFree => {
-                    let place = dice.below(held.len() as u64) as usize;
+                    let place = places.next(held);
                     let place = &mut held[place];
                     allocator.free((*place).into());
                     allocator.drain();

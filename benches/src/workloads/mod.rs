@@ -9,6 +9,7 @@ pub mod churn;
 pub mod cross;
 pub mod limits;
 pub mod mixed;
+pub mod places;
 pub mod replace;
 pub mod runs;
 
