@@ -153,14 +153,15 @@ impl Model {
         }
     }
 
-    /// A free by a CPU, or by none; what it must say.
-    fn free(&mut self, cpu: usize, frame: u64) -> Result<(), Found> {
-        let freed = self.free_once(cpu, frame);
+    /// A free by a CPU, or by none; what it must say. Of a frame that goes past the sides, whether
+    /// it was kept, as the lowest there is, is the pool's choice.
+    fn free(&mut self, cpu: usize, frame: u64, is_kept: bool) -> Result<(), Found> {
+        let freed = self.free_once(cpu, frame, is_kept);
         self.leave(cpu);
         freed
     }
 
-    fn free_once(&mut self, cpu: usize, frame: u64) -> Result<(), Found> {
+    fn free_once(&mut self, cpu: usize, frame: u64, is_kept: bool) -> Result<(), Found> {
         let (group, bit) = (frame / GROUP, 1 << (frame % GROUP));
         let found = self.found_in_tree(frame);
         let Some(cache) = self.caches.get_mut(cpu) else {
@@ -180,9 +181,13 @@ impl Model {
                 return Err(found);
             }
             if cache.passes(group) {
-                cache.passed = Some(group);
                 self.held.remove(group, bit);
-                self.tree.insert(group, bit);
+                if is_kept && cache.alloc_side.bits == 0 {
+                    cache.alloc_side = Side { group: Some(group), bits: bit };
+                } else {
+                    cache.passed = Some(group);
+                    self.tree.insert(group, bit);
+                }
                 return Ok(());
             }
             let old = std::mem::replace(&mut cache.free_side, Side { group: Some(group), bits: 0 });
@@ -632,7 +637,12 @@ impl Both {
         }
         Threads::become_cpu(cpu);
         let said = self.pool.free(frame(number));
-        assert_eq!(said, refused(number, self.model.free(cpu, number)), "free on CPU {cpu}");
+        let first = FrameNumber::new(number - number % GROUP);
+        let in_tree =
+            self.pool.tree().and_then(|tree| tree.peek(first)).map_or(0, |(free, _)| free);
+        let is_kept = in_tree >> (number % GROUP) & 1 == 0;
+        let due = self.model.free(cpu, number, is_kept);
+        assert_eq!(said, refused(number, due), "free on CPU {cpu}");
     }
 
     fn alloc_zeroed(&mut self, cpu: usize) -> bool {
@@ -654,7 +664,7 @@ impl Both {
         // SAFETY: the tests use no memory; the model says that it is zero from now on.
         let said = unsafe { self.pool.free_zeroed(frame(number)) };
         self.model.zero.insert(number / GROUP, 1 << (number % GROUP));
-        assert_eq!(said, refused(number, self.model.free(cpu, number)), "on CPU {cpu}");
+        assert_eq!(said, refused(number, self.model.free(cpu, number, false)), "on CPU {cpu}");
     }
 
     fn alloc_bulk(&mut self, cpu: usize, places: usize, full: usize) {
@@ -683,7 +693,7 @@ impl Both {
         let mut due = Ok(());
         for turn in list.chunks(64) {
             for number in turn.iter().flatten().map(|frame| frame.number().get()) {
-                due = due.and(refused(number, self.model.free_once(cpu, number)));
+                due = due.and(refused(number, self.model.free_once(cpu, number, false)));
             }
             self.model.leave(cpu);
         }
@@ -850,7 +860,7 @@ impl Both {
             Step::TreeFree { which } => {
                 if let Some(held) = self.held(&which) {
                     assert_eq!(self.pool.tree().expect("a tree").free(frame(held)), Ok(()));
-                    assert_eq!(self.model.free(CPUS, held), Ok(()));
+                    assert_eq!(self.model.free(CPUS, held, false), Ok(()));
                 }
             }
             Step::Refill { take, zero } => self.refill(take, zero),

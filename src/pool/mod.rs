@@ -42,7 +42,7 @@ pub use self::setup::{InitError, Metadata, Setup};
 /// | an allocation that refills, from a partly used block | 1, for up to 64 frames |
 /// | the same of the last frames of a block | 2 or 3 |
 /// | the same from another block, which is free as a whole | 3, for up to 512 frames |
-/// | the same from another GiB, which is free as a whole | up to 8, for up to 2^18 frames |
+/// | the same from another GiB, which is free as a whole | up to 10, for up to 2^18 frames |
 /// | the same after fewer than 8 frees to one group | 1 or 2 more, for what was freed |
 /// | a free that flushes | 1, for up to 64 frames; 2 if the group had no free frame |
 /// | a free far from the last ones | the same for the one frame |

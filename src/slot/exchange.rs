@@ -53,7 +53,11 @@ impl<'m> Slot<'m> {
         let mut at = home.get();
         let refill = tree.refill_near(self.writer(), &mut at);
         home.put(at);
-        self.hold(tree, &refill?);
+        let refill = refill?;
+        if home.is_own() && refill.cache.free().count_ones() <= 2 {
+            self.requests.packed.ask();
+        }
+        self.hold(tree, &refill);
         Ok(())
     }
 
@@ -156,7 +160,7 @@ impl<'m> Slot<'m> {
         contents: Contents,
     ) -> Result<(), FreeError> {
         let bit = bit_of(frame);
-        self.requests.packed.ends_at(place.group);
+        self.requests.packed.ends_at(&self.home, place.group);
         let known_zero = if contents == Contents::Zero { bit } else { 0 };
         let step = self.writer().begin();
         let overlap = give_frames(&step, place, bit, known_zero);
@@ -230,6 +234,7 @@ impl<'m> Slot<'m> {
         let mut at = home.get();
         at.leave();
         home.put(at);
+        self.requests.packed.forget();
         if let Some(budget) = self.requests.budget {
             budget.close(self.writer(), || self.ring());
         }
@@ -244,7 +249,7 @@ impl<'m> Slot<'m> {
             && frames != 0
         {
             let group = place.group;
-            self.requests.packed.ends_at(group);
+            self.requests.packed.ends_at(&self.home, group);
             let [first, last] = [frames.trailing_zeros(), u64::BITS - 1 - frames.leading_zeros()];
             let behind = FrameNumber::trusted(group.frame(last).get() + 1);
             self.requests.run_hints.flushed(NumberRange::trusted(group.frame(first), behind));

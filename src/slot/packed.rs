@@ -2,19 +2,21 @@
 //!
 //! Single frames are taken from the lowest hole, so that memory is packed from below after a while,
 //! and a frame that comes free there is the lowest there is: to the tree and back it would take
-//! four read-modify-writes, for the next request to get just this one. A CPU keeps how far up its
-//! home's giant is packed, by what its last hole has shown. A frame that it frees below goes to its
-//! dry allocation side, from where the next request takes it: none.
+//! four read-modify-writes, for the next request to get just this one. A CPU keeps how far up it
+//! is packed from the begin of its home's giant on, by what its last hole has shown. A frame that
+//! it frees below goes to its dry allocation side, from where the next request takes it: none. In
+//! another giant it does so if nothing else is free there, by the giant's hint.
 //!
 //! What this CPU frees by frames and runs is noticed; blocks are not, nor what others free, or
-//! interrupts inside a use. So the giant's hints are asked after [`Packed::USES`] such frames.
+//! interrupts inside a use. So the hints are asked after [`Packed::USES`] such frames, which also
+//! tells where the next hole is.
 
 use super::side::{get, put};
 use crate::directory::{Group, Place};
 use crate::sync::Word;
-use crate::tree::FrameTree;
+use crate::tree::{FrameTree, HomeCell};
 
-/// How far up a giant is packed. Plain loads and stores of the slot's owner.
+/// How far up memory is packed. Plain loads and stores of the slot's owner.
 #[derive(Debug)]
 pub struct Packed {
     /// The number of the group behind, and how many uses are left; 0 if nothing is known.
@@ -31,46 +33,56 @@ impl Packed {
         Self { known: Word::new(0) }
     }
 
-    /// After the lowest hole of a giant was taken, and with it all that its group had.
+    /// After the lowest hole of the home's giant was taken, and with it all that its group had.
     #[inline(always)]
     pub fn up_to(&self, group: Group) {
-        put(&self.known, (group.number() + 1) * Self::BEHIND + Self::USES);
+        self.is_up_to(group.number() + 1);
     }
 
-    /// Whether it lies above this group, be that in the same giant or not.
+    /// After a hole was found elsewhere: the hints are to be asked.
+    pub fn ask(&self) {
+        put(&self.known, u64::MAX - Self::USES);
+    }
+
+    /// After the home was given up.
+    pub fn forget(&self) {
+        put(&self.known, 0);
+    }
+
+    #[inline(always)]
+    fn is_up_to(&self, behind: u64) {
+        put(&self.known, behind * Self::BEHIND + Self::USES);
+    }
+
+    /// Whether it lies above this group.
     #[inline(always)]
     pub fn reaches_over(&self, group: Group) -> bool {
         group.number() < get(&self.known) / Self::BEHIND
     }
 
     /// Whether a frame is the lowest of all, in a place of a group that it reaches over: a use. If
-    /// there is none left, the hints are asked whether all is as it was.
+    /// there is none left, the hints are asked.
     #[inline(always)]
-    pub fn begins_below<'m>(&self, tree: &FrameTree<'m>, place: Place<'m>) -> bool {
-        let (known, last) = (get(&self.known), self.last());
-        if last.giant() != place.group.giant() {
-            return tree.is_used_up(place.giant);
-        }
+    pub fn begins_below<'m>(
+        &self,
+        tree: &FrameTree<'m>,
+        home: &HomeCell<'m>,
+        place: Place<'m>,
+    ) -> bool {
+        let known = get(&self.known);
         if known.is_multiple_of(Self::BEHIND) {
-            let is_so = tree.is_packed_up_to(place.giant, last);
-            put(&self.known, if is_so { known + Self::USES } else { 0 });
-            return is_so;
+            self.is_up_to(tree.packed_up_to(home));
+            return self.reaches_over(place.group) && self.begins_below(tree, home, place);
         }
         put(&self.known, known - 1);
-        true
+        home.is_in(place.giant) || tree.is_used_up(place.giant)
     }
 
-    /// After a frame of this group went to the tree.
+    /// After a frame of this group went to the tree. Below the home nothing is said of it.
     #[inline(always)]
-    pub fn ends_at(&self, group: Group) {
-        if self.reaches_over(group) && self.last().giant() == group.giant() {
+    pub fn ends_at(&self, home: &HomeCell<'_>, group: Group) {
+        if self.reaches_over(group) && !home.is_above(group) {
             put(&self.known, group.number() * Self::BEHIND + get(&self.known) % Self::BEHIND);
         }
-    }
-
-    /// The last group that is packed, if anything is known.
-    #[inline(always)]
-    fn last(&self) -> Group {
-        Group::new((get(&self.known) / Self::BEHIND).wrapping_sub(1))
     }
 }

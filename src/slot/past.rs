@@ -7,8 +7,8 @@
 //! free side is dry because few frames were in it when it was given back: who frees one and
 //! allocates one in turn would open and flush a side for each.
 //!
-//! **The lowest frame** is kept, in the dry allocation side: the next allocation would get it from
-//! the tree ([`super::packed`]).
+//! **The lowest frame** of these is kept, in the dry allocation side: the next allocation would get
+//! it from the tree ([`super::packed`]).
 
 use super::Slot;
 use super::side::{Side, get, put};
@@ -69,24 +69,24 @@ impl<'m> Slot<'m> {
         if self.is_asked() { self.serve_and_be_done() } else { Ok(()) }
     }
 
-    /// Puts a frame into the dry allocation side if it is the lowest now and nothing is to be said
-    /// against it: whether it did. Else memory is packed up to its group only, from now on.
+    /// Puts a frame that would go past the sides into the dry allocation side, if it is the lowest
+    /// now and nothing is to be said against it: whether it did. Else memory is packed up to its
+    /// group only, from now on.
     #[inline(always)]
     pub fn keep_lowest(&self, tree: &FrameTree<'m>, frame: FrameNumber) -> bool {
         let Some(turn) = self.enter() else { return false };
-        let Self { alloc_side, free_side, requests, .. } = self;
+        let Self { alloc_side, requests, .. } = self;
         let group = Group::of(frame);
-        let is_possible = get(&alloc_side.free) == 0
-            && (!free_side.is_open_for(group) || get(&free_side.free) == 0)
-            && requests.budget.is_none();
+        let is_possible =
+            get(&alloc_side.free) == 0 && self.passes(group) && requests.budget.is_none();
         let place = if is_possible { tree.place_to_keep(group, bit_of(frame)) } else { None };
-        let place = place.filter(|place| requests.packed.begins_below(tree, *place));
+        let place = place.filter(|place| requests.packed.begins_below(tree, &self.home, *place));
         match place {
             Some(place) => {
                 alloc_side.open(Opening { place, managed: FULL });
                 put(&alloc_side.free, bit_of(frame));
             }
-            None => requests.packed.ends_at(group),
+            None => requests.packed.ends_at(&self.home, group),
         }
         drop(turn);
         place.is_some() && self.serve()

@@ -88,7 +88,7 @@ impl<'m> Turn<'_, 'm> {
             self.unpark();
         }
         self.slot.requests.run_hints.widen(run);
-        self.slot.requests.packed.ends_at(Group::of(run.start()));
+        self.slot.requests.packed.ends_at(&self.slot.home, Group::of(run.start()));
         self.unasked(|writer| tree.free_run_with(writer, run))
     }
 

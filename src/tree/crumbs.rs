@@ -19,7 +19,7 @@ use super::free::is_nothing_free;
 use super::home::{Home, HomeCell, Stay};
 use super::levels::{Hint, is_used_up, lower, retire, retire_used_up};
 use super::search::{Join, Refill, Walk, count_refill};
-use crate::directory::{Block, Group, Place};
+use crate::directory::{Block, Place};
 use crate::geometry::{GIANT_FRAMES, NODE_WORDS, WORD_BITS};
 use crate::journal::{Counter, Writer};
 use crate::node::{Node, take_all};
@@ -97,13 +97,23 @@ impl<'m> FrameTree<'m> {
         Some(Crumb { block: Block { giant, index }, leaf, word, frames, stay })
     }
 
-    /// Whether a giant has nothing up to the end of this group's block that a refill from there
-    /// would take, by its hints.
+    /// The number of the group up to which nothing is free from the begin of a home's giant on, by
+    /// the hints, that a refill would take: of the lowest block there that has anything, or else of
+    /// the next giant.
     #[cold]
     #[inline(never)]
-    pub(crate) fn is_packed_up_to(&self, giant: &Giant<'_>, group: Group) -> bool {
-        let lowest = giant.in_use().and_then(lowest_of_nobody);
-        lowest.is_none_or(|(block, _)| block > group.block())
+    pub(crate) fn packed_up_to(&self, home: &HomeCell<'m>) -> u64 {
+        let Some((giant, Stay::Passing, _)) = home.own() else { return 0 };
+        let Some(nodes) = giant.in_use() else { return 0 };
+        match lowest_of_nobody(nodes) {
+            Some((index, _)) => Block { giant, index }.group(0).number(),
+            None => {
+                let above = u64::MAX << 1 << giant.mask.trailing_zeros();
+                let others = self.hints(giant.cluster, Join::Nobody) & above;
+                let next = giant.cluster.first_giant() + u64::from(others.trailing_zeros());
+                next * GIANT_FRAMES / WORD_BITS
+            }
+        }
     }
 
     /// Whether nothing of a giant that is in use could be found from above.

@@ -20,7 +20,7 @@ use super::FrameTree;
 use super::crumbs::Picked;
 use super::levels::{Hint, lower, retire};
 use super::search::{Amount, Join, Refill, Walk, count_refill, harvest, open_giant};
-use crate::directory::Block;
+use crate::directory::{Block, Group};
 use crate::error::OutOfMemory;
 use crate::journal::Writer;
 use crate::root::Giant;
@@ -68,7 +68,7 @@ enum Mark {
 
 impl<'m> FrameTree<'m> {
     /// A refill from this CPU's home, which moves when it is used up. From a partly used block
-    /// one read-modify-write; a new block costs up to eight more.
+    /// one read-modify-write; a new block costs up to eight more, one of another giant two on top.
     pub(crate) fn refill_near(
         &self,
         writer: Writer<'_>,
@@ -135,8 +135,12 @@ impl<'m> FrameTree<'m> {
     }
 
     /// The lowest frames of the lowest giant that nobody works in and that has any, which this
-    /// CPU works in from now on.
+    /// CPU works in from now on. Its own is used up.
     fn adopt(&self, writer: Writer<'_>, home: &mut Home<'m>) -> Option<Refill<'m>> {
+        if let Some(at) = home.at.filter(|at| at.adoption == Mark::Own) {
+            lower(writer, at.block.giant, Hint::Whole);
+            lower(writer, at.block.giant, Hint::Partial);
+        }
         let mut walk = Walk::new(self.directory.clusters());
         while let Some(giant) = walk.next(|cluster| self.hints(cluster, Join::Nobody)) {
             let adopted = &giant.cluster.adopted;
@@ -262,6 +266,23 @@ impl<'m> HomeCell<'m> {
             adoption: whose(Self::ADOPTION),
         });
         Home { at }
+    }
+
+    /// Whether this CPU has adopted its giant.
+    pub fn is_own(&self) -> bool {
+        self.own().is_some()
+    }
+
+    /// Whether it is in this giant.
+    #[inline(always)]
+    pub fn is_in(&self, giant: &Giant<'m>) -> bool {
+        self.giant.load().is_some_and(|home| core::ptr::eq(home, giant))
+    }
+
+    /// Whether its giant lies above this group, or there never was one.
+    #[inline(always)]
+    pub fn is_above(&self, group: Group) -> bool {
+        self.giant.load().is_none_or(|home| home.number() > group.giant())
     }
 
     /// The giant, if this CPU has adopted it, and which block of it the home is.
