@@ -234,6 +234,23 @@ fn an_old_bios_table_says_the_same_as_the_loader_that_copied_it() {
 }
 
 #[test]
+fn a_bios_asked_by_a_boot_sector() {
+    let saved = Saved::folder("e820");
+    let table = saved.one().bytes();
+    assert_eq!((e820::entries(table, 24).count(), table.len()), (10, 240));
+    let expected = [
+        (0x0, 0x9f000, Usable),
+        (0x10_0000, 0x7ffd_f000, Usable),
+        (0x1_0000_0000, 0x2_0000_0000, Usable),
+    ];
+    assert_eq!(ranges(e820::regions(table, 24)), expected);
+    // GRUB has asked the same BIOS on the same machine.
+    let saved = Saved::folder("multiboot2-bios");
+    let theirs = load(saved.one());
+    assert!(e820::entries(table, 24).eq(multiboot2::entries(&theirs)));
+}
+
+#[test]
 fn uefi_of_a_grub_that_has_left_it() {
     use uefi_raw::table::boot::MemoryType;
 
