@@ -16,9 +16,12 @@ use kernel_demo::memory::{self, POOL};
 use kernel_demo::paging::direct_map;
 use kernel_demo::{println, smp};
 
-// SAFETY: no other CPU than the first uses this pool.
-static HARDENED: FramePool<Pinned<OneCpu, InterruptsOff>> =
-    FramePool::new(Pinned::new(unsafe { OneCpu::promised() }, InterruptsOff));
+/// The first CPU's own.
+static HARDENED: FramePool<Pinned<OneCpu, InterruptsOff>> = {
+    // SAFETY: no other CPU uses this pool.
+    let one_cpu = unsafe { OneCpu::promised() };
+    FramePool::new(Pinned::new(one_cpu, InterruptsOff))
+};
 /// Who has what there.
 const DISK: Owner = Owner::new(7);
 
@@ -26,6 +29,7 @@ const DISK: Owner = Owner::new(7);
 static CACHED: AtomicU64 = AtomicU64::new(0);
 
 /// The way into Rust, with what the boot loader left in `eax` and `ebx`.
+// SAFETY: boot.s calls it by this name, which nothing else has.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main(magic: u32, information: u32) -> ! {
     // SAFETY: the first call, on the first CPU.
@@ -67,6 +71,7 @@ extern "C" fn kernel_main(magic: u32, information: u32) -> ! {
 }
 
 /// Where the debugger waits.
+// SAFETY: nothing else has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn stopped(places: &[u64; 11]) {

@@ -22,9 +22,11 @@ use x86_64::structures::paging::{FrameAllocator, Mapper, OffsetPageTable, PhysFr
 use x86_64::structures::paging::{PageTable, PageTableFlags, Size2MiB, Size4KiB};
 use x86_64::{PhysAddr, VirtAddr};
 
-// SAFETY: this kernel starts no other CPU.
-static POOL: FramePool<Pinned<OneCpu, InterruptsOff>> =
-    FramePool::new(Pinned::new(unsafe { OneCpu::promised() }, InterruptsOff));
+static POOL: FramePool<Pinned<OneCpu, InterruptsOff>> = {
+    // SAFETY: this kernel starts no other CPU.
+    let one_cpu = unsafe { OneCpu::promised() };
+    FramePool::new(Pinned::new(one_cpu, InterruptsOff))
+};
 const CELLS: usize = MemoryMap::entries_needed(512);
 static BUFFER: Mutex<[MapEntry; CELLS]> = Mutex::new([MapEntry::EMPTY; CELLS]);
 static MAP: Once<MemoryMap> = Once::new();
