@@ -107,7 +107,7 @@ fn the_debugger_finds_what_the_kernel_says() {
     }
     assert!(said.contains("    GiB 4 at 0x100000000: free as a whole\n"), "{said}");
     assert!(states[10].ends_with("; owner 7 had it last"), "{}", states[10]);
-    let owners = "unnamed: 1 frames\nowner 7: 1 frames\nset aside: 1 frames\n";
+    let owners = "unnamed  1\nowner 7  1\nset aside  1\n";
     assert!(said.contains(owners), "{said}{errors}");
     assert!(said.contains("not hardened: this pool has no ledger\n"), "{said}{errors}");
 }

@@ -271,8 +271,8 @@ class Pool:
             if entry & Ledger.HELD:
                 held[entry & Ledger.OWNER] += frames
         for number, frames in sorted(held.items()):
-            print(f"{Ledger.owner(number)}: {frames} frames")
-        print(f"set aside: {sum(n for entry, n in count.items() if entry & Ledger.ASIDE)} frames")
+            print(f"{Ledger.owner(number)}  {frames}")
+        print(f"set aside  {sum(n for entry, n in count.items() if entry & Ledger.ASIDE)}")
 
     @staticmethod
     def in_tree(giant, frame):
