@@ -2,7 +2,8 @@
 //! memory that is free at once, moves to page tables, a stack and a GDT of its own, and then
 //! reclaims what the boot services have used, which held all of these before.
 //!
-//! It shares no line with the other kernels: `frametree`, `uefi` and `x86_64` are all it needs.
+//! It shares no line with the other kernels: `frametree`, `uefi` and `x86_64` are all that it needs
+//! for this, and small crates for a lock, COM1 and QEMU's exit.
 #![no_std]
 #![no_main]
 
