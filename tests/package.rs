@@ -8,6 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+#[path = "support/printed.rs"]
+mod printed;
+
 use frametree_qemu::{Boot, Memory, Outcome, Report};
 
 /// A folder outside of the repository, so that nothing of it leaks in; removed at the end.
@@ -95,18 +98,6 @@ fn the_readme_s_program_compiles_in_an_empty_directory() {
     }
 }
 
-/// The Rust programs of a chapter that are compiled, as a reader sees them.
-fn printed(chapter: &str) -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(chapter);
-    let text = fs::read_to_string(path).expect("a chapter");
-    let programs = text.split("```rust\n").skip(1).map(|rest| {
-        let program = rest.split_once("```").expect("the program's end").0;
-        let shown = program.lines().filter(|line| *line != "#" && !line.starts_with("# "));
-        shown.flat_map(|line| [line, "\n"]).collect()
-    });
-    programs.collect()
-}
-
 /// `cargo test --doc` compiles them too, but with lines that the reader does not see, and each alone.
 #[test]
 fn the_quick_start_and_the_porting_guide_compile_as_printed() {
@@ -125,6 +116,7 @@ fn the_quick_start_and_the_porting_guide_compile_as_printed() {
     folder.write("Cargo.toml", &manifest);
     // The versions that are here already.
     fs::copy(repository.join("Cargo.lock"), folder.0.join("Cargo.lock")).expect("a file");
+    let printed = |chapter| printed::programs(&repository.join("docs"), chapter);
     let mut programs = Vec::new();
     for chapter in ["start-others.md", "porting.md"] {
         let mut blocks = printed(chapter);
