@@ -38,7 +38,7 @@ LOOM := CARGO_TARGET_DIR=$(TARGETS)/loom RUSTFLAGS="$(strip $(RUSTFLAGS) --cfg l
 .PHONY: book msrv hardened-cost simulate worst proofs spin fuzz miri tsan mutants coverage deny
 .PHONY: powerset minimal semver models loom-deep orderings
 .PHONY: need-proofs need-spin need-host need-boot need-test need-lint need-count
-.PHONY: iso usb screen screenshot need-image test-x2apic need-uefi
+.PHONY: iso usb screen screenshot need-image test-x2apic test-bootloader need-uefi
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -89,6 +89,13 @@ test-host: need-test
 test-x2apic: need-uefi ## Boot the demo on CPUs in x2APIC mode, in a newer QEMU that it fetches
 	@qemu=$$(tools/newer-qemu.sh $(TARGETS)/newer-qemu) && FRAMETREE_QEMU="$$qemu" \
 	    cargo test $(LOCKED) -p frametree-qemu --features newer-qemu --test x2apic
+
+# The Rust of a day on which that loader's own dependencies build.
+LOADER_NIGHTLY ?= nightly-2026-10-29
+test-bootloader: need-uefi ## Boot the quick start's lines by the crate `bootloader`, which takes minutes to build
+	@NIGHTLY=$(LOADER_NIGHTLY) tools/setup.sh loader
+	FRAMETREE_NIGHTLY=$(LOADER_NIGHTLY) \
+	    cargo test $(LOCKED) -p frametree-qemu --features nightly --test bootloader
 
 lint: lint-format lint-host lint-loom lint-kernel lint-features lint-other lint-doc ## Check format, clippy on every target, documentation
 

@@ -234,6 +234,23 @@ fn an_old_bios_table_says_the_same_as_the_loader_that_copied_it() {
 }
 
 #[test]
+fn a_bios_asked_by_a_boot_sector() {
+    let saved = Saved::folder("e820");
+    let table = saved.one().bytes();
+    assert_eq!((e820::entries(table, 24).count(), table.len()), (10, 240));
+    let expected = [
+        (0x0, 0x9f000, Usable),
+        (0x10_0000, 0x7ffd_f000, Usable),
+        (0x1_0000_0000, 0x2_0000_0000, Usable),
+    ];
+    assert_eq!(ranges(e820::regions(table, 24)), expected);
+    // GRUB has asked the same BIOS on the same machine.
+    let saved = Saved::folder("multiboot2-bios");
+    let theirs = load(saved.one());
+    assert!(e820::entries(table, 24).eq(multiboot2::entries(&theirs)));
+}
+
+#[test]
 fn uefi_of_a_grub_that_has_left_it() {
     use uefi_raw::table::boot::MemoryType;
 
@@ -256,33 +273,56 @@ fn uefi_of_a_grub_that_has_left_it() {
     assert!(pages(MemoryType::LOADER_DATA) > 0, "GRUB itself");
 }
 
-/// Firmware's map by way of `bootloader` 0.11: what is free once it is gone, it calls usable; the
-/// rest keeps UEFI's number.
-#[test]
-fn the_bootloader_crate_on_a_real_uefi() {
+/// The entries that `bootloader` has left for its kernel, whose type the crate fixes as C does.
+fn regions_of_bootloader(piece: &Piece) -> Vec<::bootloader_api::info::MemoryRegion> {
     use ::bootloader_api::info::{MemoryRegion as Entry, MemoryRegionKind as Kind};
 
-    let saved = Saved::folder("multiboot2-uefi");
-    let descriptors: Vec<_> = multiboot2::descriptors(&load(saved.one())).collect();
-    let entry = |descriptor: &uefi_raw::table::boot::MemoryDescriptor| Entry {
-        start: descriptor.phys_start,
-        end: descriptor.phys_start + descriptor.page_count * 4096,
-        kind: match descriptor.ty.0 {
-            1..=4 | 7 => Kind::Usable,
-            other => Kind::UnknownUefi(other),
-        },
+    let entry = |words: &[u64]| {
+        let number = (words[2] >> 32) as u32;
+        let kind = match words[2] as u32 {
+            0 => Kind::Usable,
+            1 => Kind::Bootloader,
+            2 => Kind::UnknownUefi(number),
+            3 => Kind::UnknownBios(number),
+            other => panic!("kind {other}"),
+        };
+        Entry { start: words[0], end: words[1], kind }
     };
-    let entries: Vec<_> = descriptors.iter().map(entry).collect();
-    let theirs = ranges(bootloader_api::regions(&entries));
-    let by_firmware = ranges(uefi::regions(&descriptors));
-    let sum = |ranges: &[(u64, u64, RegionKind)]| {
-        ranges.iter().map(|(start, end, _)| end - start).sum::<u64>()
-    };
-    let loader = descriptors.iter().filter(|descriptor| matches!(descriptor.ty.0, 1 | 2));
-    let loader = loader.map(|descriptor| descriptor.page_count * 4096).sum::<u64>();
-    assert_eq!(sum(&theirs), sum(&by_firmware) + loader);
-    let reclaimable: Vec<_> = theirs.iter().filter(|range| range.2 == Reclaimable).collect();
-    assert_eq!(reclaimable, [&(0x1f76_c000, 0x1f77_e000, Reclaimable)], "the ACPI tables");
+    piece.words.chunks_exact(size_of::<Entry>() / 8).map(entry).collect()
+}
+
+#[test]
+fn the_bootloader_crate_on_bios() {
+    let saved = Saved::folder("bootloader-bios");
+    let entries = regions_of_bootloader(saved.one());
+    let expected = [
+        (0x0, 0x9f000, Usable),
+        (0x10_0000, 0x100_0000, Usable),
+        // Between them are the kernel, its ramdisk, the page tables, the stack, this map.
+        (0x145_5000, 0x7ffd_f000, Usable),
+        (0x1_0000_0000, 0x2_0000_0000, Usable),
+    ];
+    assert_eq!(ranges(bootloader_api::regions(&entries)), expected);
+}
+
+#[test]
+fn the_bootloader_crate_on_uefi() {
+    let saved = Saved::folder("bootloader-uefi");
+    let entries = regions_of_bootloader(saved.one());
+    assert_eq!(entries.len(), 127);
+    let expected = [
+        (0x0, 0xa_0000, Usable),
+        // Page tables, stack, this map; the firmware's.
+        (0x13_5000, 0x80_6000, Usable),
+        (0x80_8000, 0x81_0000, Usable),
+        (0x90_0000, 0x1e28_f000, Usable),
+        // The ramdisk, and right behind it the kernel.
+        (0x1e2b_3000, 0x1eaa_0000, Usable),
+        (0x1eba_2000, 0x1f4e_c000, Usable),
+        (0x1f76_c000, 0x1f77_e000, Reclaimable),
+        (0x1f7f_e000, 0x1fef_4000, Usable),
+    ];
+    assert_eq!(ranges(bootloader_api::regions(&entries)), expected);
 }
 
 #[test]

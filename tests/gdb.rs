@@ -7,9 +7,11 @@ use std::process::Command;
 use std::{env, fs};
 
 const POOL: &str = "kernel_demo::memory::POOL";
+/// Another one, which is hardened; the kernel's last addresses are of this.
+const HARDENED: &str = "stopped::HARDENED";
 
-/// What the script says of each of the addresses that the kernel hands over, and of one of its own.
-const STATES: [&str; 8] = [
+/// What the script says of each of the addresses that the kernel hands over, and of two of its own.
+const STATES: [&str; 13] = [
     "held",
     "held",
     "free, in the cache of CPU 1 (",
@@ -17,8 +19,15 @@ const STATES: [&str; 8] = [
     "free, in the free 2 MiB at 0x",
     "free, in the free GiB at 0x100000000",
     "not managed",
+    "held by owner 7",
+    "held, unnamed",
+    "set aside: it was written to while it was free; owner 7 had it last",
+    "free, in the cache of CPU 0 (",
+    "not managed",
     "not managed",
 ];
+/// The first address that is of the hardened pool.
+const FIRST_HARDENED: usize = 7;
 
 /// gdb starts QEMU itself and talks to it through a pipe, so there is no port to find, and QEMU
 /// ends with gdb.
@@ -36,10 +45,17 @@ fn commands(kernel: &Path, serial: &Path) -> String {
         kernel.display(),
         env!("CARGO_MANIFEST_DIR"),
     );
-    for place in 0..STATES.len() - 1 {
-        commands += &format!("frametree find {POOL} *(($rdi + {}) as *const u64)\n", 8 * place);
+    for place in 0..STATES.len() - 2 {
+        let pool = if place < FIRST_HARDENED { POOL } else { HARDENED };
+        commands += &format!("frametree find {pool} *(($rdi + {}) as *const u64)\n", 8 * place);
     }
-    commands + &format!("frametree find {POOL} 0\n")
+    commands
+        + &format!(
+            "frametree find {POOL} 0\n\
+             frametree find {HARDENED} 0\n\
+             frametree owners {HARDENED}\n\
+             frametree owners {POOL}\n"
+        )
 }
 
 /// The number behind `label`.
@@ -90,4 +106,8 @@ fn the_debugger_finds_what_the_kernel_says() {
         assert!(state.starts_with(expected) && is_as_expected, "{state:?}, not {expected:?}");
     }
     assert!(said.contains("    GiB 4 at 0x100000000: free as a whole\n"), "{said}");
+    assert!(states[10].ends_with("; owner 7 had it last"), "{}", states[10]);
+    let owners = "unnamed  1\nowner 7  1\nset aside  1\n";
+    assert!(said.contains(owners), "{said}{errors}");
+    assert!(said.contains("not hardened: this pool has no ledger\n"), "{said}{errors}");
 }

@@ -250,6 +250,15 @@ impl Picture {
         Self { width: info.width as usize, pixels: pixels.collect() }
     }
 
+    /// What lies in memory as a screen of 1024 x 768 pixels: blue, green, red, nothing.
+    fn read(machine: &mut Control, address: u64, name: &str) -> Self {
+        let file = place(name);
+        machine.save_memory(address, 1024 * 768 * 4, &file).expect("memory");
+        let bytes = fs::read(&file).expect("a file");
+        let pixels = bytes.chunks_exact(4).map(|part| [part[2], part[1], part[0]]);
+        Self { width: 1024, pixels: pixels.collect() }
+    }
+
     fn at(&self, x: usize, y: usize) -> [u8; 3] {
         self.pixels[y * self.width + x]
     }
@@ -320,15 +329,29 @@ struct Hands {
     serial: PipeWriter,
 }
 
+/// Where the pixels are.
+#[derive(Clone, Copy)]
+enum Pixels {
+    /// In the graphics card: the screen shows them.
+    Shown,
+    /// In memory above 4 GiB.
+    High,
+}
+
 /// Steers the screen with one kind of keys, and looks at it.
-fn screen_obeys(name: &str, press: Press) {
+fn screen_obeys(name: &str, pixels: Pixels, press: Press) {
     let (file, socket) = (place(&format!("{name}.iso")), place(&format!("{name}.socket")));
     let _ = fs::remove_file(&socket);
-    let made = frametree_qemu::image(kernel(), &file, 0, &[("Screen", "screen")]);
+    // Half of memory is above 4 GiB where some of it has to be.
+    let (command_line, devices) = match pixels {
+        Pixels::Shown => ("screen", ""),
+        Pixels::High => ("screen screen-at=high", "-machine max-ram-below-4g=512M"),
+    };
+    let made = frametree_qemu::image(kernel(), &file, 0, &[("Screen", command_line)]);
     made.unwrap_or_else(|error| panic!("{error}"));
     let (typed, serial) = io::pipe().expect("a pipe");
     let (control, typed) = (Some(socket.clone()), Some(Arc::new(typed)));
-    let boot = machine(3, Memory::gibibytes(1));
+    let boot = Boot { devices: devices.into(), ..machine(3, Memory::gibibytes(1)) };
     let boot = Boot { screen: Screen::Hidden, control, typed, ..boot };
 
     // What is waited for in what the kernel says, and the key that is pressed then.
@@ -350,7 +373,11 @@ fn screen_obeys(name: &str, press: Press) {
                 serial: serial.take().expect("the one pair of hands"),
             });
             if sign == "screen: paused" {
-                looks_right_and_stands_still(&mut hands.control, name);
+                let machine = &mut hands.control;
+                looks_right_and_stands_still(|| match pixels {
+                    Pixels::Shown => Picture::take(machine, &format!("{name}.png")),
+                    Pixels::High => Picture::read(machine, high_screen(&said), "pixels"),
+                });
             }
             press(hands, key, byte);
         }
@@ -361,11 +388,20 @@ fn screen_obeys(name: &str, press: Press) {
     assert!(output.contains("screen: over; every frame accounted for"), "{output}");
 }
 
-fn looks_right_and_stands_still(machine: &mut Control, name: &str) {
+/// Where the kernel says that its screen is: above 4 GiB.
+fn high_screen(said: &str) -> u64 {
+    let address = said.split_once("screen: 1024 x 768 pixels at 0x").expect("a screen").1;
+    let address = address.split_whitespace().next().expect("an address");
+    let address = u64::from_str_radix(address, 16).expect("a number");
+    assert!(address >= 4 << 30, "{address:#x}");
+    address
+}
+
+fn looks_right_and_stands_still(mut take: impl FnMut() -> Picture) {
     let mut after = || {
         // Pictures are drawn on.
         thread::sleep(Duration::from_millis(1200));
-        Picture::take(machine, &format!("{name}.png"))
+        take()
     };
     let (one, other) = (after(), after());
     looks_right(&one);
@@ -374,12 +410,16 @@ fn looks_right_and_stands_still(machine: &mut Control, name: &str) {
 
 #[test]
 fn the_screen_shows_memory_and_obeys_the_keyboard() {
-    screen_obeys("keyboard", |hands, key, _| hands.control.press(key).expect("a key"));
+    screen_obeys("keyboard", Pixels::Shown, |hands, key, _| {
+        hands.control.press(key).expect("a key");
+    });
 }
 
 #[test]
-fn the_screen_obeys_keys_that_come_by_the_serial_line() {
-    screen_obeys("line", |hands, _, byte| hands.serial.write_all(&[byte]).expect("a byte"));
+fn the_screen_above_4_gib_obeys_keys_that_come_by_the_serial_line() {
+    screen_obeys("line", Pixels::High, |hands, _, byte| {
+        hands.serial.write_all(&[byte]).expect("a byte");
+    });
 }
 
 #[test]
@@ -398,6 +438,18 @@ fn the_screen_with_one_cpu_that_draws_too_and_with_two() {
 fn without_a_screen_there_is_none() {
     let boot = Boot { command_line: "screen".into(), ..machine(1, Memory::mebibytes(64)) };
     let output = succeeds(boot.run(kernel(), |_| ()));
+    assert!(output.contains("screen: the loader gave none"), "{output}");
+}
+
+/// This card has no pixels in memory, only calls of the firmware to draw; GRUB gives address 0.
+#[test]
+fn with_a_graphics_card_that_has_no_pixels_in_memory() {
+    let file = place("no-pixels.iso");
+    let made = frametree_qemu::image(kernel(), &file, 0, &[("Screen", "screen=1")]);
+    made.unwrap_or_else(|error| panic!("{error}"));
+    let devices = "-device virtio-gpu-pci".into();
+    let boot = Boot { devices, ..machine(1, Memory::mebibytes(256)) };
+    let output = succeeds(boot.run_image(&file, Firmware::Uefi, Medium::Cd, |_| ()));
     assert!(output.contains("screen: the loader gave none"), "{output}");
 }
 

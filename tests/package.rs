@@ -8,6 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+#[path = "support/printed.rs"]
+mod printed;
+
 use frametree_qemu::{Boot, Memory, Outcome, Report};
 
 /// A folder outside of the repository, so that nothing of it leaks in; removed at the end.
@@ -93,6 +96,44 @@ fn the_readme_s_program_compiles_in_an_empty_directory() {
         let said = text(&output);
         assert!(output.status.success() && !said.contains("warning"), "{target:?}:\n{said}");
     }
+}
+
+/// `cargo test --doc` compiles them too, but with lines that the reader does not see, and each alone.
+#[test]
+fn the_quick_start_and_the_porting_guide_compile_as_printed() {
+    let folder = Folder::new("book");
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let start = fs::read_to_string(repository.join("docs/start.md")).expect("a chapter");
+    let (_, rest) = start.split_once("```toml\n").expect("what to depend on");
+    let (dependencies, _) = rest.split_once("```").expect("its end");
+    let dependencies = dependencies
+        .replace("\"../frametree\"", &format!("{repository:?}"))
+        .replace("[\"limine\",", "[\"limine\", \"bootloader_api\", \"e820\",");
+    let manifest = format!(
+        "[package]\nname = \"kernel\"\nedition = \"2024\"\n\n[workspace]\n\n\
+         {dependencies}bootloader_api = \"0.11\"\n"
+    );
+    folder.write("Cargo.toml", &manifest);
+    // The versions that are here already.
+    fs::copy(repository.join("Cargo.lock"), folder.0.join("Cargo.lock")).expect("a file");
+    let printed = |chapter| printed::programs(&repository.join("docs"), chapter);
+    let mut programs = Vec::new();
+    for chapter in ["start-others.md", "porting.md"] {
+        let mut blocks = printed(chapter);
+        // What the others of a chapter begin with.
+        let first =
+            if chapter == "porting.md" { blocks.remove(0) } else { printed("start.md").remove(0) };
+        programs.extend(blocks.into_iter().map(|block| first.clone() + "\n" + &block));
+    }
+    assert_eq!(programs.len(), 6);
+    for (number, program) in programs.iter().enumerate() {
+        let program = format!("#![allow(dead_code)]\n{program}\nfn main() {{}}\n");
+        folder.write(&format!("src/bin/program{number}.rs"), &program);
+    }
+    let offline = cargo(&folder.0, ["check", "--offline"]);
+    let output = if offline.status.success() { offline } else { cargo(&folder.0, ["check"]) };
+    let said = text(&output);
+    assert!(output.status.success() && !said.contains("warning"), "{said}");
 }
 
 /// A kernel of somebody else: it has left UEFI, maps physical memory where the README's program

@@ -3,14 +3,18 @@
     (gdb) source tools/frametree-gdb.py
     (gdb) frametree tree kernel::POOL              what is free, at which level, in which cache
     (gdb) frametree find kernel::POOL $rdi         whose the frame at a physical address is
+    (gdb) frametree owners kernel::POOL            who has how many frames of a hardened pool
 
 The pool is an expression that names the `static`, the address any expression with a number. The
 kernel needs debug information for types (`debug = 2` in its profile), and a stop where its own
 page tables are in use. Nothing of the kernel is called or changed: the script reads the words of
 the tree as src/root.rs describes them, so it also works in the middle of any operation, and then
-shows what is so at this instant: a frame on its way between two levels looks held.
+shows what is so at this instant: a frame on its way between two levels looks held. The ledger of a
+hardened pool is src/hardened/ledger.rs'.
 """
 
+import array
+import collections
 import struct
 
 import gdb
@@ -135,6 +139,40 @@ class Giant:
         return ones(self.blocks), sum(map(bool, crumbs)), sum(crumbs)
 
 
+class Ledger:
+    """Who has which frames of one range, in a hardened pool."""
+
+    OWNER, HELD, ASIDE = 0xFFFF, 1 << 16, 1 << 19
+
+    def __init__(self, ledger):
+        numbers = ledger["range"]
+        self.start, self.end = word(numbers["start"]), word(numbers["end"])
+        self.first = words(ledger["entries"])[0] + int(ledger["first"]) * 4
+
+    def entries(self, start, end):
+        """Those of some frames of the range."""
+        place = self.first + (start - self.start) * 4
+        data = gdb.selected_inferior().read_memory(place, (end - start) * 4)
+        return array.array("I", bytes(data))
+
+    @classmethod
+    def owner(cls, entry):
+        number = entry & cls.OWNER
+        return f"owner {number}" if number else "unnamed"
+
+    @classmethod
+    def whose(cls, entry, place):
+        """A frame with this entry, which the tree and the caches know to be at `place`."""
+        owner = cls.owner(entry)
+        had = f"; {owner} had it last" if entry & cls.OWNER else ""
+        if entry & cls.ASIDE:
+            return "set aside: it was written to while it was free" + had
+        if not entry & cls.HELD:
+            return (f"{place}, in nobody's name" if place == "held" else place) + had
+        by = f"held, {owner}" if owner == "unnamed" else f"held by {owner}"
+        return by if place == "held" else f"{place}, and yet {by}"
+
+
 class Pool:
     def __init__(self, expression):
         pool = gdb.parse_and_eval(expression)
@@ -151,6 +189,21 @@ class Pool:
         self.isolations = tree["directory"]["isolations"]
         self.slots = slice_of(shared["slots"])
         self.managed = word(tree["managed"])
+        self.ledgers = list(self.ledgers_of(shared))
+
+    @staticmethod
+    def ledgers_of(shared):
+        # A build without the feature does not even have the field.
+        has_field = any(field.name == "hardened" for field in shared.type.fields())
+        hardened = follow(shared["hardened"]) if has_field else None
+        if hardened is None:
+            return
+        ledgers = hardened["ledgers"]
+        yield from map(Ledger, slice_of(ledgers["initial"]))
+        later = follow(ledgers["latest"])
+        while later is not None:
+            yield Ledger(later)
+            later = follow(later["next"])
 
     def giants(self):
         cluster = follow(self.top["first"])
@@ -199,7 +252,27 @@ class Pool:
             None,
         )
         isolated = " (isolated)" if self.is_isolated(frame) else ""
-        return (self.in_tree(giant, frame) or cached or "held") + isolated
+        place = self.in_tree(giant, frame) or cached or "held"
+        ledger = next((it for it in self.ledgers if it.start <= frame < it.end), None)
+        if ledger is not None:
+            place = Ledger.whose(ledger.entries(frame, frame + 1)[0], place)
+        return place + isolated
+
+    def owners(self):
+        """Who has how many frames."""
+        if not self.ledgers:
+            print("not hardened: this pool has no ledger")
+            return
+        count = collections.Counter()
+        for ledger in self.ledgers:
+            count.update(ledger.entries(ledger.start, ledger.end))
+        held = collections.Counter()
+        for entry, frames in count.items():
+            if entry & Ledger.HELD:
+                held[entry & Ledger.OWNER] += frames
+        for number, frames in sorted(held.items()):
+            print(f"{Ledger.owner(number)}  {frames}")
+        print(f"set aside  {sum(n for entry, n in count.items() if entry & Ledger.ASIDE)}")
 
     @staticmethod
     def in_tree(giant, frame):
@@ -235,7 +308,7 @@ class Pool:
 
 
 class Frametree(gdb.Command):
-    """A frametree pool: `frametree tree POOL`, or `frametree find POOL ADDRESS`."""
+    """A frametree pool: `frametree tree POOL`, `owners POOL`, or `find POOL ADDRESS`."""
 
     def __init__(self):
         super().__init__("frametree", gdb.COMMAND_DATA, gdb.COMPLETE_SYMBOL)
@@ -244,6 +317,8 @@ class Frametree(gdb.Command):
         match argument.split(maxsplit=2):
             case ["tree", pool]:
                 Pool(pool).show()
+            case ["owners", pool]:
+                Pool(pool).owners()
             case ["find", pool, expression]:
                 address = int(gdb.parse_and_eval(expression)) & ALL
                 found = Pool(pool).find(address // FRAME)

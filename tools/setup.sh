@@ -15,6 +15,7 @@
 #   lint     rustfmt, clippy, and the library of every bare-metal target
 #   miri     a nightly Rust with Miri
 #   tsan     a nightly Rust with the source of its library, to build it under ThreadSanitizer
+#   loader   a nightly Rust with what building the crate `bootloader` takes
 #   msrv     the oldest Rust that Cargo.toml promises
 #   fuzz     a nightly Rust, a C++ compiler and cargo-fuzz
 #   mutants, coverage, deny, powerset, minimal, semver, book
@@ -195,6 +196,10 @@ need() {
         need_nightly rust-src lib/rustlib/src/rust/library "Miri interprets that too"
         ;;
     tsan) need_nightly rust-src lib/rustlib/src/rust/library "ThreadSanitizer has to see all code" ;;
+    loader)
+        need_nightly rust-src lib/rustlib/src/rust/library "the loader's stages are built with it"
+        need_nightly llvm-tools "lib/rustlib/$(host)/bin/llvm-objcopy" "they are cut out with it"
+        ;;
     fuzz)
         have c++ || want_package g++ "\`c++\` is missing: libFuzzer is built with it"
         need_nightly rustc bin/rustc "cargo-fuzz instruments with it"

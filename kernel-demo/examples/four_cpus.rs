@@ -26,6 +26,7 @@ type Handful = [Option<Frame>; HANDFUL];
 static MAILBOXES: [Mutex<Option<Handful>>; CPUS] = [const { Mutex::new(None) }; CPUS];
 
 /// The way into Rust, with what the boot loader left in `eax` and `ebx`.
+// SAFETY: boot.s calls it by this name, which nothing else has.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main(magic: u32, information: u32) -> ! {
     // SAFETY: the first call, on the first CPU.

@@ -22,11 +22,14 @@ use x86_64::structures::paging::{
     Size4KiB, mapper::CleanUp,
 };
 
-// SAFETY: this kernel starts no other CPU.
-static POOL: FramePool<Pinned<OneCpu, InterruptsOff>> =
-    FramePool::new(Pinned::new(unsafe { OneCpu::promised() }, InterruptsOff));
+static POOL: FramePool<Pinned<OneCpu, InterruptsOff>> = {
+    // SAFETY: this kernel starts no other CPU.
+    let one_cpu = unsafe { OneCpu::promised() };
+    FramePool::new(Pinned::new(one_cpu, InterruptsOff))
+};
 
 /// The way into Rust, with what the boot loader left in `eax` and `ebx`.
+// SAFETY: boot.s calls it by this name, which nothing else has.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main(magic: u32, information: u32) -> ! {
     // SAFETY: the first call, on the only CPU.

@@ -2,7 +2,8 @@
 //! memory that is free at once, moves to page tables, a stack and a GDT of its own, and then
 //! reclaims what the boot services have used, which held all of these before.
 //!
-//! It shares no line with the other kernels: `frametree`, `uefi` and `x86_64` are all it needs.
+//! It shares no line with the other kernels: `frametree`, `uefi` and `x86_64` are all that it needs
+//! for this, and small crates for a lock, COM1 and QEMU's exit.
 #![no_std]
 #![no_main]
 
@@ -22,9 +23,11 @@ use x86_64::structures::paging::{FrameAllocator, Mapper, OffsetPageTable, PhysFr
 use x86_64::structures::paging::{PageTable, PageTableFlags, Size2MiB, Size4KiB};
 use x86_64::{PhysAddr, VirtAddr};
 
-// SAFETY: this kernel starts no other CPU.
-static POOL: FramePool<Pinned<OneCpu, InterruptsOff>> =
-    FramePool::new(Pinned::new(unsafe { OneCpu::promised() }, InterruptsOff));
+static POOL: FramePool<Pinned<OneCpu, InterruptsOff>> = {
+    // SAFETY: this kernel starts no other CPU.
+    let one_cpu = unsafe { OneCpu::promised() };
+    FramePool::new(Pinned::new(one_cpu, InterruptsOff))
+};
 const CELLS: usize = MemoryMap::entries_needed(512);
 static BUFFER: Mutex<[MapEntry; CELLS]> = Mutex::new([MapEntry::EMPTY; CELLS]);
 static MAP: Once<MemoryMap> = Once::new();

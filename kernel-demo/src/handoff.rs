@@ -112,7 +112,9 @@ impl Handoff {
         };
         let is_full_colour = [red.size, green.size, blue.size] == [8; 3];
         let bytes = u32::from(tag.bpp()) / 8;
-        (is_full_colour && matches!(bytes, 3 | 4)).then(|| Description {
+        // GRUB on UEFI gives address 0 for a card that has no pixels in memory, only calls.
+        let is_in_memory = tag.address() != 0;
+        (is_full_colour && is_in_memory && matches!(bytes, 3 | 4)).then(|| Description {
             address: tag.address(),
             pitch: tag.pitch(),
             width: tag.width(),

@@ -8,11 +8,12 @@ use frametree::heap::PoolHeap;
 use crate::memory::{Cpus, POOL};
 use crate::paging::DIRECT_MAP;
 
-// SAFETY: nothing allocates before all memory of the pool is in the direct map, where it stays.
-// Interrupts are off while the lock is held, so no handler can wait for it in vain.
 #[global_allocator]
-static HEAP: PoolHeap<Cpus, InterruptsOff> =
-    unsafe { PoolHeap::new(&POOL, InterruptsOff, DIRECT_MAP as usize) };
+static HEAP: PoolHeap<Cpus, InterruptsOff> = {
+    // SAFETY: nothing allocates before all memory of the pool is in the direct map, where it stays.
+    // Interrupts are off while the lock is held, so no handler can wait for it in vain.
+    unsafe { PoolHeap::new(&POOL, InterruptsOff, DIRECT_MAP as usize) }
+};
 
 /// How many frames the heap has.
 pub fn frames() -> u64 {

@@ -144,6 +144,7 @@ struct ExceptionFrame {
 }
 
 /// Every CPU exception ends here.
+// SAFETY: interrupts.s calls it by this name, which nothing else has.
 #[unsafe(no_mangle)]
 extern "C" fn exception(frame: &ExceptionFrame) -> ! {
     exit::claim_failure(Outcome::Exception);

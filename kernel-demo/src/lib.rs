@@ -70,10 +70,12 @@ pub fn bring_up(handoff: &Handoff) -> BootMemory {
     // SAFETY: The address comes from the boot loader.
     let firmware = handoff.acpi_root().and_then(|root| unsafe { Firmware::new(root) });
     let firmware = firmware.expect("no ACPI tables");
-    // SAFETY: The copies are complete.
-    let moved =
-        elsewhere::move_tables(handoff, &firmware).and_then(|root| unsafe { Firmware::new(root) });
+    let moved = elsewhere::move_tables(handoff, &firmware).and_then(|root| {
+        // SAFETY: The copies are complete.
+        unsafe { Firmware::new(root) }
+    });
     let firmware = moved.unwrap_or(firmware);
+    elsewhere::move_screen(handoff);
     if firmware.pm_timer_port().and_then(clock::calibrate).is_none() {
         println!("no power management timer: times are guesses\n");
     }
@@ -143,8 +145,8 @@ fn reserve(handoff: &Handoff, map: &mut MemoryMap) -> BootMemory {
         }
     };
     handoff.reservations(&mut take);
-    if let Some((start, length)) = elsewhere::reservation() {
-        take("ACPI tables", start, length);
+    for (what, start, length) in elsewhere::reservations() {
+        take(what, start, length);
     }
     boot_memory
 }

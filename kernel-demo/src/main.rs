@@ -3,6 +3,7 @@
 
 /// The first CPU's way into Rust, with what the boot loader left in `eax` and `ebx`.
 #[cfg(target_os = "none")]
+// SAFETY: boot.s calls it by this name, which nothing else has.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_main(magic: u32, information: u32) -> ! {
     use kernel_demo::handoff::Handoff;

@@ -71,6 +71,7 @@ fn start(index: usize, number: u32) {
 }
 
 /// Where every CPU but the first enters Rust, on its own stack.
+// SAFETY: boot.s calls it by this name, which nothing else has.
 #[unsafe(no_mangle)]
 extern "C" fn next_cpu_main(index: usize) -> ! {
     // SAFETY: boot.s hands each CPU the number that `start` chose for it; this is the first call.

@@ -32,6 +32,14 @@ impl Control {
         ))
     }
 
+    /// Writes so many bytes of physical memory to a file, from an address on. The same of its path.
+    pub fn save_memory(&mut self, address: u64, bytes: usize, file: &Path) -> io::Result<()> {
+        let file = file.display();
+        self.ask(&format!(
+            r#"{{"execute":"pmemsave","arguments":{{"val":{address},"size":{bytes},"filename":"{file}"}}}}"#
+        ))
+    }
+
     /// Presses and releases a key, by QEMU's name for it: `spc`, `equal`, `3`.
     pub fn press(&mut self, key: &str) -> io::Result<()> {
         self.ask(&format!(

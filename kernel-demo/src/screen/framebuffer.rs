@@ -35,6 +35,13 @@ pub struct Description {
     pub shifts: [u8; 3],
 }
 
+impl Description {
+    /// From the first byte of the first line to the end of the last.
+    pub fn bytes_in_all(&self) -> u64 {
+        u64::from(self.pitch) * u64::from(self.height)
+    }
+}
+
 /// The picture, and the screen to which it goes.
 pub struct Framebuffer {
     description: Description,
@@ -55,8 +62,7 @@ impl Framebuffer {
         let run = POOL.alloc_run(&Request::new(frames)).ok()?;
         memory::keep(Purpose::Screen, frames);
         let memory = paging::direct_map(run.into_numbers().start().start_address());
-        let length = u64::from(description.pitch) * u64::from(description.height);
-        let screen = paging::map_device(description.address, length);
+        let screen = paging::map_device(description.address, description.bytes_in_all());
         // SAFETY: the run is ours for good, the direct map reaches it, and any bytes are pixels.
         let pixels = unsafe {
             memory.write_bytes(0, count * 4);

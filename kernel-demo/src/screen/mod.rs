@@ -25,7 +25,7 @@ use spin::{Mutex, Once};
 use crate::clock::Stopwatch;
 use crate::exercises::{self, breathe, soak, some};
 use crate::handoff::Handoff;
-use crate::{clock, console, memory, println, smp, steering};
+use crate::{clock, console, elsewhere, memory, println, smp, steering};
 use dashboard::Dashboard;
 use framebuffer::Framebuffer;
 
@@ -57,18 +57,20 @@ pub enum Wish {
 
 /// What the command line asks for.
 pub fn requested(command_line: &str) -> Option<Wish> {
-    let word = command_line.split_whitespace().find_map(|word| word.strip_prefix("screen"))?;
-    if word.is_empty() {
-        return Some(Wish::Endless);
-    }
-    let seconds = word.strip_prefix('=').and_then(|seconds| seconds.parse().ok());
-    let seconds = seconds.unwrap_or_else(|| panic!("screen{word}: not a number of seconds"));
-    Some(Wish::For(Duration::from_secs(seconds)))
+    command_line.split_whitespace().find_map(|word| match word.split_once('=') {
+        None => (word == "screen").then_some(Wish::Endless),
+        Some(("screen", time)) => {
+            let seconds = time.parse();
+            let seconds = seconds.unwrap_or_else(|_| panic!("{word}: not a number of seconds"));
+            Some(Wish::For(Duration::from_secs(seconds)))
+        }
+        Some(_) => None,
+    })
 }
 
 /// Shows the machine at work, until it has been long enough.
 pub fn run(handoff: &Handoff, wish: Wish) {
-    let Some(description) = handoff.framebuffer() else {
+    let Some(description) = elsewhere::framebuffer(handoff) else {
         println!("screen: the loader gave none; the disk image of `make iso` gets one");
         return;
     };
