@@ -568,6 +568,20 @@ const PLANTS: &[Plant] = &[
         model: "slots::who_has_the_last_frames_is_asked_for_them",
     },
     Plant {
+        name: "a request to drain inside a use that is not a promise",
+        file: "slot/mod.rs",
+        right: "self.requests.asked.fetch_or(DRAIN | PROMISED, Ordering::Release);",
+        wrong: "self.requests.asked.fetch_or(DRAIN, Ordering::Release);",
+        model: "slots::who_was_asked_inside_a_use_is_waited_for",
+    },
+    Plant {
+        name: "a promise to drain that is taken back before it is kept",
+        file: "slot/exchange.rs",
+        right: "let asked = self.requests.asked.fetch_and(PROMISED, Ordering::Acquire);",
+        wrong: "let asked = self.requests.asked.fetch_and(0 & PROMISED, Ordering::Acquire);",
+        model: "slots::who_was_asked_inside_a_use_is_waited_for",
+    },
+    Plant {
         name: "a cache that is emptied before the step begins in which it is given back",
         file: "slot/exchange.rs",
         right: "let step = self.writer().begin();
