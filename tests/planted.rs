@@ -570,8 +570,8 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "a request to drain inside a use that is not a promise",
         file: "slot/mod.rs",
-        right: "self.requests.asked.fetch_or(DRAIN | PROMISED, Ordering::Release);",
-        wrong: "self.requests.asked.fetch_or(DRAIN, Ordering::Release);",
+        right: "self.requests.asked.fetch_or(DRAIN | PROMISED, Ordering::Relaxed);",
+        wrong: "self.requests.asked.fetch_or(DRAIN, Ordering::Relaxed);",
         model: "slots::who_was_asked_inside_a_use_is_waited_for",
     },
     Plant {

@@ -321,8 +321,8 @@ impl<'m> Slot<'m> {
     /// What the owner says inside a use that can't be drained now: at the end of it.
     #[cold]
     pub fn promise_to_drain(&self) {
-        // ORDERING: as in `request_drain`.
-        self.requests.asked.fetch_or(DRAIN | PROMISED, Ordering::Release);
+        // ORDERING: the owner says it to itself. What a request before this has published stays so.
+        self.requests.asked.fetch_or(DRAIN | PROMISED, Ordering::Relaxed);
     }
 
     /// Has the crossings told at the end of the turn that it is in, or of its next one.
