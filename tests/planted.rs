@@ -370,6 +370,13 @@ const PLANTS: &[Plant] = &[
         model: "longest::from_a_block_into_the_next_row",
     },
     Plant {
+        name: "bounds of blocks with nothing free, narrowed without a second look",
+        file: "tree/longest.rs",
+        right: "for block in blocks.filter(|block| longest_from(*block, 0) > 0) {",
+        wrong: "for block in blocks.filter(|block| longest_from(*block, 0) > ANY) {",
+        model: "longest::a_frame_comes_into_a_block_of_which_it_is_said_that_it_is_empty",
+    },
+    Plant {
         name: "a bound of a giant that is narrowed without a second look",
         file: "tree/giants.rs",
         right: "    if !is_within(giant, most) {\n        return bound.raise(ANY);",
@@ -545,6 +552,13 @@ const PLANTS: &[Plant] = &[
         right: "frames & place.block().gone(place.group.word())",
         wrong: "let _ = place;\n    frames & 0",
         model: "isolate::what_is_retired_does_not_come_back_through_a_slot",
+    },
+    Plant {
+        name: "a frame that is retired in a block that has just been said to be full",
+        file: "tree/isolate.rs",
+        right: "            full_fence();\n            self.directory.open_up(block);\n",
+        wrong: "            full_fence();\n",
+        model: "isolate::what_is_retired_is_refused_while_its_block_is_filled_for_the_first_time",
     },
     Plant {
         name: "a block that is said to be full while somebody retires some of it",
