@@ -76,8 +76,8 @@ impl<'m> FrameTree<'m> {
         let place = Place::of(group, giant)?;
         let block = place.block();
         let (word, mask) = nodes.blocks.at(block.index);
-        // ORDERING: a look; whoever claims decides, and nobody says "out of memory" because of it: a
-        // claim that fails is searched for again.
+        // ORDERING: a look; whoever claims decides. Nobody says "out of memory" because of it: the
+        // search begins anew after a claim that fails.
         if word.load(Ordering::Relaxed) & mask != 0 {
             if is_whole(at, end, BLOCK_FRAMES) {
                 take_bit(word, mask).ok()?;

@@ -1,5 +1,5 @@
-//! For the loom models: looks that are parts of a search, each by itself. A search makes several, and
-//! one may cover for another that is too weak.
+//! For the loom models: looks that are parts of a search, each by itself. A search makes several,
+//! and one may cover for another that is too weak.
 
 use super::FrameTree;
 use super::search::{Amount, Join};
