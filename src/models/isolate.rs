@@ -247,10 +247,14 @@ fn no_cache_opens_for_what_is_isolated_while_its_block_is_filled() {
 /// on record meanwhile.
 #[test]
 fn what_is_retired_is_refused_while_its_block_is_filled_for_the_first_time() {
-    explore(Some(2), || {
-        let world = World::with_room(&[(0, 2), (16, 18)], 18);
+    explore(Some(1), || {
+        let world = World::new(&[(0, 4), (16, 18)]);
         let bad = world.alloc(1).map(Frame::into_number).expect("frame 0");
-        let other = spawn(&world, |world| world.grow_untouched(2, 4).expect("new memory"));
+        // As after memory has come that makes it whole.
+        let full = world.block(0).giant.full.word(0);
+        // ORDERING: nobody else is there yet.
+        full.fetch_and(!1, Ordering::Relaxed);
+        let other = spawn(&world, |world| world.tree.bring_back(NumberRange::from_numbers(0, 4)));
         world.tree.retire(bad, |_| Ok(Arena::empty())).expect("own frame");
         other.join().unwrap();
         let freed = world.tree.free_with(world.tree.sole_writer(1), bad);
