@@ -18,6 +18,7 @@ use crate::node::take_any;
 use crate::slot::Slot;
 use crate::sync::Ordering;
 use crate::tree::IsolateError;
+use crate::tree::looks::mark_gone;
 
 #[test]
 fn nobody_is_given_a_frame_that_is_taken_offline() {
@@ -275,9 +276,7 @@ fn contents_go_with_what_is_set_aside() {
         // A guest that has it as a part of something.
         let guest = spawn(&world, move |world| {
             world.touch(held.into_number(), 1);
-            let gone = block.giant.gone(block.index).load().expect("a place for its bits");
-            // ORDERING: as in `mark_gone`.
-            gone.word(0, 0).fetch_or(1, Ordering::AcqRel);
+            mark_gone(block, 0, 1);
         });
         let taker = spawn(&world, move |world| {
             let taken = take_any(block.leaf().word(0), 1);

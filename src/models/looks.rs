@@ -136,6 +136,8 @@ fn a_giant_is_found() {
     is_found((0, 16), |_| (), hide_a_giant, one);
     is_found((0, 16), written, hide_a_giant, one);
     is_found((0, 16), |_| (), hide_a_giant, two_in_a_row);
+    let is_there = |world: &World| world.tree.look_for_giant(world.tree.sole_writer(1)).is_ok();
+    is_found((0, 16), |_| (), hide_a_giant, is_there);
 }
 
 #[test]

@@ -560,12 +560,12 @@ fn let_go(writer: Writer<'_>, block: Block<'_>, word: usize, frames: u64) {
 }
 
 /// Makes frames gone that the caller has taken.
-fn mark_gone(block: Block<'_>, word: usize, frames: u64) {
+pub fn mark_gone(block: Block<'_>, word: usize, frames: u64) {
     if let Some(gone) = block.giant.gone(block.index).load() {
         take_zeroes(block, word, frames);
         // ORDERING: Release carries the block's opening up, and what was done to the frames,
         // to whoever finds them gone.
-        gone.word(block.index, word).fetch_or(frames, Ordering::AcqRel);
+        gone.word(block.index, word).fetch_or(frames, Ordering::Release);
     }
 }
 

@@ -8,6 +8,7 @@ use crate::journal::Writer;
 use crate::request::Request;
 
 pub use super::giants::{is_within, may_go_on, worth_a_look};
+pub use super::isolate::mark_gone;
 pub use super::longest::{
     bound, is_row_wide, longest_from, longest_within, narrow, narrow_to_nothing, prefix, suffix,
 };
