@@ -355,7 +355,8 @@ fn in_a_free_on_cpu_0(comes: fn(Both), then: fn(Both)) -> usize {
         let pool = pool_of(Either, (Setup::new(2), 2), 128);
         (0..64).for_each(|_| _ = take_on_cpu_1(pool));
         let held = pool.alloc().expect("one of the other 64");
-        (SEEN.set(0), GUEST.set(Some(Guest { pool, at: *at, comes })));
+        SEEN.set(0);
+        GUEST.set(Some(Guest { pool, at: *at, comes }));
         watch(Some(on_access_of_cpu_0));
         pool.free(held).expect("an own frame");
         GUEST.set(None);
