@@ -46,12 +46,21 @@ fn pool_as(cpu: usize, frames: u64) -> &'static FramePool<Cpu> {
 
 /// The same with a setup of its own, for one CPU.
 pub fn pool_by(setup: Setup, cpu: usize, frames: u64) -> &'static FramePool<Cpu> {
-    let pool = Box::leak(Box::new(FramePool::new(Cpu(cpu))));
+    pool_of(Cpu(cpu), (setup, 1), frames)
+}
+
+/// The same for so many CPUs.
+pub fn pool_of<C: Cpus>(
+    cpus: C,
+    (setup, count): (Setup, usize),
+    frames: u64,
+) -> &'static FramePool<C> {
+    let pool = Box::leak(Box::new(FramePool::new(cpus)));
     let kind = RegionKind::Usable;
     let regions = [MemoryRegion { start: 0, length: frames * FRAME_SIZE, kind }];
     let mut buffer = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
     let map = MemoryMap::normalise(regions, &mut buffer).expect("a map");
-    let bytes = Layout::new(&map, 1).expect("a layout").bytes();
+    let bytes = Layout::new(&map, count).expect("a layout").bytes();
     // SAFETY: the memory is not real, nobody uses it.
     unsafe { pool.init_in(&map, setup, vec![7; bytes / 8 + 16].leak()) }.expect("a pool");
     pool

@@ -8,6 +8,9 @@
 //! three: every access of the operation at which there are few, fewer and fewer later on; the same
 //! inside each handler; the kinds of handlers by turns. `NESTING=all` leaves nothing out of two.
 //!
+//! And a CPU that an interrupt has asked to drain, at each access of which another CPU finds nothing,
+//! or one more interrupt asks.
+//!
 //! What must hold: nothing is handed out twice, every free of an own frame is accepted, and when all
 //! is given back the tree is as at first.
 
@@ -18,10 +21,12 @@ use core::panic::Location;
 use std::vec;
 use std::vec::Vec;
 
-use crate::counts::{Cpu, pool_by};
-use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
+use crate::counts::{Cpu, pool_by, pool_of};
+use crate::cpu::Cpus;
+use crate::error::AllocError;
+use crate::frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE};
-use crate::pool::{FramePool, Setup};
+use crate::pool::{Drained, FramePool, Setup};
 use crate::request::Request;
 use crate::sync::watching::{Access, watch};
 use crate::tree::FreeCount;
@@ -292,4 +297,95 @@ fn and_with_a_budget_to_ask() {
     let setup = Setup::new(1).reserve(100).watermarks(600, 900, |_| ());
     let played = (1..=DEEP).map(|deep| all_operations(setup, deep, [12, 3, 1][deep - 1])).min();
     assert!(played > Some(500), "{played:?} were played");
+}
+
+/// This thread is either of two CPUs, by turns.
+#[derive(Debug)]
+struct Either;
+
+type Both = &'static FramePool<Either>;
+
+/// What comes in between at an access of an operation of CPU 0.
+#[derive(Clone, Copy)]
+struct Guest {
+    pool: Both,
+    at: u64,
+    comes: fn(Both),
+}
+
+std::thread_local! {
+    static ON: Cell<usize> = const { Cell::new(0) };
+    static GUEST: Cell<Option<Guest>> = const { Cell::new(None) };
+    static SEEN: Cell<u64> = const { Cell::new(0) };
+    static PAUSES: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: each test has its own pool, and one thread.
+unsafe impl Cpus for Either {
+    fn with_current<R>(&self, work: impl FnOnce(CpuId) -> R) -> R {
+        work(CpuId::new(ON.get()))
+    }
+}
+
+/// An interrupt asks CPU 0 to drain at its fourth access, the first inside of its turn.
+fn on_access_of_cpu_0(_: usize, access: Access, _: &'static Location<'static>) {
+    PAUSES.set(PAUSES.get() + u64::from(access == Access::Pause));
+    let Some(guest) = GUEST.take() else { return };
+    SEEN.set(SEEN.get() + 1);
+    if SEEN.get() == 4 {
+        assert_eq!(guest.pool.drain(), Ok(Drained::AtEndOfUse));
+    } else if SEEN.get() == guest.at {
+        (guest.comes)(guest.pool);
+    }
+    GUEST.set(Some(guest));
+}
+
+/// CPU 1 takes one; whether it has looked again and again for more, because of CPU 0.
+fn take_on_cpu_1(pool: Both) -> (Result<FrameNumber, AllocError>, bool) {
+    ON.set(1);
+    PAUSES.set(0);
+    let taken = pool.alloc().map(Frame::into_number);
+    ON.set(0);
+    (taken, PAUSES.get() > 15_000)
+}
+
+/// For each access of a free on CPU 0 in turn, at which `comes` comes: how many there are.
+fn in_a_free_on_cpu_0(comes: fn(Both), then: fn(Both)) -> usize {
+    let comes_at = |at: &u64| {
+        let pool = pool_of(Either, (Setup::new(2), 2), 128);
+        (0..64).for_each(|_| _ = take_on_cpu_1(pool));
+        let held = pool.alloc().expect("one of the other 64");
+        SEEN.set(0);
+        GUEST.set(Some(Guest { pool, at: *at, comes }));
+        watch(Some(on_access_of_cpu_0));
+        pool.free(held).expect("an own frame");
+        GUEST.set(None);
+        then(pool);
+        watch(None);
+        SEEN.get() >= *at
+    };
+    (5..).take_while(comes_at).count()
+}
+
+#[test]
+fn who_was_asked_inside_a_use_is_waited_for() {
+    let comes = |pool: Both| {
+        let is_true = match take_on_cpu_1(pool) {
+            // It stands still meanwhile.
+            (Err(AllocError::OutOfMemory { .. }), has_waited) => has_waited,
+            (taken, _) => taken.is_ok(),
+        };
+        assert!(is_true, "nothing, at access {}", SEEN.get());
+    };
+    assert!(in_a_free_on_cpu_0(comes, |_| ()) > 10);
+}
+
+#[test]
+fn who_was_asked_again_while_it_drains_has_drained_when_it_rests() {
+    let then = |pool: Both| {
+        (0..64).for_each(|_| _ = take_on_cpu_1(pool));
+        let nothing = Err(AllocError::OutOfMemory { cached_elsewhere: 0 });
+        assert_eq!(take_on_cpu_1(pool), (nothing, false), "asked at access {}", SEEN.get());
+    };
+    assert!(in_a_free_on_cpu_0(|pool| _ = pool.drain().expect("no double free"), then) > 10);
 }

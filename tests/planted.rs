@@ -370,6 +370,13 @@ const PLANTS: &[Plant] = &[
         model: "longest::from_a_block_into_the_next_row",
     },
     Plant {
+        name: "bounds of blocks with nothing free, narrowed without a second look",
+        file: "tree/longest.rs",
+        right: "for block in blocks.filter(|block| longest_from(*block, 0) > 0) {",
+        wrong: "for block in blocks.filter(|block| longest_from(*block, 0) > ANY) {",
+        model: "longest::a_frame_comes_into_a_block_of_which_it_is_said_that_it_is_empty",
+    },
+    Plant {
         name: "a bound of a giant that is narrowed without a second look",
         file: "tree/giants.rs",
         right: "    if !is_within(giant, most) {\n        return bound.raise(ANY);",
@@ -547,6 +554,13 @@ const PLANTS: &[Plant] = &[
         model: "isolate::what_is_retired_does_not_come_back_through_a_slot",
     },
     Plant {
+        name: "a frame that is retired in a block that has just been said to be full",
+        file: "tree/isolate.rs",
+        right: "            full_fence();\n            self.directory.open_up(block);\n",
+        wrong: "            full_fence();\n",
+        model: "isolate::what_is_retired_is_refused_while_its_block_is_filled_for_the_first_time",
+    },
+    Plant {
         name: "a block that is said to be full while somebody retires some of it",
         file: "directory.rs",
         right: "        if self.is_filled(block) {\n            say();",
@@ -566,6 +580,20 @@ const PLANTS: &[Plant] = &[
         right: "self.is_busy() || self.cached() > 0",
         wrong: "self.cached() > 0 || self.is_busy()",
         model: "slots::who_has_the_last_frames_is_asked_for_them",
+    },
+    Plant {
+        name: "a request to drain inside a use that is not a promise",
+        file: "slot/mod.rs",
+        right: "self.requests.asked.fetch_or(DRAIN | PROMISED, Ordering::Relaxed);",
+        wrong: "self.requests.asked.fetch_or(DRAIN, Ordering::Relaxed);",
+        model: "slots::who_was_asked_inside_a_use_is_waited_for",
+    },
+    Plant {
+        name: "a promise to drain that is taken back before it is kept",
+        file: "slot/exchange.rs",
+        right: "let asked = self.requests.asked.fetch_and(PROMISED, Ordering::Acquire);",
+        wrong: "let asked = self.requests.asked.fetch_and(0 & PROMISED, Ordering::Acquire);",
+        model: "slots::who_was_asked_inside_a_use_is_waited_for",
     },
     Plant {
         name: "a cache that is emptied before the step begins in which it is given back",

@@ -163,7 +163,8 @@ build() {
 reach() {
     local model began reached
     mkdir -p "$copy.reached"
-    "$binary" --list models:: | sed -n 's/^models::\(.*\): test$/\1/p' | while read -r model; do
+    "$binary" --list models:: | sed -n 's/^models::\(.*\): test$/\1/p' |
+        grep -E "${MODELS:-.}" | while read -r model; do
         reached=$copy.reached/$model
         [[ ! -s $reached || $binary -nt $reached ]] || continue
         echo "unchanged: $model" >&2

@@ -14,8 +14,11 @@ use crate::budget::{Budget, Rules};
 use crate::directory::Group;
 use crate::frame::{Frame, FrameNumber, NumberRange};
 use crate::isolation::Isolations;
+use crate::node::take_any;
 use crate::slot::Slot;
+use crate::sync::Ordering;
 use crate::tree::IsolateError;
+use crate::tree::looks::mark_gone;
 
 #[test]
 fn nobody_is_given_a_frame_that_is_taken_offline() {
@@ -238,6 +241,56 @@ fn no_cache_opens_for_what_is_isolated_while_its_block_is_filled() {
         world.free(1, held);
         isolation.into_iter().for_each(|isolation| world.tree.readmit(isolation));
         world.check(5);
+    });
+}
+
+/// The same, if nothing was ever isolated near it: then the block is said to be full without being
+/// on record meanwhile.
+#[test]
+fn what_is_retired_is_refused_while_its_block_is_filled_for_the_first_time() {
+    explore(Some(1), || {
+        let world = World::new(&[(0, 4), (16, 18)]);
+        let bad = world.alloc(1).map(Frame::into_number).expect("frame 0");
+        // As after memory has come that makes it whole.
+        let full = world.block(0).giant.full.word(0);
+        // ORDERING: nobody else is there yet.
+        full.fetch_and(!1, Ordering::Relaxed);
+        let other = spawn(&world, |world| world.tree.bring_back(NumberRange::from_numbers(0, 4)));
+        world.tree.retire(bad, |_| Ok(Arena::empty())).expect("own frame");
+        other.join().unwrap();
+        let freed = world.tree.free_with(world.tree.sole_writer(1), bad);
+        freed.expect_err("a retired frame, whoever was last");
+        world.tree.verify().expect("a block that is not full");
+    });
+}
+
+/// Frames that were taken as a whole, and set aside from there: nothing but the bits of what is gone
+/// takes their contents back to the tree.
+#[test]
+fn contents_go_with_what_is_set_aside() {
+    explore(Some(2), || {
+        let world = World::new(&[(0, 4), (16, 18)]);
+        let held = world.alloc(1).expect("frame 0");
+        let block = world.block(0);
+        let isolation = world.isolate(0, 4).expect("managed memory");
+        // A guest that has it as a part of something.
+        let guest = spawn(&world, move |world| {
+            world.touch(held.into_number(), 1);
+            mark_gone(block, 0, 1);
+        });
+        let taker = spawn(&world, move |world| {
+            let taken = take_any(block.leaf().word(0), 1);
+            world.touch(FrameNumber::new(0), taken);
+            taken != 0
+        });
+        let range = isolation.range();
+        world.tree.readmit(isolation);
+        guest.join().unwrap();
+        if taker.join().unwrap() {
+            world.give(1, 0);
+        }
+        world.tree.bring_back(range);
+        assert_eq!(world.tree.count_free().frames, 5, "frames are lost");
     });
 }
 

@@ -1,6 +1,8 @@
 //! Split against split, split against merge, whole blocks against frames, giants.
 
 use super::{World, explore, explore_long, spawn};
+use crate::frame::{FrameNumber, NumberRange};
+use crate::node::{take_all, take_bit};
 use crate::tree::HomeCell;
 
 #[test]
@@ -157,5 +159,50 @@ fn two_cpus_with_homes_lose_nothing() {
         visit(&world, 0);
         other.join().unwrap();
         world.check(8);
+    });
+}
+
+/// A taker that has come by a hint of before the block was put together: it finds the frames as
+/// soon as the block is split again, and has to find their contents too.
+#[test]
+fn contents_go_through_a_split_to_a_taker_with_an_old_hint() {
+    explore(Some(2), || {
+        let world = World::new(&[(0, 4)]);
+        // Written once, so that it can be looked at.
+        let frame = world.alloc(0).expect("a frame");
+        world.free(0, frame);
+        let held = world.alloc_block(0).expect("the block");
+        let splitter = spawn(&world, |world| world.claim(1, 0, 2));
+        let taker = spawn(&world, |world| {
+            let taken = take_all(world.block(2).leaf().word(1)).is_some();
+            taken.then(|| world.touch(FrameNumber::new(2), 0b11))
+        });
+        world.free_block(0, held);
+        let low = splitter.join().unwrap();
+        if taker.join().unwrap().is_some() {
+            [2, 3].into_iter().for_each(|frame| world.give(0, frame));
+        }
+        low.into_iter().for_each(|run| world.free_run(0, run));
+    });
+}
+
+/// The same of blocks in a giant.
+#[test]
+fn contents_go_through_a_giants_split_to_a_taker_with_an_old_hint() {
+    explore(Some(2), || {
+        let world = World::new(&[(0, 16)]);
+        let held = world.alloc_giant(0).expect("the giant");
+        let splitter = spawn(&world, |world| world.claim(1, 0, 4));
+        let taker = spawn(&world, |world| {
+            let taken = take_bit(world.block(8).giant.nodes().blocks.word(1), 1).is_ok();
+            taken.then(|| world.touch(FrameNumber::new(8), 0b1111))
+        });
+        world.free_giant(0, held);
+        let low = splitter.join().unwrap();
+        if taker.join().unwrap().is_some() {
+            let run = NumberRange::from_numbers(8, 12);
+            world.tree.free_run_with(world.tree.sole_writer(0), run).expect("its block");
+        }
+        low.into_iter().for_each(|run| world.free_run(0, run));
     });
 }

@@ -3,8 +3,11 @@
 //! is said, and here the run is asked for as well.
 
 use super::{World, explore, spawn};
+use crate::bounds::ANY;
+use crate::node::give;
 use crate::request::Request;
 use crate::tree::Wanted;
+use crate::tree::looks::{bound, is_row_wide, longest_from, narrow, narrow_to_nothing};
 
 impl World {
     /// A run, if one is found. Not used by anybody.
@@ -104,4 +107,38 @@ fn two_frees_in_two_rows() {
 #[test]
 fn two_frees_in_two_giants() {
     both_are_seen((14, 18), [15, 16], Some(2));
+}
+
+/// Of several blocks in which nothing is free it is said at once, while a frame comes into one.
+#[test]
+fn a_frame_comes_into_a_block_of_which_it_is_said_that_it_is_empty() {
+    explore(None, || {
+        let world = World::new(&[(0, 2), (4, 6)]);
+        world.hold(0, 2);
+        world.hold(4, 6);
+        let other = spawn(&world, |world| {
+            let blocks = [0, 4].map(|frame| world.block(frame));
+            let row = blocks[0].giant.nodes().longest.of(0).look();
+            narrow_to_nothing(world.tree.sole_writer(1), row, blocks.into_iter());
+        });
+        world.give(0, 4);
+        other.join().unwrap();
+        world.tree.verify().expect("what is said is so");
+    });
+}
+
+/// A word of two frames is full after every free to one that was not empty. In larger ones, where
+/// the shortest way of a free looks at the whole row, it is not: here is its look by itself.
+#[test]
+fn a_free_that_looks_at_the_row_alone() {
+    explore(None, || {
+        let world = World::new(&[(0, 3)]);
+        world.hold(0, 1);
+        let other = spawn(&world, |world| narrow(world.tree.sole_writer(1), world.block(0), 3));
+        let block = world.block(0);
+        give(block.leaf().word(0), 1);
+        let is_done = is_row_wide(block);
+        other.join().unwrap();
+        assert!(!is_done || bound(block) >= longest_from(block, 0).min(ANY), "it is said now");
+    });
 }

@@ -20,6 +20,7 @@ mod hints;
 mod isolate;
 mod levels;
 mod longest;
+mod looks;
 mod runs;
 mod slots;
 mod words;

@@ -11,6 +11,7 @@ use crate::arena::Arena;
 use crate::budget::{Budget, Rules};
 use crate::frame::Frame;
 use crate::slot::Slot;
+use crate::sync::{Ordering, Word};
 
 impl World {
     /// The slot of CPU 1, without a budget.
@@ -75,6 +76,35 @@ fn what_a_cache_gives_back_is_there_or_in_the_tree() {
             })
         });
         world.drain(slot);
+        for frame in other.join().unwrap().into_iter().chain([own]) {
+            world.free(0, frame);
+        }
+        world.check(2);
+    });
+}
+
+/// Asked inside a use, as by an interrupt: its CPU has drained before it is said not to be about to.
+#[test]
+fn who_was_asked_inside_a_use_is_waited_for() {
+    explore(Some(3), || {
+        let world = World::new(&[(0, 2)]);
+        let slot = world.slot();
+        let own = world.alloc_in(slot).expect("two frames");
+        // All hints are taken back, so that a search makes no fence before it gives up.
+        world.tree.alloc().expect_err("both are taken");
+        let asked: &Word = Box::leak(Box::new(Word::new(0)));
+        let other = spawn(&world, move |world| {
+            // ORDERING: as whoever waits for a handler to return.
+            let is_gone = asked.load(Ordering::Acquire) != 0 && !slot.is_about_to_drain();
+            is_gone.then(|| world.alloc(0).expect("it was given back"))
+        });
+        slot.request_drain();
+        let use_it = slot.take_turn(|_| {
+            slot.promise_to_drain();
+            // ORDERING: as above.
+            asked.store(1, Ordering::Release);
+        });
+        use_it.expect("at rest");
         for frame in other.join().unwrap().into_iter().chain([own]) {
             world.free(0, frame);
         }

@@ -163,6 +163,22 @@ fn two_flushes_complete_two_words_of_a_block() {
     });
 }
 
+/// Neither announces anything, and nothing was ever said of bounds: the fence between a free and its
+/// look at the bounds is all that shows one of them the other's word.
+#[test]
+fn two_frees_complete_two_words_of_a_block() {
+    explore(None, || {
+        let world = World::new(&[(0, 4)]);
+        let [one, two, three, four] = [(); 4].map(|()| world.alloc(0).expect("a frame"));
+        [one, three].into_iter().for_each(|frame| world.free(0, frame));
+        let other = spawn(&world, |world| world.free(1, four));
+        world.free(0, two);
+        other.join().unwrap();
+        assert_eq!(world.tree.count_free().blocks, 1, "merged");
+        world.check(4);
+    });
+}
+
 #[test]
 fn contents_pass_from_one_owner_to_two() {
     explore(Some(1), || {

@@ -319,7 +319,7 @@ impl Shared {
         match slot.take_turn(|turn| turn.drain()) {
             Some(drained) => drained.map(|()| Drained::Done),
             None => {
-                slot.request_drain();
+                slot.promise_to_drain();
                 Ok(Drained::AtEndOfUse)
             }
         }

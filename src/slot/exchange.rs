@@ -2,7 +2,7 @@
 //! the sides, and all of it when the owner was asked to drain.
 
 use super::side::{Held, Side, get, put};
-use super::{DRAIN, MANY, Slot, TELL, Turn};
+use super::{DRAIN, MANY, PROMISED, Slot, TELL, Turn};
 use crate::cache::Contents;
 use crate::directory::{Group, Place, bit_of};
 use crate::error::{Found, FreeError, OutOfMemory};
@@ -267,10 +267,16 @@ impl<'m> Slot<'m> {
         {
             // ORDERING: withdrawn before the work: one that comes just now is either withdrawn,
             // and the work is still to come, or kept. Acquire as said in `request_drain`.
-            let asked = self.requests.asked.fetch_and(0, Ordering::Acquire);
+            let asked = self.requests.asked.fetch_and(PROMISED, Ordering::Acquire);
             if asked & DRAIN != 0 {
                 // A double free that only this flush could see is counted in the journal.
                 let _ = self.give_all();
+            }
+            if asked & PROMISED != 0 {
+                // One that an interrupt has made meanwhile is kept by this too: it was made inside
+                // this turn, whose frames have gone.
+                // ORDERING: Release pairs with the Acquire in `is_about_to_drain`.
+                self.requests.asked.fetch_and(!PROMISED, Ordering::Release);
             }
             drop(turn);
             if asked & TELL != 0

@@ -73,7 +73,7 @@ pub struct Slot<'m> {
 #[derive(Debug)]
 #[repr(C, align(128))]
 struct Requests<'m> {
-    /// What is to be done at the end of a turn: [`DRAIN`], [`TELL`].
+    /// What is to be done at the end of a turn: [`DRAIN`], [`TELL`]; and [`PROMISED`].
     asked: Word,
     /// `None` if there is nothing to ask and nothing to tell.
     budget: Option<&'m Budget<'m>>,
@@ -95,6 +95,8 @@ const MANY: u32 = 8;
 const DRAIN: u64 = 1;
 /// Free memory has crossed a mark.
 const TELL: u64 = 2;
+/// The owner has said inside a use that it will drain at the end of it, and has not done so yet.
+const PROMISED: u64 = 4;
 
 impl<'m> Slot<'m> {
     /// A slot that holds nothing, for the CPU whose journal this is.
@@ -274,6 +276,13 @@ impl<'m> Slot<'m> {
         self.requests.asked.fetch_or(DRAIN, Ordering::Release);
     }
 
+    /// What the owner says inside a use that can't be drained now: at the end of it.
+    #[cold]
+    pub fn promise_to_drain(&self) {
+        // ORDERING: the owner says it to itself. What a request before this has published stays so.
+        self.requests.asked.fetch_or(DRAIN | PROMISED, Ordering::Relaxed);
+    }
+
     /// Has the crossings told at the end of the turn that it is in, or of its next one.
     #[cold]
     pub fn ring(&self) {
@@ -289,10 +298,15 @@ impl<'m> Slot<'m> {
         self.busy.load(Ordering::Acquire) != 0
     }
 
-    /// Whether its owner is inside a use at whose end it will drain.
+    /// Whether its owner has promised to drain and has not yet, or is inside a use at whose end it
+    /// will. Exact as far as it has promised. Otherwise it may be just before it or in the middle,
+    /// and this says no: between the end of a use and the look at what is asked it is not seen
+    /// whether the owner rests.
     pub fn is_about_to_drain(&self) -> bool {
-        // ORDERING: a look.
-        self.is_busy() && self.requests.asked.load(Ordering::Relaxed) & DRAIN != 0
+        // ORDERING: Acquire pairs with the Release in `serve_requests`: who finds the promise gone
+        // finds what was given back.
+        let asked = self.requests.asked.load(Ordering::Acquire);
+        asked & PROMISED != 0 || asked & DRAIN != 0 && self.is_busy()
     }
 
     /// How many frames it holds. Anybody may ask; exact while the owner rests.

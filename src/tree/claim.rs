@@ -77,8 +77,9 @@ impl<'m> FrameTree<'m> {
         let place = Place::of(group, giant)?;
         let block = place.block();
         let (word, mask) = nodes.blocks.at(block.index);
-        // ORDERING: a look; whoever claims decides.
-        if word.load(Ordering::Acquire) & mask != 0 {
+        // ORDERING: a look; whoever claims decides. Nobody says "out of memory" because of it: the
+        // search begins anew after a claim that fails.
+        if word.load(Ordering::Relaxed) & mask != 0 {
             if is_whole(at, end, BLOCK_FRAMES) {
                 take_bit(word, mask).ok()?;
                 make_ready(block);

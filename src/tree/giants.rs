@@ -158,7 +158,7 @@ fn narrow_end(bound: Bound<'_>, block: Block<'_>, look: fn(Block<'_>) -> u64) {
 
 /// Whether the blocks' bytes, and what is free at the ends of rows, leave no room for more than
 /// `most` frames in a row.
-fn is_within<'m>(giant: &'m Giant<'m>, most: u64) -> bool {
+pub fn is_within<'m>(giant: &'m Giant<'m>, most: u64) -> bool {
     let mut last = 0;
     for (index, row) in giant.nodes().longest.rows().enumerate() {
         // ORDERING: as in `Bound::get`.

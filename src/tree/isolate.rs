@@ -350,9 +350,9 @@ impl<'m> FrameTree<'m> {
         let place = self.record(range, arena)?;
         for (block, word, bit) in self.words_of(range) {
             self.directory.open_up(block);
-            full_fence();
             mark_gone(block, word, bit);
-            // Who has found nothing isolated near it, and says so only now, looks again.
+            // Somebody who has found nothing isolated near it may have said so just now. He looks
+            // again behind a fence, and sees the mark, or is seen here.
             full_fence();
             self.directory.open_up(block);
         }
@@ -450,8 +450,8 @@ impl<'m> FrameTree<'m> {
             let Some(nodes) = block.giant.in_use() else { continue };
             let masks = (0..NODE_WORDS)
                 .map(|word| (word, mask_between(kept.start, kept.end, word * WORD_BITS as usize)));
-            // ORDERING: a look; `split_block` claims.
-            if nodes.blocks.is_set(block.index, Ordering::Acquire)
+            // ORDERING: a look; `split_block` claims. What is missed is set aside the next time.
+            if nodes.blocks.is_set(block.index, Ordering::Relaxed)
                 && split_block(writer, block, kept.clone())
             {
                 masks.for_each(|(word, mask)| let_go(writer, block, word, mask));
@@ -560,12 +560,12 @@ fn let_go(writer: Writer<'_>, block: Block<'_>, word: usize, frames: u64) {
 }
 
 /// Makes frames gone that the caller has taken.
-fn mark_gone(block: Block<'_>, word: usize, frames: u64) {
+pub fn mark_gone(block: Block<'_>, word: usize, frames: u64) {
     if let Some(gone) = block.giant.gone(block.index).load() {
         take_zeroes(block, word, frames);
         // ORDERING: Release carries the block's opening up, and what was done to the frames,
         // to whoever finds them gone.
-        gone.word(block.index, word).fetch_or(frames, Ordering::AcqRel);
+        gone.word(block.index, word).fetch_or(frames, Ordering::Release);
     }
 }
 

@@ -20,8 +20,9 @@
 //! **Split**: claim the block's bit; the leaf is then this CPU's alone, and is written by plain
 //! stores, with Release since a search with an old hint may find them at once; announce.
 //! **Merge**: when a leaf reads full, claim each word; on a conflict give back, announce, and
-//! look again (a full fence before each look: of two CPUs that complete a leaf at once, one sees
-//! it complete). With the whole leaf claimed, free the block's bit and retire its hint.
+//! look again (each gift is followed by a look at the bounds, with a full fence before: of two CPUs
+//! that complete a leaf at once, one sees it complete). With the whole leaf claimed, free the
+//! block's bit and retire its hint.
 
 use core::ops::Range;
 
@@ -247,11 +248,12 @@ pub(super) fn merge_giant(writer: Writer<'_>, giant: &Giant<'_>) {
 }
 
 /// Claims all of a node if all of it is free; the caller then holds it, inside a step that
-/// the caller has begun. On a conflict `announce` tells of what went back.
+/// the caller has begun. On a conflict `announce` tells of what went back. Both have looked at the
+/// bounds since, behind a fence.
 fn take_whole(writer: Writer<'_>, node: &Node, announce: impl Fn()) -> bool {
     loop {
-        full_fence();
-        // ORDERING: behind the fence, which follows this CPU's own last gift to the node.
+        // ORDERING: behind the fence in `is_wide` or `widen_all`, which follows this CPU's own last
+        // gift to the node: each gift is told of before its node is put together.
         if !node.all(FULL, Ordering::Relaxed) {
             return false;
         }

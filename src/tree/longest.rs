@@ -79,8 +79,8 @@ pub fn widen_all(giant: &Giant<'_>) {
     for row in giant.nodes().longest.rows() {
         // ORDERING: behind the fence, as in `is_wide`.
         if row.load(Ordering::Relaxed) != u64::MAX {
-            // ORDERING: Release as in `Bound::exchange`.
-            row.fetch_or(u64::MAX, Ordering::Release);
+            // ORDERING: nothing is passed because of this; what was published before stays so.
+            row.fetch_or(u64::MAX, Ordering::Relaxed);
         }
     }
     tell_nothing(giant);

@@ -42,6 +42,8 @@ mod init;
 mod isolate;
 mod levels;
 mod longest;
+#[cfg(all(test, loom))]
+pub(crate) mod looks;
 mod near;
 mod runs;
 #[cfg(feature = "hardened")]
