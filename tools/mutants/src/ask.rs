@@ -1,14 +1,17 @@
 //! Looks which tests come by which place, and asks each mutant of the tests that come by its own.
+//!
+//! A test that takes ten times as long with a mutant as without it, and some seconds more, has
+//! noticed it: it mostly has no end. What it takes is time of a CPU, as a clock says more on a
+//! busy machine.
 
-use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
+use std::env;
 use std::fs::{self, OpenOptions};
-use std::hash::BuildHasher;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Tests that take less than this are asked many at a time.
 const QUICK: Duration = Duration::from_millis(50);
@@ -28,16 +31,29 @@ fn run(
     seconds: u64,
     (key, value): (&str, &str),
 ) -> Output {
-    // What a test itself uses, as a clock says more on a busy machine: that is for what waits.
-    Command::new("timeout")
-        .args(["-s", "KILL", &(60 + 20 * seconds).to_string()])
+    // A limit by the clock too, for what waits.
+    Command::new("bash")
+        .args(["-c", "TIMEFORMAT='%U %S'; time \"$@\"", "time"])
+        .args(["timeout", "-s", "KILL", &(60 + 20 * seconds).to_string()])
         .args(["prlimit", &format!("--cpu={seconds}"), "--as=8000000000", "--core=0", program])
         .args(["--exact", "--test-threads=1", "-Zunstable-options", "--fail-fast"])
         .args(tests)
         .envs([("RUSTC_BOOTSTRAP", "1"), ("PROPTEST_MAX_SHRINK_ITERS", "0"), (key, value)])
+        // proptest would keep what a test failed with, and begin with it the next time: another
+        // mutant would be asked of more than the tests have.
+        .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
+        // And the same mutant is to get the same verdict.
+        .env("PROPTEST_RNG_SEED", "1")
         .current_dir(root)
         .output()
-        .expect("timeout and prlimit")
+        .expect("bash")
+}
+
+/// The time of a CPU that it took, which is the last line of what it has said.
+fn taken(output: &Output) -> Duration {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let seconds = said.lines().last().expect("a line").split(' ');
+    Duration::from_secs_f64(seconds.map(|part| part.parse::<f64>().expect("a number")).sum())
 }
 
 /// All tests that pass, with the places that they come by, the quickest first.
@@ -49,9 +65,9 @@ fn look(root: &Path, programs: Vec<String>) -> Vec<Test> {
             Command::new(&*program).arg("--list").current_dir(root).output().expect("a test");
         let list = String::from_utf8_lossy(&list.stdout).into_owned();
         for name in list.lines().filter_map(|line| line.strip_suffix(": test")) {
-            let (start, seen) = (Instant::now(), seen.to_str().expect("a path"));
+            let seen = seen.to_str().expect("a path");
             let output = run(root, &program, &[name], 120, ("MUTANT_SEEN", seen));
-            let takes = start.elapsed();
+            let takes = taken(&output);
             if !output.status.success() {
                 eprintln!("not asked, as it fails without a mutant: {name}");
                 continue;
@@ -80,41 +96,43 @@ fn in_groups<'a>(tests: impl Iterator<Item = &'a Test>) -> Vec<Vec<&'a Test>> {
     quick
 }
 
-/// The verdict on a mutant.
-fn verdict(root: &Path, number: usize, tests: Vec<Vec<&Test>>) -> &'static str {
+/// The verdict on a mutant, and the first of the tests that have given it.
+fn verdict<'a>(
+    root: &Path,
+    number: usize,
+    tests: Vec<Vec<&'a Test>>,
+) -> (&'static str, &'a str) {
     if tests.is_empty() {
-        return "missed 0";
+        return ("missed 0", "none");
     }
     for group in tests {
         let takes: Duration = group.iter().map(|test| test.takes).sum();
         let names: Vec<_> = group.iter().map(|test| &*test.name).collect();
         let mutant = ("MUTANT", &*number.to_string());
-        let output = run(root, &group[0].program, &names, 10 + 10 * takes.as_secs(), mutant);
-        forget_seeds(root);
+        let limit = 3 + (10.0 * takes.as_secs_f64()) as u64;
+        let output = run(root, &group[0].program, &names, limit, mutant);
         if output.status.success() {
             continue;
         }
         // As `timeout` says it: killed, by the clock or for what it used. All else is a test that
         // failed, or died.
         let is_endless = matches!(output.status.code(), Some(137 | 152));
-        return if is_endless { "timeout 0" } else { "caught 0" };
+        return (if is_endless { "timeout 0" } else { "caught 0" }, names[0]);
     }
-    "missed 3"
+    ("missed 3", "all")
 }
 
-/// proptest keeps what a test failed with, and begins with it the next time: another mutant
-/// would be asked of more than the tests have.
-fn forget_seeds(root: &Path) {
-    let _ = fs::remove_dir_all(root.join("proptest-regressions"));
-    for entry in fs::read_dir(root.join("tests")).expect("the tests").flatten() {
-        if entry.path().extension().is_some_and(|end| end == "proptest-regressions") {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
+/// A place in the order that a seed gives to mutants: FNV-1a, with the bits of the last ones mixed.
+fn order(seed: &str, name: &str) -> u64 {
+    let fold = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = seed.bytes().chain(name.bytes()).fold(0xcbf2_9ce4_8422_2325, fold);
+    let mixed = (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
-/// Asks about all mutants that have a place and a name, in random order: `names` is that of mutant
-/// 1 first. Those without are asked already.
+/// Asks about mutants that have a place and a name: `names` is that of mutant 1 first. Those
+/// without are asked already. Their order is that of `SEED`, and `SAMPLE` says how many, if these
+/// are set.
 pub fn ask(
     root: &Path,
     programs: Vec<String>,
@@ -123,14 +141,19 @@ pub fn ask(
     results: &Path,
 ) {
     let named = places.iter().filter_map(|(&n, place)| Some((n, place, names[n - 1]?)));
-    let (mut left, dice): (Vec<_>, _) = (named.collect(), RandomState::new());
-    left.sort_by_key(|(number, ..)| dice.hash_one(number));
+    let mut left: Vec<_> = named.collect();
+    let seed = env::var("SEED").unwrap_or_default();
+    left.sort_by_key(|(_, _, name)| order(&seed, name));
+    if let Ok(most) = env::var("SAMPLE") {
+        left.truncate(most.parse().expect("SAMPLE is a number"));
+    }
     let tests = look(root, programs);
     eprintln!("{} tests, {} mutants to ask about", tests.len(), left.len());
     let mut results = OpenOptions::new().append(true).create(true).open(results).expect("results");
     for (number, place, name) in left {
         let mine = tests.iter().filter(|test| test.places.contains(place));
-        let verdict = verdict(root, number, in_groups(mine));
+        let (verdict, test) = verdict(root, number, in_groups(mine));
+        eprintln!("{verdict}, {name}, {test}");
         writeln!(results, "{verdict}\t{name}").expect("a line");
     }
 }
