@@ -67,7 +67,7 @@ unsafe impl Cpus for InTurns {
 /// answered.
 struct Kind(&'static str, u64, fn(&'static Pool) -> String);
 
-const KINDS: [Kind; 20] = [
+const KINDS: [Kind; 21] = [
     Kind("frame", 15, |pool| take(1, pool.alloc())),
     Kind("zeroed frame", 6, |pool| take(1, pool.alloc_zeroed(|_| ()))),
     Kind("urgent frame", 1, |pool| take(1, pool.alloc_urgent())),
@@ -78,7 +78,7 @@ const KINDS: [Kind; 20] = [
     Kind("run", 7, |pool| take_run(pool, &Request::new(length(4000)))),
     Kind("limited run", 7, |pool| take_run(pool, &limited())),
     Kind("long run", 2, |pool| take_run(pool, &Request::new(length(u64::MAX) << dice(6)))),
-    Kind("free frame", 16, |pool| give(1, 1, |first, _| pool.free(frame(first)))),
+    Kind("free frame", 14, |pool| give(1, 1, |first, _| pool.free(frame(first)))),
     // SAFETY: no memory is behind it.
     Kind("free zeroed", 6, |pool| give(1, 1, |at, _| unsafe { pool.free_zeroed(frame(at)) })),
     Kind("free bulk", 3, give_bulk),
@@ -87,6 +87,7 @@ const KINDS: [Kind; 20] = [
     Kind("free run", 14, |pool| give(1, length(4000), |at, count| pool.free_run(run(at, count)))),
     Kind("refused free", 2, give_wrongly),
     Kind("isolation", 1, isolate),
+    Kind("growth", 2, grow),
     Kind("numbers", 1, |pool| {
         format!("{:?} {:?}", pool.stats(), pool.tree().map(FrameTree::count_free))
     }),
@@ -120,6 +121,8 @@ std::thread_local! {
     /// Frames that are in use, in rows: the first one and how many.
     static HANDS: RefCell<Vec<(u64, u64)>> = const { RefCell::new(Vec::new()) };
     static ISOLATION: RefCell<Option<Isolation>> = const { RefCell::new(None) };
+    /// Frames that have come.
+    static GROWN: Cell<u64> = const { Cell::new(0) };
     /// Frames that have become metadata.
     static METADATA: Cell<u64> = const { Cell::new(0) };
     static REGIONS: Cell<Regions> = const { Cell::new(&[]) };
@@ -186,6 +189,11 @@ fn length(most: u64) -> u64 {
 fn place() -> FrameNumber {
     let (first, count) = pick(REGIONS.get());
     FrameNumber::new(first + dice(count))
+}
+
+/// The frame behind all that there is at first.
+fn end() -> u64 {
+    REGIONS.get().iter().map(|(first, count)| first + count).max().expect("a region")
 }
 
 /// A request with conditions.
@@ -310,13 +318,12 @@ fn give_wrongly(pool: &'static Pool) -> String {
     LEFT.set(0);
     let Some((first, count)) = grab(1, length(600)) else { return String::new() };
     pool.free_run(run(first, count)).expect("a free of what was in use");
-    let end = REGIONS.get().iter().map(|(first, count)| first + count).max().expect("a region");
     let twice = first + dice(count);
     let answers = [
         pool.free_run(run(first, count)),
         pool.free_run(run(twice, 1)),
         pool.free(frame(twice)),
-        pool.free(frame(end + dice(1000))),
+        pool.free(frame(end() + 50 * PIECE + dice(1000))),
         pool.free_block(frame(twice & !(BLOCK_FRAMES - 1) | dice(2))),
         pool.free_giant(frame(twice & !(GIANT_FRAMES - 1))),
     ];
@@ -343,6 +350,20 @@ fn isolate(pool: &'static Pool) -> String {
             String::new()
         }
     }
+}
+
+/// Frames that come at once.
+const PIECE: u64 = 200;
+
+/// Adds memory behind the end, in pieces of any order.
+fn grow(pool: &'static Pool) -> String {
+    let first = end() + 100 + PIECE * dice(40);
+    let range = NumberRange::from_numbers(first, first + PIECE);
+    let storage = vec![7; pool.bytes_to_grow(range) / 8 + 16].leak();
+    // SAFETY: the memory is not real, nobody uses it.
+    let grown = unsafe { pool.grow_in(range, storage) };
+    GROWN.set(GROWN.get() + if grown.is_ok() { PIECE } else { 0 });
+    format!("{first} {grown:?}")
 }
 
 /// Where a frame lies that becomes metadata.
@@ -425,6 +446,7 @@ impl Memory {
         REGIONS.set(self.regions);
         DICE.set(0);
         METADATA.set(0);
+        GROWN.set(0);
         let tree = pool.tree().expect("a tree");
         let first = tree.count_free();
         if let Some((runs, most)) = self.crumbs {
@@ -458,7 +480,8 @@ impl Memory {
             pool.drain().expect("a drain");
         }
         pool.verify().expect("a pool that is whole");
-        assert_eq!(tree.count_free().frames + METADATA.get(), first.frames, "{}", self.name);
+        let free = tree.count_free().frames;
+        assert_eq!(free + METADATA.get(), first.frames + GROWN.get(), "{}", self.name);
         ROWS.take()
     }
 }
