@@ -212,6 +212,10 @@ impl Stage {
         PLAN.set(None);
         let came = |level: usize| MADE.with(|made| made[level].get() >= plan.at[level]);
         let all_came = (0..deep).all(came);
+        if deep == 1 {
+            // Also before all comes back, and most of what is said of parts of blocks is over.
+            pool.verify().unwrap_or_else(|broken| panic!("{name}, {:?}: {broken}", plan.at));
+        }
         let mut all = hands;
         HANDS.with(|hands| hands[1..].iter().for_each(|more| all.append(&mut more.borrow_mut())));
         all.sort_unstable();
