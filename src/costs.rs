@@ -67,18 +67,19 @@ unsafe impl Cpus for InTurns {
 /// answered.
 struct Kind(&'static str, u64, fn(&'static Pool) -> String);
 
-const KINDS: [Kind; 21] = [
-    Kind("frame", 15, |pool| take(1, pool.alloc())),
+const KINDS: [Kind; 23] = [
+    Kind("frame", 13, |pool| take(1, pool.alloc())),
     Kind("zeroed frame", 6, |pool| take(1, pool.alloc_zeroed(|_| ()))),
     Kind("urgent frame", 1, |pool| take(1, pool.alloc_urgent())),
     Kind("bulk", 3, take_bulk),
     Kind("block", 3, |pool| take(BLOCK_FRAMES, pool.alloc_block())),
     Kind("giant", 1, |pool| take(GIANT_FRAMES, pool.alloc_giant())),
     Kind("short run", 8, |pool| take_run(pool, &Request::new(length(WORD_BITS)))),
-    Kind("run", 7, |pool| take_run(pool, &Request::new(length(4000)))),
+    Kind("usual run", 6, |pool| take_run(pool, &Request::new(pick(&[3, 3, 3, 17])))),
+    Kind("run", 5, |pool| take_run(pool, &Request::new(length(4000)))),
     Kind("limited run", 7, |pool| take_run(pool, &limited())),
     Kind("long run", 2, |pool| take_run(pool, &Request::new(length(u64::MAX) << dice(6)))),
-    Kind("free frame", 14, |pool| give(1, 1, |first, _| pool.free(frame(first)))),
+    Kind("free frame", 12, |pool| give(1, 1, |first, _| pool.free(frame(first)))),
     // SAFETY: no memory is behind it.
     Kind("free zeroed", 6, |pool| give(1, 1, |at, _| unsafe { pool.free_zeroed(frame(at)) })),
     Kind("free bulk", 3, give_bulk),
@@ -92,11 +93,14 @@ const KINDS: [Kind; 21] = [
         format!("{:?} {:?}", pool.stats(), pool.tree().map(FrameTree::count_free))
     }),
     Kind("drain", 2, |pool| format!("{:?}", pool.drain())),
+    // What comes before all others.
+    Kind("start", 0, |_| String::new()),
 ];
-const DRAIN: usize = KINDS.len() - 1;
+const DRAIN: usize = KINDS.len() - 2;
+const START: usize = KINDS.len() - 1;
 /// Kinds that may come in the middle of others: none that are often in vain, which looks a thousand
 /// times while another is under way.
-const INSIDE: [usize; 9] = [0, 0, 1, 6, 10, 10, 11, 15, 15];
+const INSIDE: [usize; 9] = [0, 0, 1, 6, 11, 11, 12, 16, 16];
 
 /// A row of the table.
 #[derive(Clone, Copy, Default)]
@@ -441,6 +445,10 @@ impl Memory {
 
     /// What its operations cost.
     fn rows(&self) -> [Row; KINDS.len()] {
+        ROWS.take();
+        LEFT.set(0);
+        KIND.set(START);
+        watch(Some(on_access));
         let pool = self.pool();
         POOL.set(Some(pool));
         REGIONS.set(self.regions);
@@ -457,8 +465,6 @@ impl Memory {
                 give(1, 1 + dice(most), |first, count| pool.free_run(run(first, count)));
             }
         }
-        ROWS.take();
-        watch(Some(on_access));
         for _ in 0..STEPS {
             LEFT.set(if dice(4) == 0 { 1 + dice(pick(&[8, 40, 200])) } else { 0 });
             let mut chance = dice(100);

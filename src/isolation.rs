@@ -370,3 +370,16 @@ impl Isolations {
         })
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_like_it_was_if_it_was_not_given_away_and_is_as_far() {
+        let state = State::of(7, 2, Phase::InForce);
+        assert!(state.is_like(State::of(7, 3, Phase::InForce)), "guests come and go");
+        assert!(!state.is_like(State::of(8, 2, Phase::InForce)), "another range");
+        assert!(!state.is_like(State::of(7, 2, Phase::Readmitted)), "it is over");
+    }
+}

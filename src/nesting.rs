@@ -19,8 +19,9 @@ use std::vec;
 use std::vec::Vec;
 
 use crate::counts::{Cpu, pool_by};
+use crate::error::FreeError;
 use crate::frame::{Frame, FrameNumber, FrameRange, NumberRange};
-use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE};
+use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, GIANT_FRAMES};
 use crate::pool::{FramePool, Setup};
 use crate::request::Request;
 use crate::sync::watching::{Access, watch};
@@ -296,4 +297,67 @@ fn and_with_a_budget_to_ask() {
     let setup = Setup::new(1).reserve(100).watermarks(600, 900, |_| ());
     let played = (1..=DEEP).map(|deep| all_operations(setup, deep, [12, 3, 1][deep - 1])).min();
     assert!(played > Some(500), "{played:?} were played");
+}
+
+std::thread_local! {
+    /// What is freed a second time, and what came of it.
+    static AGAIN: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+    static ANSWER: Cell<Option<Result<(), FreeError>>> = const { Cell::new(None) };
+}
+
+fn free_again(pool: Pool, _: &mut Vec<(u64, u64)>) {
+    let (first, count) = AGAIN.get();
+    let tree = pool.tree().expect("a tree");
+    ANSWER.set(Some(match count {
+        BLOCK_FRAMES => tree.free_block(frame(first)),
+        GIANT_FRAMES => tree.free_giant(frame(first)),
+        _ => tree.free_run(run((first, count))),
+    }));
+}
+
+/// A part of a run is freed a second time, at each access of the run's free in turn. One of the two is
+/// refused and told which frame it was, and nothing is there twice.
+#[test]
+fn a_double_free_that_races_is_refused_once_with_its_frame() {
+    let cases = [
+        // Within a block, across blocks, and blocks and a GiB as a whole.
+        ((5, 200), (70, 1)),
+        ((5, 200), (130, 3)),
+        ((500, 40), (513, 1)),
+        ((500, 200), (511, 1)),
+        ((500, 12 + 2 * BLOCK_FRAMES), (2 * BLOCK_FRAMES, BLOCK_FRAMES)),
+        ((GIANT_FRAMES - 70, GIANT_FRAMES + 70), (GIANT_FRAMES - 3, 2)),
+        ((GIANT_FRAMES - 70, GIANT_FRAMES + 70), (GIANT_FRAMES, GIANT_FRAMES)),
+    ];
+    for (all, part) in cases {
+        AGAIN.set(part);
+        let (mut told, mut at) = ([0, 0], 0);
+        loop {
+            at += 1 + at * all.1 / 2_000_000;
+            let pool = pool_by(Setup::new(1), 0, all.0 + all.1 + BLOCK_FRAMES);
+            let tree = pool.tree().expect("a tree");
+            // What lies beside it stays in use: a merge would hide who was first.
+            let request = Request::new(all.1 + 2).at(FrameNumber::new(all.0 - 1));
+            let _ = tree.alloc_run(&request).expect("a run").into_numbers();
+            let (taken, before) = (run(all), tree.free_frames());
+            MADE.with(|made| made.iter().for_each(|made| made.set(0)));
+            PLAN.set(Some(Plan { pool, at: [at, 0, 0], handlers: [free_again; DEEP] }));
+            watch(Some(on_access));
+            let freed = tree.free_run(taken);
+            watch(None);
+            PLAN.set(None);
+            let Some(again) = ANSWER.take() else { break };
+            let refused = [freed, again].map(Result::err);
+            let ([None, Some(error)] | [Some(error), None]) = refused else {
+                panic!("{all:?}, {part:?} at {at}: {refused:?}");
+            };
+            assert_eq!(error.frame.get(), part.0, "{all:?}, {part:?} at {at}");
+            told[usize::from(refused[0].is_none())] += 1;
+            tree.verify().unwrap_or_else(|broken| panic!("{all:?}, {part:?} at {at}: {broken}"));
+            // Seen before anything was given, nothing is.
+            let given = tree.free_frames() - before;
+            assert!(given == all.1 || given == part.1, "{all:?}, {part:?} at {at}: {given}");
+        }
+        assert!(told.iter().all(|told| *told > 0), "{all:?}, {part:?}: {told:?}");
+    }
 }
