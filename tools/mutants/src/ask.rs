@@ -130,22 +130,24 @@ fn order(seed: &str, name: &str) -> u64 {
     (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
-/// Asks about mutants that have a place and a name: `names` is that of mutant 1 first. Those
-/// without are asked already. Their order is that of `SEED`, and `SAMPLE` says how many, if these
-/// are set.
+/// Asks about mutants that have a place: `names` is that of mutant 1 first, and those in `done` are
+/// asked already. Their order is that of `SEED`, and `SAMPLE` says how many, if these are set.
 pub fn ask(
     root: &Path,
     programs: Vec<String>,
-    names: &[Option<&str>],
+    (names, done): (&[String], &HashSet<&str>),
     places: &HashMap<usize, usize>,
     results: &Path,
 ) {
-    let named = places.iter().filter_map(|(&n, place)| Some((n, place, names[n - 1]?)));
-    let mut left: Vec<_> = named.collect();
+    let mut left: Vec<_> = places.iter().map(|(&n, place)| (n, place, &*names[n - 1])).collect();
     let seed = env::var("SEED").unwrap_or_default();
     left.sort_by_key(|(_, _, name)| order(&seed, name));
     if let Ok(most) = env::var("SAMPLE") {
         left.truncate(most.parse().expect("SAMPLE is a number"));
+    }
+    left.retain(|(_, _, name)| !done.contains(name));
+    if left.is_empty() {
+        return;
     }
     let tests = look(root, programs);
     eprintln!("{} tests, {} mutants to ask about", tests.len(), left.len());

@@ -168,7 +168,5 @@ fn main() {
     assert!(is_built, "the tests do not compile");
     let programs = messages.iter().filter(|message| message["profile"]["test"] == true);
     let programs = programs.filter_map(|message| message["executable"].as_str()).map(String::from);
-    let names: Vec<_> =
-        names.iter().map(|name| (!done.contains(&**name)).then_some(&**name)).collect();
-    ask::ask(Path::new(root), programs.collect(), &names, &places, Path::new(results));
+    ask::ask(Path::new(root), programs.collect(), (&names, &done), &places, Path::new(results));
 }
