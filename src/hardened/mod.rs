@@ -462,5 +462,15 @@ pub(crate) mod tests {
         let poison = |number| hardened.poison(FrameNumber::trusted(number));
         let all: BTreeSet<_> = (0..1000).map(poison).collect();
         assert!(all.len() == 1000 && !all.contains(&0), "what others hold, or zeros, would pass");
+        // Whatever the seed is: with this one it would be zeros for frame 1, were it not cut.
+        let how = Hardening { seed: Some(u64::MAX >> 1), ..Hardening::new(|_| ()) };
+        let bytes = 1 << 16;
+        let memory = vec![[0_u8; 128]; bytes / 128 + 1].leak().as_mut_ptr().cast::<u8>();
+        let memory = memory.wrapping_add(memory.align_offset(128));
+        // SAFETY: memory of its own.
+        let mut arena = unsafe { Arena::new(memory, bytes) };
+        let map = core::iter::once(one(FrameNumber::trusted(1)));
+        let hardened = Hardened::new(&mut arena, (how, 0), (1, 1, 1), map);
+        assert_ne!(hardened.poison(FrameNumber::trusted(1)), 0);
     }
 }

@@ -431,7 +431,7 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    const FRAMES: usize = 1 << 13;
+    const FRAMES: usize = 8192;
 
     /// The lowest run of so many, frame by frame.
     fn lowest(free: &[bool], count: usize) -> Option<usize> {
