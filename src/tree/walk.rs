@@ -147,8 +147,8 @@ fn walk_giant<'m>(
 fn walk_giant_ends(block: Block<'_>, visit: &mut impl Visit) -> Option<u64> {
     let first = block.first_frame().get();
     if visit.goes_on_at(first) {
-        // Not all of the block, or nothing would be said of the giant. If somebody frees the rest of
-        // it now, his journal says so to a search in vain.
+        // Not all of the block, or nothing would be said of the giant. If somebody frees the rest
+        // of it now, his journal says so to a search in vain.
         let (frames, _) = prefix(block);
         let found = if frames > 0 { visit.see(first, frames) } else { None };
         if found.is_some() {
