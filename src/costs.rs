@@ -2,10 +2,11 @@
 //! operations of all kinds.
 //!
 //! Most of what the allocator knows are hints and bounds, which only say where not to look: if one
-//! is wrong upward, every answer stays right, and only comes later. Other tests ask for answers. This
-//! one counts: each access to a shared word, at the one door to atomics, per kind of operation and
-//! state of the memory, for three CPUs (one of them without a slot) by turns, some of their operations
-//! in the middle of those of others; and a number made of all that was handed out or refused.
+//! is wrong upward, every answer stays right, and only comes later. Other tests ask for answers.
+//! This one counts: each access to a shared word, at the one door to atomics, per kind of operation
+//! and state of the memory, for three CPUs (one of them without a slot) by turns, some of their
+//! operations in the middle of those of others; and a number made of all that was handed out or
+//! refused.
 //!
 //! All of it is the same each time and on each machine, so any change of what the code does shows,
 //! a wanted one as well: it may cost less now. Then look at the difference, which the test prints,

@@ -315,8 +315,8 @@ fn free_again(pool: Pool, _: &mut Vec<(u64, u64)>) {
     }));
 }
 
-/// A part of a run is freed a second time, at each access of the run's free in turn. One of the two is
-/// refused and told which frame it was, and nothing is there twice.
+/// A part of a run is freed a second time, at each access of the run's free in turn. One of the two
+/// is refused and told which frame it was, and nothing is there twice.
 #[test]
 fn a_double_free_that_races_is_refused_once_with_its_frame() {
     let cases = [
