@@ -58,27 +58,49 @@ fn taken(output: &Output) -> Duration {
 
 /// All tests that pass, with the places that they come by, the quickest first.
 fn look(root: &Path, programs: Vec<String>) -> Vec<Test> {
-    let (seen, mut tests) = (root.join("seen"), Vec::new());
-    for program in programs {
-        let program: Rc<str> = program.into();
+    let mut tests: Vec<Test> =
+        programs.into_iter().flat_map(|program| look_at(root, program)).collect();
+    tests.sort_by_key(|test| test.takes);
+    tests
+}
+
+/// Those of one program. What was seen is kept beside it, as long as it is the same program.
+fn look_at(root: &Path, program: String) -> Vec<Test> {
+    let (kept, program): (_, Rc<str>) = (program.clone() + ".seen", program.into());
+    let written = |path: &str| fs::metadata(path).and_then(|file| file.modified());
+    let is_same = written(&kept).is_ok_and(|seen| written(&program).is_ok_and(|at| at < seen));
+    let text = if is_same { fs::read_to_string(&kept).expect("a file") } else { String::new() };
+    let mut lines: Vec<String> = text.lines().map(String::from).collect();
+    if !is_same {
         let list =
             Command::new(&*program).arg("--list").current_dir(root).output().expect("a test");
         let list = String::from_utf8_lossy(&list.stdout).into_owned();
-        for name in list.lines().filter_map(|line| line.strip_suffix(": test")) {
-            let seen = seen.to_str().expect("a path");
-            let output = run(root, &program, &[name], 120, ("MUTANT_SEEN", seen));
-            let takes = taken(&output);
-            if !output.status.success() {
-                eprintln!("not asked, as it fails without a mutant: {name}");
-                continue;
-            }
-            let places = fs::read_to_string(seen).expect("the places");
-            let places = places.split(' ').filter_map(|number| number.parse().ok()).collect();
-            tests.push(Test { program: program.clone(), name: name.into(), takes, places });
-        }
+        let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
+        lines.extend(names.filter_map(|name| see(root, &program, name)));
+        fs::write(kept, lines.join("\n")).expect("a file to write");
     }
-    tests.sort_by_key(|test| test.takes);
-    tests
+    let parse = |line: &String| {
+        let [name, millis, places] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("{line}: no name, time and places");
+        };
+        let takes = Duration::from_millis(millis.parse().expect("a number"));
+        let places = places.split(' ').filter_map(|number| number.parse().ok()).collect();
+        Test { program: program.clone(), name: name.into(), takes, places }
+    };
+    lines.iter().map(parse).collect()
+}
+
+/// One test: its name, how many milliseconds it takes, and its places.
+fn see(root: &Path, program: &str, name: &str) -> Option<String> {
+    let seen = root.join("seen");
+    let look = ("MUTANT_SEEN", seen.to_str().expect("a path"));
+    let output = run(root, program, &[name], 120, look);
+    if !output.status.success() {
+        eprintln!("not asked, as it fails without a mutant: {name}");
+        return None;
+    }
+    let places = fs::read_to_string(seen).expect("the places");
+    Some(format!("{name}\t{}\t{places}", taken(&output).as_millis()))
 }
 
 /// Tests in the order in which a mutant is asked of them: the quick ones of a program together.
