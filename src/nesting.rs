@@ -299,6 +299,37 @@ fn and_with_a_budget_to_ask() {
     assert!(played > Some(500), "{played:?} were played");
 }
 
+/// Nothing is free, and a frame is about to be: an interrupt of the same CPU that wants one can't
+/// wait until it is, and does not try to.
+#[test]
+fn an_interrupt_does_not_wait_for_what_it_has_interrupted() {
+    let pool = pool_by(Setup::new(1), 0, FRAMES);
+    let mut hands = Vec::new();
+    (0..FRAMES).for_each(|_| take(pool, &mut hands));
+    let mut inside = 0;
+    for at in 1.. {
+        MADE.with(|made| made.iter().for_each(|made| made.set(0)));
+        PLAN.set(Some(Plan { pool, at: [at, 0, 0], handlers: [take; DEEP] }));
+        watch(Some(on_access));
+        pool.free(frame(hands[at as usize * 64 % 2048].0)).expect("its own");
+        watch(None);
+        PLAN.set(None);
+        let [outer, inner] = MADE.with(|made| [made[0].get(), made[1].get()]);
+        if outer < at {
+            break;
+        }
+        inside += 1;
+        assert!(inner < 1000, "{inner} accesses to find nothing, at {at}");
+        // All is in use again.
+        pool.drain().expect("no double free");
+        HANDS.with(|hands| hands[1].take());
+        while let Ok(frame) = pool.alloc() {
+            let _ = frame.into_number();
+        }
+    }
+    assert!(inside > 20, "{inside}");
+}
+
 std::thread_local! {
     /// What is freed a second time, and what came of it.
     static AGAIN: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
