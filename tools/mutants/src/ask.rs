@@ -119,11 +119,7 @@ fn in_groups<'a>(tests: impl Iterator<Item = &'a Test>) -> Vec<Vec<&'a Test>> {
 }
 
 /// The verdict on a mutant, and the first of the tests that have given it.
-fn verdict<'a>(
-    root: &Path,
-    number: usize,
-    tests: Vec<Vec<&'a Test>>,
-) -> (&'static str, &'a str) {
+fn verdict<'a>(root: &Path, number: usize, tests: Vec<Vec<&'a Test>>) -> (&'static str, &'a str) {
     if tests.is_empty() {
         return ("missed 0", "none");
     }

@@ -160,7 +160,8 @@ fn main() {
         Ok(text) => serde_json::from_str(&text).expect("what was written below"),
         Err(_) => {
             let places = copy.weave_what_compiles();
-            fs::write(kept, serde_json::to_string(&places).expect("JSON")).expect("a file to write");
+            fs::write(kept, serde_json::to_string(&places).expect("JSON"))
+                .expect("a file to write");
             places
         }
     };
