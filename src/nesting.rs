@@ -330,6 +330,38 @@ fn an_interrupt_does_not_wait_for_what_it_has_interrupted() {
     assert!(inside > 20, "{inside}");
 }
 
+/// A block is found used up, and its hint retired; at each access of that in turn a frame of it comes
+/// free.
+#[test]
+fn what_comes_free_while_a_hint_is_retired_is_announced() {
+    let free: Work = |pool, _| {
+        let tree = pool.tree().expect("a tree");
+        tree.free(frame(5)).expect("it is in use");
+    };
+    let mut inside = 0;
+    for at in 1.. {
+        let pool = pool_by(Setup::new(1), 0, FRAMES);
+        let tree = pool.tree().expect("a tree");
+        for number in 0..BLOCK_FRAMES {
+            assert_eq!(tree.alloc().expect("a frame").into_number().get(), number);
+        }
+        MADE.with(|made| made.iter().for_each(|made| made.set(0)));
+        PLAN.set(Some(Plan { pool, at: [at, 0, 0], handlers: [free; DEEP] }));
+        watch(Some(on_access));
+        let taken = tree.alloc().expect("a frame").into_number().get();
+        watch(None);
+        PLAN.set(None);
+        if MADE.with(|made| made[0].get()) < at {
+            break;
+        }
+        inside += 1;
+        tree.verify().unwrap_or_else(|broken| panic!("at {at}: {broken}"));
+        let expected = if taken == 5 { BLOCK_FRAMES } else { 5 };
+        assert_eq!(tree.alloc().expect("a frame").into_number().get(), expected, "at {at}");
+    }
+    assert!(inside > 10, "{inside}");
+}
+
 std::thread_local! {
     /// What is freed a second time, and what came of it.
     static AGAIN: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
