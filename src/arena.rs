@@ -153,3 +153,43 @@ impl<'m> Arena<'m> {
         std::boxed::Box::leak(part).as_mut_ptr().cast()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+#[allow(unsafe_code, reason = "memory of its own")]
+mod tests {
+    extern crate std;
+
+    use super::*;
+
+    fn arena(parts: usize) -> Arena<'static> {
+        let memory = std::vec![[0_u8; PART_ALIGN]; parts + 1].leak().as_mut_ptr().cast::<u8>();
+        let start = memory.wrapping_add(memory.align_offset(PART_ALIGN));
+        // SAFETY: nobody else uses it.
+        unsafe { Arena::new(start, parts * PART_ALIGN) }
+    }
+
+    #[test]
+    fn parts_lie_one_behind_the_other() {
+        let mut arena = arena(2);
+        let [mut first, mut second] = [arena.deal_part::<u64>(2), arena.deal_part::<u64>(1)];
+        let [one, two, three] = [first.put(1), second.put(2), first.put(3)];
+        let at = |word: &u64| core::ptr::from_ref(word).addr();
+        assert_eq!((at(three) - at(one), at(two) - at(one)), (8, PART_ALIGN));
+        assert_eq!([*one, *two, *three], [1, 2, 3]);
+    }
+
+    #[test]
+    #[should_panic(expected = "more values than the layout has")]
+    fn what_a_part_has_no_room_for_is_a_bug() {
+        let mut part = arena(1).deal_part::<u64>(2);
+        (0..3).for_each(|value| _ = part.put(value));
+    }
+
+    #[test]
+    #[should_panic(expected = "the layout is smaller than its parts")]
+    fn what_an_arena_has_no_room_for_is_a_bug() {
+        let mut arena = arena(2);
+        let _first = arena.deal_part::<u64>(17);
+        let _second = arena.deal_part::<u64>(1);
+    }
+}

@@ -370,3 +370,25 @@ impl Isolations {
         })
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_is_given_away_has_another_version_and_no_guests() {
+        let over = State::of(7, 1, Phase::Over);
+        assert_eq!(over.next(Phase::Free), State::of(8, 0, Phase::Free));
+        assert_eq!(State::of(u64::MAX >> 32, 1, Phase::Held).next(Phase::Free).version(), 0);
+        let free = State::of(8, 0, Phase::Free);
+        assert_eq!(free.next(Phase::Written), State::of(8, 1, Phase::Written));
+    }
+
+    #[test]
+    fn a_place_is_like_it_was_if_it_was_not_given_away_and_is_as_far() {
+        let state = State::of(7, 2, Phase::InForce);
+        assert!(state.is_like(State::of(7, 3, Phase::InForce)), "guests come and go");
+        assert!(!state.is_like(State::of(8, 2, Phase::InForce)), "another range");
+        assert!(!state.is_like(State::of(7, 2, Phase::Readmitted)), "it is over");
+    }
+}

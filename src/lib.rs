@@ -13,6 +13,9 @@ mod budget;
 mod cache;
 #[cfg(all(test, not(loom)))]
 #[allow(unsafe_code, reason = "a test")]
+mod costs;
+#[cfg(all(test, not(loom)))]
+#[allow(unsafe_code, reason = "a test")]
 mod counts;
 #[allow(unsafe_code, reason = "the trait whose promise the kernel gives")]
 mod cpu;

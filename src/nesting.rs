@@ -23,9 +23,9 @@ use std::vec::Vec;
 
 use crate::counts::{Cpu, pool_by, pool_of};
 use crate::cpu::Cpus;
-use crate::error::AllocError;
+use crate::error::{AllocError, FreeError};
 use crate::frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
-use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE};
+use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, GIANT_FRAMES};
 use crate::pool::{Drained, FramePool, Setup};
 use crate::request::Request;
 use crate::sync::watching::{Access, watch};
@@ -217,6 +217,10 @@ impl Stage {
         PLAN.set(None);
         let came = |level: usize| MADE.with(|made| made[level].get() >= plan.at[level]);
         let all_came = (0..deep).all(came);
+        if deep == 1 {
+            // Also before all comes back, and most of what is said of parts of blocks is over.
+            pool.verify().unwrap_or_else(|broken| panic!("{name}, {:?}: {broken}", plan.at));
+        }
         let mut all = hands;
         HANDS.with(|hands| hands[1..].iter().for_each(|more| all.append(&mut more.borrow_mut())));
         all.sort_unstable();
@@ -388,4 +392,130 @@ fn who_was_asked_again_while_it_drains_has_drained_when_it_rests() {
         assert_eq!(take_on_cpu_1(pool), (nothing, false), "asked at access {}", SEEN.get());
     };
     assert!(in_a_free_on_cpu_0(|pool| _ = pool.drain().expect("no double free"), then) > 10);
+}
+
+/// Nothing is free, and a frame is about to be: an interrupt of the same CPU that wants one can't
+/// wait until it is, and does not try to.
+#[test]
+fn an_interrupt_does_not_wait_for_what_it_has_interrupted() {
+    let pool = pool_by(Setup::new(1), 0, FRAMES);
+    let mut hands = Vec::new();
+    (0..FRAMES).for_each(|_| take(pool, &mut hands));
+    let mut inside = 0;
+    for at in 1.. {
+        MADE.with(|made| made.iter().for_each(|made| made.set(0)));
+        PLAN.set(Some(Plan { pool, at: [at, 0, 0], handlers: [take; DEEP] }));
+        watch(Some(on_access));
+        pool.free(frame(hands[at as usize * 64 % 2048].0)).expect("its own");
+        watch(None);
+        PLAN.set(None);
+        let [outer, inner] = MADE.with(|made| [made[0].get(), made[1].get()]);
+        if outer < at {
+            break;
+        }
+        inside += 1;
+        assert!(inner < 1000, "{inner} accesses to find nothing, at {at}");
+        // All is in use again.
+        pool.drain().expect("no double free");
+        HANDS.with(|hands| hands[1].take());
+        while let Ok(frame) = pool.alloc() {
+            let _ = frame.into_number();
+        }
+    }
+    assert!(inside > 20, "{inside}");
+}
+
+/// A block is found used up, and its hint retired; at each access of that in turn a frame of it comes
+/// free.
+#[test]
+fn what_comes_free_while_a_hint_is_retired_is_announced() {
+    let free: Work = |pool, _| {
+        let tree = pool.tree().expect("a tree");
+        tree.free(frame(5)).expect("it is in use");
+    };
+    let mut inside = 0;
+    for at in 1.. {
+        let pool = pool_by(Setup::new(1), 0, FRAMES);
+        let tree = pool.tree().expect("a tree");
+        for number in 0..BLOCK_FRAMES {
+            assert_eq!(tree.alloc().expect("a frame").into_number().get(), number);
+        }
+        MADE.with(|made| made.iter().for_each(|made| made.set(0)));
+        PLAN.set(Some(Plan { pool, at: [at, 0, 0], handlers: [free; DEEP] }));
+        watch(Some(on_access));
+        let taken = tree.alloc().expect("a frame").into_number().get();
+        watch(None);
+        PLAN.set(None);
+        if MADE.with(|made| made[0].get()) < at {
+            break;
+        }
+        inside += 1;
+        tree.verify().unwrap_or_else(|broken| panic!("at {at}: {broken}"));
+        let expected = if taken == 5 { BLOCK_FRAMES } else { 5 };
+        assert_eq!(tree.alloc().expect("a frame").into_number().get(), expected, "at {at}");
+    }
+    assert!(inside > 10, "{inside}");
+}
+
+std::thread_local! {
+    /// What is freed a second time, and what came of it.
+    static AGAIN: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+    static ANSWER: Cell<Option<Result<(), FreeError>>> = const { Cell::new(None) };
+}
+
+fn free_again(pool: Pool, _: &mut Vec<(u64, u64)>) {
+    let (first, count) = AGAIN.get();
+    let tree = pool.tree().expect("a tree");
+    ANSWER.set(Some(match count {
+        BLOCK_FRAMES => tree.free_block(frame(first)),
+        GIANT_FRAMES => tree.free_giant(frame(first)),
+        _ => tree.free_run(run((first, count))),
+    }));
+}
+
+/// A part of a run is freed a second time, at each access of the run's free in turn. One of the two
+/// is refused and told which frame it was, and nothing is there twice.
+#[test]
+fn a_double_free_that_races_is_refused_once_with_its_frame() {
+    let cases = [
+        // Within a block, across blocks, and blocks and a GiB as a whole.
+        ((5, 200), (70, 1)),
+        ((5, 200), (130, 3)),
+        ((500, 40), (513, 1)),
+        ((500, 200), (511, 1)),
+        ((500, 12 + 2 * BLOCK_FRAMES), (2 * BLOCK_FRAMES, BLOCK_FRAMES)),
+        ((GIANT_FRAMES - 70, GIANT_FRAMES + 70), (GIANT_FRAMES - 3, 2)),
+        ((GIANT_FRAMES - 70, GIANT_FRAMES + 70), (GIANT_FRAMES, GIANT_FRAMES)),
+    ];
+    for (all, part) in cases {
+        AGAIN.set(part);
+        let (mut told, mut at) = ([0, 0], 0);
+        loop {
+            at += 1 + at * all.1 / 2_000_000;
+            let pool = pool_by(Setup::new(1), 0, all.0 + all.1 + BLOCK_FRAMES);
+            let tree = pool.tree().expect("a tree");
+            // What lies beside it stays in use: a merge would hide who was first.
+            let request = Request::new(all.1 + 2).at(FrameNumber::new(all.0 - 1));
+            let _ = tree.alloc_run(&request).expect("a run").into_numbers();
+            let (taken, before) = (run(all), tree.free_frames());
+            MADE.with(|made| made.iter().for_each(|made| made.set(0)));
+            PLAN.set(Some(Plan { pool, at: [at, 0, 0], handlers: [free_again; DEEP] }));
+            watch(Some(on_access));
+            let freed = tree.free_run(taken);
+            watch(None);
+            PLAN.set(None);
+            let Some(again) = ANSWER.take() else { break };
+            let refused = [freed, again].map(Result::err);
+            let ([None, Some(error)] | [Some(error), None]) = refused else {
+                panic!("{all:?}, {part:?} at {at}: {refused:?}");
+            };
+            assert_eq!(error.frame.get(), part.0, "{all:?}, {part:?} at {at}");
+            told[usize::from(refused[0].is_none())] += 1;
+            tree.verify().unwrap_or_else(|broken| panic!("{all:?}, {part:?} at {at}: {broken}"));
+            // Seen before anything was given, nothing is.
+            let given = tree.free_frames() - before;
+            assert!(given == all.1 || given == part.1, "{all:?}, {part:?} at {at}: {given}");
+        }
+        assert!(told.iter().all(|told| *told > 0), "{all:?}, {part:?}: {told:?}");
+    }
 }

@@ -225,3 +225,21 @@ fn what_can_not_be_added_is_refused_and_nothing_changes() {
     let unborn = FramePool::new(Threads);
     assert_eq!(grow(&unborn, far), Err(GrowError::NotInitialised));
 }
+
+#[test]
+fn what_it_takes_to_grow_is_counted_to_the_byte() {
+    let pool = pool(Threads, 1, &[(0, 3000)]);
+    let bytes = |first: u64, giants: u64| {
+        pool.bytes_to_grow(NumberRange::from_numbers(first * GIANT, (first + giants) * GIANT))
+    };
+    // For each GiB its nodes, itself, and its sections.
+    let giant = 832 + 256 + 8 * 8192;
+    let cluster = 768;
+    assert_eq!(bytes(130, 2), cluster + 2 * giant);
+    assert_eq!(bytes(130, 6), cluster + 6 * giant, "a cluster is counted once");
+    assert_eq!(bytes(126, 4), 2 * cluster + 4 * giant, "and each of them");
+    assert_eq!(bytes(2, 4), 4 * giant, "and not what is there");
+    // Beside the frames that there are a part of a GiB is missing, but not the GiB.
+    let beside = pool.bytes_to_grow(NumberRange::from_numbers(3000, GIANT));
+    assert_eq!(beside, 7 * 8192);
+}

@@ -155,3 +155,26 @@ fn what_caches_hold_is_found_by_requests_for_runs() {
     assert_eq!(run.len(), 20);
     pool.free_run(run).expect("a free");
 }
+
+#[test]
+fn a_gib_of_which_a_part_is_free_is_refused_as_a_run_and_as_a_whole() {
+    let pool = pool(Threads, 1, &[(0, 2 * GIANT)]);
+    let giant = pool.alloc_giant().expect("a GiB").into_number().get();
+    let all = || run(giant, GIANT);
+    for (first, count, found) in [
+        (3 * BLOCK + 77, 1, Found::Free),
+        (5 * BLOCK, BLOCK, Found::FreeBlock),
+        (511 * BLOCK + 511, 1, Found::Free),
+    ] {
+        let part = giant + first;
+        pool.free_run(run(part, count)).expect("a part of it");
+        pool.drain().expect("a drain");
+        assert_eq!(pool.free_run(all()), refused(part, found));
+        let found = Found::PartlyFree { free: count };
+        assert_eq!(pool.free_giant(frame(giant)), refused(giant, found));
+        let _ = pool.alloc_run(&Request::new(count).at(FrameNumber::new(part))).expect("it again");
+    }
+    pool.free_run(all()).expect("all of it");
+    assert_eq!(pool.free_run(all()), refused(giant, Found::FreeGiant));
+    pool.verify().expect("a sound pool");
+}

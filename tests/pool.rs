@@ -370,3 +370,14 @@ fn metadata_is_for_memory_and_not_for_holes() {
     let bits = 1024 * GIANT * 2;
     assert!(large * 8 < bits + bits / 50, "{large} bytes for 1 TiB");
 }
+
+#[test]
+fn a_layout_is_counted_in_frames_rounded_up() {
+    for (frames, cpus) in [(RAGGED, 1), (RAGGED, 64), (&[(0, 64)][..], 1), (&[(0, GIANT)], 8)] {
+        support::with_map(frames, |map| {
+            let layout = Layout::new(map, cpus).expect("a layout");
+            assert_eq!(layout.frames(), (layout.bytes() as u64).div_ceil(4096));
+            assert_eq!(layout.managed_frames(), total(frames));
+        });
+    }
+}

@@ -89,6 +89,22 @@ fn ordinary_requests_leave_it_and_urgent_ones_get_it() {
 }
 
 #[test]
+fn when_little_is_left_no_cpu_is_granted_all_of_it() {
+    // 1000 frames beside the reserve; each CPU that asks gets a sixth of what is left ahead, and at
+    // least a refill. None gives back what it has when another asks.
+    let pool = pool_by(Threads, (CPUS, Setup::new(CPUS).reserve(69_000)), &[(0, 70_000)]);
+    let mut left = 1000;
+    for cpu in 0..2 {
+        Threads::become_cpu(cpu);
+        let _ = pool.alloc().expect("a frame");
+        left -= left / 6;
+    }
+    Threads::become_cpu(2);
+    let rest = std::iter::from_fn(|| pool.alloc().ok().map(Frame::into_number)).count();
+    assert_eq!(rest, left, "what the others were granted, and have not used, they keep");
+}
+
+#[test]
 fn blocks_gibs_and_runs_leave_it_too() {
     let pool = pool(BLOCK + 1, &[(0, 2 * GIANT)]);
     let giant = pool.alloc_giant().expect("a GiB");

@@ -177,6 +177,24 @@ mod tests {
     }
 
     #[test]
+    fn each_code_has_its_words() {
+        let meanings = [
+            "unknown, so reserved",
+            "usable",
+            "reserved",
+            "ACPI tables",
+            "ACPI NVS",
+            "bad memory",
+            "disabled",
+            "persistent memory",
+            "unknown, so reserved",
+        ];
+        for (code, meaning) in (0..).zip(meanings) {
+            assert_eq!(Entry { start: 0, length: 1, code }.meaning(), meaning);
+        }
+    }
+
+    #[test]
     fn codes_that_no_standard_lists_are_reserved() {
         use RegionKind::{Bad, Reclaimable, Reserved, Usable};
         let kinds = [Reserved, Usable, Reserved, Reclaimable, Reserved, Bad, Reserved, Reserved];

@@ -19,6 +19,7 @@ pub const ZEROED: u32 = 1 << 18;
 pub const ASIDE: u32 = 1 << 19;
 /// What there is but the owner.
 pub const STATE: u32 = HELD | POISONED | ZEROED | ASIDE;
+const _: () = assert!(STATE.count_ones() == 4 && STATE & OWNER == 0);
 
 /// The entries of all frames.
 #[derive(Debug)]

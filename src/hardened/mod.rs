@@ -341,13 +341,17 @@ pub(crate) mod tests {
     use crate::pool::{FramePool, Setup};
 
     pub fn pool() -> &'static FramePool<Cpu> {
+        pool_that_reports(|violation| panic!("{violation}"))
+    }
+
+    fn pool_that_reports(report: fn(Violation)) -> &'static FramePool<Cpu> {
         let pool = Box::leak(Box::new(FramePool::new(Cpu::new(0))));
         let length = 8 * BLOCK_FRAMES * FRAME_SIZE;
         let regions = [MemoryRegion { start: 0, length, kind: RegionKind::Usable }];
         let mut buffer = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
         let map = MemoryMap::normalise(regions, &mut buffer).expect("a map");
         let bytes = Layout::new(&map, 1).expect("a layout").hardened().bytes();
-        let setup = Setup::new(1).hardened(Hardening::new(|violation| panic!("{violation}")));
+        let setup = Setup::new(1).hardened(Hardening::new(report));
         // SAFETY: the memory is not real, nobody uses it.
         unsafe { pool.init_in(&map, setup, vec![7; bytes / 8 + 16].leak()) }.expect("a pool");
         pool
@@ -372,10 +376,98 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn verify_notices_a_ledger_that_says_otherwise() {
+        let pool = pool();
+        let hardened = pool.hardened().expect("a hardened pool");
+        // Frames 0 to 63 are in use, those behind it in the cache from 66 on, and then in the tree.
+        let mut taken: std::vec::Vec<_> =
+            (0..66).map(|_| pool.alloc().expect("a frame").into_number()).collect();
+        assert_eq!(pool.verify(), Ok(()), "others of a group are in use, or of other groups");
+        let entry = |at| {
+            let frame = FrameNumber::trusted(at);
+            hardened.entries(NumberRange::one(frame)).flatten().next().expect("a managed frame")
+        };
+        for (at, state, broken) in [
+            (70, HELD, Broken::HeldAndFree(FrameNumber::trusted(70))),
+            (200, HELD, Broken::HeldAndFree(FrameNumber::trusted(200))),
+            (200, ASIDE, Broken::HeldAndFree(FrameNumber::trusted(200))),
+            (3, HELD | ZEROED, Broken::Ledger(FrameNumber::trusted(3))),
+            (300, POISONED | ZEROED, Broken::Ledger(FrameNumber::trusted(300))),
+        ] {
+            let before = entry(at).change(|_| Some(state)).expect("a change");
+            assert_eq!(pool.verify(), Err(broken));
+            let _ = entry(at).change(|_| Some(before));
+            assert_eq!(pool.verify(), Ok(()));
+        }
+        let last = taken.pop().expect("a frame");
+        // SAFETY: it is in use, and nobody else frees it.
+        pool.free(unsafe { crate::Frame::from_number(last) }).expect("a free");
+        assert_eq!(pool.verify(), Ok(()));
+    }
+
+    #[test]
+    fn of_frames_that_somebody_gets_in_this_moment_none_is_kept() {
+        // At each access to the ledger's words in turn, somebody gets a frame of a run.
+        for stolen in [0, 2, 5] {
+            let mut others = 0;
+            for step in 1..40 {
+                let pool = pool_that_reports(|_| REPORTS.set(REPORTS.get() + 1));
+                REPORTS.set(0);
+                let hardened = pool.hardened().expect("a hardened pool");
+                let frames =
+                    NumberRange::trusted(FrameNumber::trusted(8), FrameNumber::trusted(14));
+                THEFT.set(Some((hardened, FrameNumber::trusted(8 + stolen), step)));
+                crate::sync::watching::watch(Some(steal));
+                let is_whole = hardened.write_in(frames, Owner::new(7));
+                crate::sync::watching::watch(None);
+                let is_stolen = THEFT.take().is_none();
+                let owners: std::vec::Vec<_> = hardened.held().collect();
+                let thief = (NumberRange::one(FrameNumber::trusted(8 + stolen)), Owner::new(9));
+                match (is_stolen, is_whole) {
+                    (true, false) => assert_eq!(owners, [thief]),
+                    // It was too late to get it.
+                    (_, true) => assert_eq!(owners, [(frames, Owner::new(7))]),
+                    (false, false) => panic!("nobody was in the way"),
+                }
+                assert_eq!(REPORTS.get(), u64::from(!is_whole));
+                others += REPORTS.get();
+            }
+            assert!(others > 2, "{others}");
+        }
+    }
+
+    std::thread_local! {
+        static REPORTS: core::cell::Cell<u64> = const { core::cell::Cell::new(0) };
+        /// Who steals which frame, and after how many accesses.
+        static THEFT: core::cell::Cell<Option<(&'static Hardened<'static>, FrameNumber, u64)>> =
+            const { core::cell::Cell::new(None) };
+    }
+
+    fn steal(_: usize, _: crate::sync::watching::Access, _: &'static core::panic::Location<'_>) {
+        let Some((hardened, frame, left)) = THEFT.take() else { return };
+        if left > 1 {
+            return THEFT.set(Some((hardened, frame, left - 1)));
+        }
+        let entry =
+            hardened.entries(NumberRange::one(frame)).flatten().next().expect("a managed frame");
+        let _ = entry.change(|old| is_free(old).then_some(HELD | 9));
+    }
+
+    #[test]
     fn each_frame_has_a_poison_of_its_own() {
         let hardened = pool().hardened().expect("a hardened pool");
         let poison = |number| hardened.poison(FrameNumber::trusted(number));
         let all: BTreeSet<_> = (0..1000).map(poison).collect();
         assert!(all.len() == 1000 && !all.contains(&0), "what others hold, or zeros, would pass");
+        // Whatever the seed is: with this one it would be zeros for frame 1, were it not cut.
+        let how = Hardening { seed: Some(u64::MAX >> 1), ..Hardening::new(|_| ()) };
+        let bytes = 1 << 16;
+        let memory = vec![[0_u8; 128]; bytes / 128 + 1].leak().as_mut_ptr().cast::<u8>();
+        let memory = memory.wrapping_add(memory.align_offset(128));
+        // SAFETY: memory of its own.
+        let mut arena = unsafe { Arena::new(memory, bytes) };
+        let map = core::iter::once(NumberRange::one(FrameNumber::trusted(1)));
+        let hardened = Hardened::new(&mut arena, (how, 0), (1, 1, 1), map);
+        assert_ne!(hardened.poison(FrameNumber::trusted(1)), 0);
     }
 }

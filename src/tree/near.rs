@@ -431,12 +431,38 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    const FRAMES: usize = 1 << 13;
+    const FRAMES: usize = 8192;
 
     /// The lowest run of so many, frame by frame.
     fn lowest(free: &[bool], count: usize) -> Option<usize> {
         (0..(free.len() + 1).saturating_sub(count))
             .find(|&at| free[at..at + count].iter().all(|is_free| *is_free))
+    }
+
+    /// When all hints are forgotten, what one said is kept if it is so still: here are runs of 3
+    /// frames, which all are in use, but for those that another CPU has freed.
+    #[test]
+    fn what_is_so_still_is_not_forgotten() {
+        for (freed, kept) in [
+            (&[(9, 12)][..], 120),
+            (&[(9, 12), (118, 119)], 120),
+            // Another run begins below, the last one reaching beyond what was said.
+            (&[(9, 12), (60, 63)], 12),
+            (&[(9, 12), (118, 120)], 12),
+        ] {
+            let tree = pool(FRAMES as u64).tree().expect("a tree");
+            let (writer, hints) = (tree.sole_writer(0), RunHints::new());
+            let alloc = || tree.alloc_run_near(writer, &hints, 3).expect("a run").start().get();
+            assert!((0..40).all(|at| alloc() == 3 * at));
+            assert_eq!(hints.of(3).known().from, 120);
+            for &(start, end) in freed {
+                let range = NumberRange::from_numbers(start, end);
+                tree.free_run_with(writer, range).expect("a free");
+            }
+            put(&hints.left, 0);
+            assert_eq!(alloc(), 9);
+            assert_eq!(hints.of(3).known().from, kept, "{freed:?}");
+        }
     }
 
     proptest! {

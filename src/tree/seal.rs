@@ -70,10 +70,25 @@ fn add_giant<'m>(sum: &mut Sum, cluster: &Cluster<'m>, giant: &'m Giant<'m>) {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    extern crate std;
+
+    use std::boxed::Box;
+
+    use super::mix;
     use crate::counts::pool;
     use crate::frame::NumberRange;
     use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES, SECTION_BLOCKS};
+    use crate::root::Gone;
     use crate::sync::Ordering;
+
+    #[test]
+    fn numbers_are_mixed_as_splitmix64_does_it() {
+        // The first numbers of that generator from 0 on.
+        let step = 0x9e37_79b9_7f4a_7c15_u64;
+        let first = [1, 2, 3].map(|times| mix(step.wrapping_mul(times)));
+        let known = [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f];
+        assert_eq!(first, known);
+    }
 
     #[test]
     fn whatever_does_not_change_by_itself_is_in_the_fingerprint() {
@@ -104,6 +119,17 @@ mod tests {
             giant.section(index).publish(right);
             same();
         }
+        // Where frames are gone, by a link, what is managed in full changes by itself.
+        let far = 7 * SECTION_BLOCKS;
+        giant.gone(far).settle(Box::leak(Box::new(Gone::new())));
+        other();
+        let with_gone = tree.fingerprint();
+        let (word, mask) = giant.full.at(far);
+        word.fetch_and(!mask, Ordering::Relaxed);
+        assert_eq!(tree.fingerprint(), with_gone);
+        word.fetch_or(mask, Ordering::Relaxed);
+        giant.gone(far).copy(None);
+        same();
         let link = giant.cluster.giant(giant.number());
         link.publish(next);
         other();

@@ -403,3 +403,22 @@ pub(super) fn count_refill(writer: Writer<'_>, cache: &Handful) {
     writer.add(Counter::Refills, 1);
     writer.add(Counter::Taken, u64::from(cache.free().count_ones()));
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::Walk;
+    use crate::counts::pool;
+    use crate::geometry::GIANT_FRAMES;
+
+    #[test]
+    fn walks_that_are_scattered_begin_elsewhere_and_come_by_all() {
+        let tree = pool(4 * GIANT_FRAMES).tree().expect("a tree");
+        for (number, expected) in [(0, [0, 1, 2, 3]), (3, [3, 0, 1, 2]), (65, [1, 2, 3, 0])] {
+            let mut walk = Walk::new(tree.directory.clusters());
+            walk.scatter(number);
+            let found = expected.map(|_| walk.next(|_| 0b1111).expect("a giant").number());
+            assert_eq!(found, expected);
+            assert!(walk.next(|_| 0b1111).is_none());
+        }
+    }
+}

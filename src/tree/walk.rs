@@ -144,15 +144,16 @@ fn walk_giant<'m>(
 
 /// The same for the rest of a giant, from `block` on, if no run of interest begins there: as far as
 /// a stretch goes on, and at the giant's upper end, behind which one may go on.
-fn walk_giant_ends(mut block: Block<'_>, visit: &mut impl Visit) -> Option<u64> {
-    let mut first = block.first_frame().get();
-    while visit.goes_on_at(first) {
+fn walk_giant_ends(block: Block<'_>, visit: &mut impl Visit) -> Option<u64> {
+    let first = block.first_frame().get();
+    if visit.goes_on_at(first) {
+        // Not all of the block, or nothing would be said of the giant. If somebody frees the rest
+        // of it now, his journal says so to a search in vain.
         let (frames, _) = prefix(block);
         let found = if frames > 0 { visit.see(first, frames) } else { None };
-        if found.is_some() || block.index + 1 == GIANT_BLOCKS as usize && frames == BLOCK_FRAMES {
+        if found.is_some() {
             return found;
         }
-        (block.index, first) = (block.index + 1, first + BLOCK_FRAMES);
     }
     if !may_go_on(block.giant, visit.least()) {
         return None;

@@ -147,6 +147,8 @@ pub(super) struct Play {
     /// The CPUs that are in the middle of an operation, and how many isolations there had been when
     /// it began.
     suspended: RefCell<Vec<(usize, u64)>>,
+    /// The CPUs whose slots are being drained by others.
+    is_drained: RefCell<Vec<usize>>,
     /// Whether a step came in the middle of the one at hand.
     is_disturbed: Cell<bool>,
 }
@@ -183,6 +185,7 @@ impl Play {
             first,
             shape: Shape::default(),
             suspended: RefCell::default(),
+            is_drained: RefCell::default(),
             is_disturbed: false.into(),
         };
         assert_eq!(first, play.count());
@@ -261,10 +264,13 @@ impl Play {
                 self.has_served();
             }
             Op::DrainOffline { other } => {
-                if !self.is_suspended(other) {
+                // Nor does anybody else drain it in its stead.
+                if !self.is_suspended(other) && !self.is_drained.borrow().contains(&other) {
+                    self.is_drained.borrow_mut().push(other);
                     // SAFETY: one thread plays all CPUs, and this one is not inside the pool.
                     let drained =
                         mid.during(|| unsafe { self.pool.drain_offline(CpuId::new(other)) });
+                    self.is_drained.borrow_mut().pop();
                     assert_eq!(drained, Ok(Drained::Done));
                     self.has_drained(other);
                 }

@@ -11,6 +11,9 @@
 //!   caught 0    by a test      missed 3    all tests that come by its place passed
 //!   timeout 0   did not end    missed 0    no test comes by its place
 //!
+//! A copy that was woven before, with the same LIST, is taken as it is: to try other tests, put them
+//! there.
+//!
 //! Of what is not woven nothing is said: what does not compile here, as it is a constant's value or
 //! has another type, is for cargo-mutants to ask. A function that the compiler evaluates for a
 //! constant is changed for those only who call it at run time.
@@ -152,12 +155,19 @@ fn main() {
         return;
     }
     let copy = Copy::of(Path::new(root), mutants);
-    let places = copy.weave_what_compiles();
+    let kept = copy.root.join("places.json");
+    let places = match fs::read_to_string(&kept) {
+        Ok(text) => serde_json::from_str(&text).expect("what was written below"),
+        Err(_) => {
+            let places = copy.weave_what_compiles();
+            fs::write(kept, serde_json::to_string(&places).expect("JSON"))
+                .expect("a file to write");
+            places
+        }
+    };
     let (is_built, messages) = copy.cargo("test", &[&["--no-run".to_string()], targets].concat());
     assert!(is_built, "the tests do not compile");
     let programs = messages.iter().filter(|message| message["profile"]["test"] == true);
     let programs = programs.filter_map(|message| message["executable"].as_str()).map(String::from);
-    let names: Vec<_> =
-        names.iter().map(|name| (!done.contains(&**name)).then_some(&**name)).collect();
-    ask::ask(Path::new(root), programs.collect(), &names, &places, Path::new(results));
+    ask::ask(Path::new(root), programs.collect(), (&names, &done), &places, Path::new(results));
 }

@@ -12,7 +12,7 @@ use proc_macro2::{LineColumn, Span};
 use serde_json::Value;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
-use syn::{Arm, Block, Expr, ExprBinary, ExprUnary, ImplItemFn, ItemFn, TraitItemFn};
+use syn::{Arm, Block, Expr, ExprBinary, ExprStruct, ExprUnary, ImplItemFn, ItemFn, TraitItemFn};
 
 /// A mutant's number, and the text that it brings.
 type Change = (usize, String);
@@ -37,7 +37,7 @@ impl Place {
 }
 
 /// A file with all of the mutants woven in, and of each mutant the number of its place: that of
-/// the first one there. What has no place (a struct's field, `&&` beside `let`) is left out.
+/// the first one there. What has no place (`&&` beside `let`) is left out.
 pub fn weave(text: &str, mutants: &[(usize, &Value)]) -> (String, HashMap<usize, usize>) {
     let mut loom = Loom { text, lines: vec![0], wanted: HashMap::new(), places: Vec::new() };
     loom.lines.extend(text.match_indices('\n').map(|(at, _)| at + 1));
@@ -174,6 +174,19 @@ impl<'ast> Visit<'ast> for Loom<'_> {
         let changes = self.changed(&whole, self.range(i.op.span()), "UnaryOperator");
         self.put(whole, changes, Place::Instead);
         visit::visit_expr_unary(self, i);
+    }
+
+    fn visit_expr_struct(&mut self, i: &'ast ExprStruct) {
+        let (whole, mut changes) = (self.range(i.span()), Vec::new());
+        for start in i.fields.iter().map(|field| self.at(field.span().start())) {
+            let fields = self.wanted.keys().filter(|(_, genre)| genre == "StructField");
+            // With the comma behind it.
+            if let Some((field, genre)) = fields.clone().find(|(field, _)| field.start == start) {
+                changes.extend(self.changed(&whole, field.clone(), genre));
+            }
+        }
+        self.put(whole, changes, Place::Instead);
+        visit::visit_expr_struct(self, i);
     }
 
     fn visit_arm(&mut self, i: &'ast Arm) {
