@@ -11,7 +11,7 @@ use std::vec::Vec;
 
 use crate::cpu::Cpus;
 use crate::error::Found;
-use crate::frame::{CpuId, Frame, FrameNumber, FrameRange};
+use crate::frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, GIANT_BLOCKS, GIANT_FRAMES, WORD_BITS};
 use crate::journal::Writer;
 use crate::layout::Layout;
@@ -171,6 +171,91 @@ fn a_hole_for_a_hole_in_several_gibs() {
     let begin: u64 = (0..300).map(&mut replace).sum();
     assert!((1..40).contains(&begin), "{begin}: until all GiBs are known to be used up");
     assert_eq!((300..2000).map(replace).sum::<u64>(), 0);
+}
+
+/// All frames of a pool of so many, after a few holes at the upper end were filled.
+fn all_of(pool: &FramePool<Cpu>, count: u64) -> Vec<Option<Frame>> {
+    let mut frames: Vec<_> = take(pool, count).into_iter().map(Some).collect();
+    fill_some_holes(pool, &mut frames);
+    frames
+}
+
+/// After that the CPU knows that nothing else is free.
+fn fill_some_holes(pool: &FramePool<Cpu>, frames: &mut [Option<Frame>]) {
+    for group in [1, 9, 5] {
+        let place = &mut frames[frames.len() - group * WORD_BITS as usize];
+        free(pool, place.take().expect("a frame"));
+        *place = pool.alloc().ok();
+    }
+}
+
+#[test]
+fn what_is_not_kept() {
+    let pool = pool(GIANT_FRAMES);
+    let [above, number, foreign] = [60_000, 700, GIANT_FRAMES + 5].map(FrameNumber::trusted);
+    let isolate = || {
+        let range = NumberRange::from_numbers(above.get(), above.get() + 1);
+        let memory = vec![0u8; 8192].leak().as_mut_ptr();
+        let memory = memory.wrapping_add(memory.align_offset(128));
+        // SAFETY: memory of its own, for the one frame that it needs the first time.
+        unsafe { pool.isolate(range, |_| memory) }.expect("a range")
+    };
+    pool.readmit(isolate());
+    let mut frames = all_of(pool, GIANT_FRAMES - 1);
+    let place = &mut frames[64_000];
+    assert_eq!(free(pool, place.take().expect("a frame")), 0, "kept");
+    assert_eq!(pool.stats().cached_frames, 1);
+    *place = pool.alloc().ok();
+    // What is on its way out.
+    let isolation = isolate();
+    fill_some_holes(pool, &mut frames);
+    assert_eq!(pool.free(Frame::owned(above)), Ok(()));
+    assert_eq!(pool.stats().cached_frames, 0);
+    // What another CPU has freed, of which this one knows nothing.
+    let tree = pool.tree().expect("a tree");
+    tree.free(Frame::owned(number)).expect("in use");
+    assert_eq!(pool.free(Frame::owned(number)).expect_err("it is free").found, Found::Free);
+    assert_eq!(pool.stats().cached_frames, 0);
+    // What is nobody's.
+    let found = pool.free(Frame::owned(foreign)).expect_err("it is nobody's").found;
+    assert_eq!(found, Found::Unmanaged);
+    pool.readmit(isolation);
+}
+
+#[test]
+fn a_lower_run_that_is_parked() {
+    let pool = pool(GIANT_FRAMES);
+    let mut frames = all_of(pool, GIANT_FRAMES);
+    let run = |first: u64| FrameRange::owned(NumberRange::from_numbers(first, first + 2));
+    // A run of two above shows that there is none below, but a frame.
+    let tree = pool.tree().expect("a tree");
+    tree.free_run(run(6403)).expect("in use");
+    tree.free(Frame::owned(FrameNumber::trusted(100))).expect("in use");
+    let above = pool.alloc_run(&Request::new(2)).expect("the only one");
+    assert_eq!((above.numbers().start().get(), alloc(pool)), (6403, 0));
+    assert_eq!(during(|| pool.free_run(run(643))).0, 0, "parked");
+    let _ = free(pool, frames[3000].take().expect("a frame"));
+    let lowest = pool.alloc().expect("a frame").number().get();
+    assert_eq!(lowest, 643, "not the one that was freed last");
+}
+
+#[test]
+fn a_home_that_has_moved_down() {
+    let pool = pool(2 * GIANT_FRAMES);
+    let mut frames = all_of(pool, 2 * GIANT_FRAMES);
+    let mut free_of = |group: u64| {
+        let frame = frames[(group * WORD_BITS) as usize].take().expect("a frame");
+        free(pool, frame)
+    };
+    let alloc = || during(|| pool.alloc().expect("a frame").number().get());
+    // Somebody else frees below.
+    let tree = pool.tree().expect("a tree");
+    let others = (0..8).map(|bit| 50 * WORD_BITS + bit).chain([700 * WORD_BITS + 9]);
+    others.for_each(|number| tree.free(Frame::owned(FrameNumber::trusted(number))).expect("used"));
+    assert_eq!((free_of(4096 + 900), alloc().1), (0, (4096 + 900) * WORD_BITS));
+    assert!((0..8).all(|bit| alloc().1 == 50 * WORD_BITS + bit), "the home moves there");
+    free_of(3000);
+    assert_eq!(alloc().1, 700 * WORD_BITS + 9, "not the one that was freed last");
 }
 
 #[test]

@@ -52,10 +52,14 @@ impl<'m> Slot<'m> {
         let Slot { home, .. } = self;
         let mut at = home.get();
         let refill = tree.refill_near(self.writer(), &mut at);
+        let stays = refill.as_ref().is_ok_and(|refill| home.is_in(refill.block.giant));
         home.put(at);
         let refill = refill?;
         if home.is_own() && refill.cache.free().count_ones() <= 2 {
             self.requests.packed.ask();
+        } else if !stays {
+            // What is known was of another giant.
+            self.requests.packed.forget();
         }
         self.hold(tree, &refill);
         Ok(())

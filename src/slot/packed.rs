@@ -7,6 +7,9 @@
 //! it frees below goes to its dry allocation side, from where the next request takes it: none. In
 //! another giant it does so if nothing else is free there, by the giant's hint.
 //!
+//! What waits in the free side is in no hint, so nothing above it is the lowest; and when the home
+//! moves to another giant, what is known of the last one says nothing of it.
+//!
 //! What this CPU frees by frames and runs is noticed; blocks are not, nor what others free, or
 //! interrupts inside a use. So the hints are asked after [`Packed::USES`] such frames, which also
 //! tells where the next hole is.

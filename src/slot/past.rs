@@ -75,10 +75,14 @@ impl<'m> Slot<'m> {
     #[inline(always)]
     pub fn keep_lowest(&self, tree: &FrameTree<'m>, frame: FrameNumber) -> bool {
         let Some(turn) = self.enter() else { return false };
-        let Self { alloc_side, requests, .. } = self;
+        let Self { alloc_side, free_side, requests, .. } = self;
         let group = Group::of(frame);
-        let is_possible =
-            get(&alloc_side.free) == 0 && self.passes(group) && requests.budget.is_none();
+        // What waits in the free side is in no hint; above it, this frame is not the lowest.
+        let is_above_others = get(&free_side.free) != 0 && get(&free_side.group) < group.number();
+        let is_possible = get(&alloc_side.free) == 0
+            && !is_above_others
+            && self.passes(group)
+            && requests.budget.is_none();
         let place = if is_possible { tree.place_to_keep(group, bit_of(frame)) } else { None };
         let place = place.filter(|place| requests.packed.begins_below(tree, &self.home, *place));
         match place {
