@@ -114,6 +114,19 @@ fn free(pool: Pool, hands: &mut Vec<(u64, u64)>) {
     }
 }
 
+/// Nothing else is free, and the CPU knows.
+fn take_all_and_replace(pool: Pool, hands: &mut Vec<(u64, u64)>) {
+    (0..3).for_each(|_| take_block(pool, hands));
+    (3 * BLOCK_FRAMES..FRAMES).for_each(|_| take(pool, hands));
+    [300, 100, 500].iter().for_each(|at| replace(pool, hands, *at));
+}
+
+fn replace(pool: Pool, hands: &mut Vec<(u64, u64)>, at: usize) {
+    let (first, _) = hands.swap_remove(at);
+    pool.free(frame(first)).expect("its own");
+    take(pool, hands);
+}
+
 fn drain(pool: Pool, _: &mut Vec<(u64, u64)>) {
     pool.drain().expect("no double free");
 }
@@ -126,7 +139,7 @@ fn isolate(pool: Pool, _: &mut Vec<(u64, u64)>) {
 }
 
 /// An operation, and what was done before.
-fn operations() -> [(&'static str, Work, Work); 14] {
+fn operations() -> [(&'static str, Work, Work); 15] {
     let nothing: Work = |_, _| ();
     let most_of_a_block: Work = |pool, hands| {
         take_block(pool, hands);
@@ -150,6 +163,10 @@ fn operations() -> [(&'static str, Work, Work); 14] {
                 let (first, _) = hands.swap_remove(at);
                 pool.free(frame(first)).expect("its own");
             }
+        }),
+        ("the lowest frame, kept, and taken again", take_all_and_replace, |pool, hands| {
+            replace(pool, hands, 20);
+            replace(pool, hands, 400);
         }),
         ("a zeroed free", take_many, |pool, hands| {
             let (first, _) = hands.swap_remove(0);
