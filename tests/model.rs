@@ -512,6 +512,14 @@ enum Step {
     Exhaust {
         cpu: usize,
     },
+    /// As `Scatter`, each replaced before the next is freed; in full memory, or as it is.
+    Replace {
+        cpu: usize,
+        which: Index,
+        count: usize,
+        stride: u64,
+        is_full: bool,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -554,6 +562,11 @@ fn step() -> impl Strategy<Value = Step> {
             }
         ),
         1 => cpu().prop_map(|cpu| Step::Exhaust { cpu }),
+        2 => (cpu(), which(), 1..90usize, 1..200u64, any::<bool>()).prop_map(
+            |(cpu, which, count, stride, is_full)| {
+                Step::Replace { cpu, which, count, stride, is_full }
+            }
+        ),
     ]
 }
 
@@ -870,6 +883,19 @@ impl Both {
                 self.free_whole(cpu, self.managed(&which) / GIANT * GIANT + off_by, GIANT);
             }
             Step::Exhaust { cpu } => self.exhaust(cpu),
+            Step::Replace { cpu, which, count, stride, is_full } => {
+                if is_full {
+                    self.exhaust(cpu);
+                }
+                for number in self.held_from(&which, count, stride) {
+                    self.free(cpu, number);
+                    if number % 2 == 0 {
+                        self.alloc(cpu)
+                    } else {
+                        self.alloc_zeroed(cpu)
+                    };
+                }
+            }
         }
     }
 

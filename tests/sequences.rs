@@ -142,6 +142,10 @@ fn op(end: u64) -> impl Strategy<Value = Op> {
     let gives = prop_oneof![
         4 => some_frames().prop_map(|(which, count, stride)| Free { which, count, stride }),
         3 => some_frames().prop_map(|(which, count, stride)| FreeZeroed { which, count, stride }),
+        // All that there is, if that is not much, or nothing.
+        3 => (prop_oneof![Just(0), Just(5000)], which(), 1..90u16, 1..250u16).prop_map(
+            |(before, which, count, stride)| Replace { before, which, count, stride }
+        ),
         2 => some_frames().prop_map(|(which, count, stride)| FreeBulk { which, count, stride }),
         2 => which().prop_map(|which| FreeBlock { which }),
         1 => which().prop_map(|which| FreeGiant { which }),

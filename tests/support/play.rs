@@ -63,6 +63,13 @@ pub enum Op {
         count: u16,
         stride: u16,
     },
+    /// The same, and another is taken each time before the next is freed; first so many are taken.
+    Replace {
+        before: u16,
+        which: u32,
+        count: u16,
+        stride: u16,
+    },
     FreeBulk {
         which: u32,
         count: u16,
@@ -234,12 +241,14 @@ impl Play {
             Op::AllocRun { asked } => self.alloc_run(mid, asked, From::Pool),
             Op::Free { which, count, stride } => {
                 for number in self.chosen(which, count, stride) {
-                    if !self.give_if_held(number) {
-                        continue;
-                    }
-                    let freed = mid.during(|| self.pool.free(frame(number)));
-                    assert_eq!(freed, Ok(()), "frame {number:#x} was held");
-                    self.has_served();
+                    self.free(mid, number);
+                }
+            }
+            Op::Replace { before, which, count, stride } => {
+                self.alloc(mid, before);
+                for number in self.chosen(which, count, stride) {
+                    self.free(mid, number);
+                    self.alloc(mid, 1);
                 }
             }
             Op::FreeZeroed { which, count, stride } => {
@@ -281,6 +290,14 @@ impl Play {
             Op::Refill { take, run } => self.refill(mid, take, run),
             Op::Wild { number, size } => self.wild(step.cpu, number % (FRAMES + 1), size),
             Op::Reshape { how } => self.reshape(mid, how),
+        }
+    }
+
+    fn free(&self, mid: &Interrupt<'_>, number: u64) {
+        if self.give_if_held(number) {
+            let freed = mid.during(|| self.pool.free(frame(number)));
+            assert_eq!(freed, Ok(()), "frame {number:#x} was held");
+            self.has_served();
         }
     }
 
