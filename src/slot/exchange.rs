@@ -235,9 +235,7 @@ impl<'m> Slot<'m> {
         let step = self.writer().begin();
         let given = [alloc_side, free_side].map(|side| self.flush(&step, side.close()));
         drop(step);
-        let mut at = home.get();
-        at.leave();
-        home.put(at);
+        home.give_up();
         self.requests.packed.forget();
         if let Some(budget) = self.requests.budget {
             budget.close(self.writer(), || self.ring());

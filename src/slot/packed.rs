@@ -12,7 +12,8 @@
 //!
 //! What this CPU frees by frames and runs is noticed; blocks are not, nor what others free, or
 //! interrupts inside a use. So the hints are asked after [`Packed::USES`] such frames, which also
-//! tells where the next hole is.
+//! tells where the next hole is; and if there is one in a giant below, the home is given up, so that
+//! the next refill goes there.
 
 use super::side::{get, put};
 use crate::directory::{Group, Place};
@@ -30,21 +31,26 @@ impl Packed {
     /// How often it is relied on.
     const USES: u64 = 63;
     const BEHIND: u64 = Self::USES + 1;
+    /// The hints are to be asked.
+    const ASK: u64 = u64::MAX - Self::USES;
 
     /// Nothing is known.
     pub fn new() -> Self {
         Self { known: Word::new(0) }
     }
 
-    /// After the lowest hole of the home's giant was taken, and with it all that its group had.
+    /// After the lowest hole of the home's giant was taken, and with it all that its group had: a
+    /// use of what was known before.
     #[inline(always)]
     pub fn up_to(&self, group: Group) {
-        self.is_up_to(group.number() + 1);
+        let known = get(&self.known);
+        let left = if known == 0 { Self::USES } else { (known % Self::BEHIND).saturating_sub(1) };
+        put(&self.known, (group.number() + 1) * Self::BEHIND + left);
     }
 
     /// After a hole was found elsewhere: the hints are to be asked.
     pub fn ask(&self) {
-        put(&self.known, u64::MAX - Self::USES);
+        put(&self.known, Self::ASK);
     }
 
     /// After the home was given up.
@@ -74,6 +80,9 @@ impl Packed {
     ) -> bool {
         let known = get(&self.known);
         if known.is_multiple_of(Self::BEHIND) {
+            if known != Self::ASK && tree.is_anything_below(home) {
+                home.give_up();
+            }
             self.is_up_to(tree.packed_up_to(home));
             return self.reaches_over(place.group) && self.begins_below(tree, home, place);
         }

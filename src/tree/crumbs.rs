@@ -116,6 +116,13 @@ impl<'m> FrameTree<'m> {
         }
     }
 
+    /// Whether a giant below a home's, in its cluster, has anything that a refill would take, by
+    /// the hints.
+    pub(crate) fn is_anything_below(&self, home: &HomeCell<'m>) -> bool {
+        let Some((giant, Stay::Passing, _)) = home.own() else { return false };
+        self.hints(giant.cluster, Join::Nobody) & (giant.mask - 1) != 0
+    }
+
     /// Whether nothing of a giant that is in use could be found from above.
     #[inline(always)]
     pub(crate) fn is_used_up(&self, giant: &Giant<'_>) -> bool {

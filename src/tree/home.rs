@@ -297,6 +297,13 @@ impl<'m> HomeCell<'m> {
         Some((self.giant.load()?, stay, rest.get_bits(Self::INDEX) as usize))
     }
 
+    /// Gives it and its marks up.
+    pub fn give_up(&self) {
+        let mut home = self.get();
+        home.leave();
+        self.put(home);
+    }
+
     /// Keeps this one from now on.
     pub fn put(&self, home: Home<'m>) {
         let mut rest = 0u64;
