@@ -42,7 +42,7 @@ const ONE: [&str; 13] = [
     "free all at random",
     "replace at random, 50 % full",
     "replace at random, 99 % full",
-    "replace at random, 50 % full, long in use",
+    "replace at random, long in use",
     "2 MiB pair",
     "run of 17, fragmented, replaced",
     "run of 100, fragmented, replaced",

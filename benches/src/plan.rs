@@ -144,7 +144,7 @@ impl Plan {
             let name = format!("replace at random, {} % full", permille as f64 / 10.0);
             self.crew(&name, size, 1, Replace { permille, times_over: 0 });
         }
-        let name = "replace at random, 50 % full, long in use";
+        let name = "replace at random, long in use";
         self.crew(name, size, 1, Replace { permille: 500, times_over: 16 });
     }
 
