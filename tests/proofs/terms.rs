@@ -4,10 +4,7 @@
 //! Terms live in a table of their thread, each once; a [`Term`] is its number there.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::collections::HashMap;
 
 /// Whether a product is as wide as its factors: no operator of SMT-LIB.
 pub const EXACT: &str = "no overflow in bvmul";
@@ -17,15 +14,15 @@ pub const EXACT: &str = "no overflow in bvmul";
 pub struct Term(usize);
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Node {
+pub struct Node {
     /// SMT-LIB's operator, a number, or an input's name.
-    operator: Operator,
-    operands: Vec<Term>,
-    width: u32,
+    pub operator: Operator,
+    pub operands: Vec<Term>,
+    pub width: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-enum Operator {
+pub enum Operator {
     Constant(u64),
     Input(String),
     Apply(String),
@@ -75,9 +72,15 @@ fn compute(operator: &str, values: &[u64], widths: &[u32], width: u32) -> u64 {
         "bvurem" => a.checked_rem(b).unwrap_or(a),
         "bvand" | "and" => a & b,
         "bvor" | "or" => a | b,
+        "bvxor" => a ^ b,
         "bvnot" | "not" => !a,
         "bvshl" => shifted(b, |a, by| a << by),
         "bvlshr" => shifted(b, |a, by| a >> by),
+        "bvashr" => {
+            let sign = u64::MAX.wrapping_mul(a >> (width - 1) & 1) & !mask(width);
+            ((a | sign).cast_signed() >> b.min(63)).cast_unsigned()
+        }
+        "concat" => a << widths[1] | b,
         "=" => u64::from(a == b),
         "bvult" => u64::from(a < b),
         "bvule" => u64::from(a <= b),
@@ -116,6 +119,16 @@ impl Term {
     /// Any value whatever.
     pub fn input(name: &str, width: u32) -> Self {
         put(Operator::Input(name.to_owned()), Vec::new(), width)
+    }
+
+    /// What it is made of.
+    pub fn node(self) -> Node {
+        TABLE.with_borrow(|table| table.nodes[self.0].clone())
+    }
+
+    /// A name for it in a script.
+    pub fn name(self) -> String {
+        format!("t{}", self.0)
     }
 
     pub fn width(self) -> u32 {
@@ -213,10 +226,21 @@ impl Term {
 
     /// The vector of these bits, the lowest first.
     pub fn of_bits(bits: impl IntoIterator<Item = Self>) -> Self {
-        bits.into_iter().enumerate().fold(Self::constant(0, 64), |vector, (index, bit)| {
-            let there = Self::constant(1 << index, 64);
-            vector.with("bvor", bit.choose(there, Self::constant(0, 64)))
-        })
+        let mut bits = bits.into_iter().map(|bit| {
+            let [one, zero] = [1, 0].map(|value| Self::constant(value, 1));
+            bit.choose(one, zero)
+        });
+        let lowest = bits.next().expect("a bit");
+        bits.fold(lowest, |low, bit| bit.above(low))
+    }
+
+    /// Both in one vector, the other one below.
+    pub fn above(self, low: Self) -> Self {
+        Self::apply("concat", &[self, low], self.width() + low.width())
+    }
+
+    pub fn with_zeros(self, below: u32) -> Self {
+        self.above(Self::constant(0, below))
     }
 
     /// With zeros above, or without its upper bits.
@@ -239,121 +263,36 @@ impl Term {
         })
     }
 
+    /// The number of zeros above the highest bit that is set, in 32 bits.
+    pub fn leading_zeros(self) -> Self {
+        let width = self.width();
+        let none = Self::constant(width.into(), 32);
+        (0..width).fold(none, |rest, index| {
+            self.bit(index).choose(Self::constant((width - 1 - index).into(), 32), rest)
+        })
+    }
+
     /// How many bits are set, in 32 bits. Said of each number by itself, not by a sum: that so many
     /// bits are set is then a term of its own, which claims can speak of.
     pub fn count_ones(self) -> Self {
-        let at_least = self.at_least(self.width());
+        let at_least = self.at_least().pop().expect("a row");
         let counts = (1..=self.width()).zip(&at_least[1..]);
         counts.fold(Self::constant(0, 32), |rest, (count, holds)| {
             holds.choose(Self::constant(count.into(), 32), rest)
         })
     }
 
-    /// For each number whether at least so many of the lowest `below` bits are set.
-    pub fn at_least(self, below: u32) -> Vec<Self> {
+    /// `[below][count]` is whether at least so many of the bits below that one are set.
+    pub fn at_least(self) -> Vec<Vec<Self>> {
         let mut holds = vec![Self::truth(false); self.width() as usize + 1];
         holds[0] = Self::truth(true);
-        for index in 0..below {
+        let mut rows = vec![holds.clone()];
+        for index in 0..self.width() {
             for count in (1..=index as usize + 1).rev() {
                 holds[count] = holds[count].or(self.bit(index).and(holds[count - 1]));
             }
+            rows.push(holds.clone());
         }
-        holds
+        rows
     }
-}
-
-/// Looks for values of the inputs for which `truth` holds; `None` is the proof that there are none.
-pub fn find(truth: Term, inputs: &[Term]) -> Option<Vec<u64>> {
-    if let Some(value) = truth.value() {
-        return (value != 0).then(|| vec![0; inputs.len()]);
-    }
-    // Inputs are declared; all that is made of them is one term, each part of it named once. (As
-    // definitions of their own the solver would copy the parts at each use.)
-    let (mut script, mut parts) = (String::from("(set-logic QF_BV)\n"), String::new());
-    let lets = TABLE.with_borrow(|table| {
-        let mut written = HashSet::new();
-        for input in inputs {
-            let width = table.nodes[input.0].width;
-            let _ = writeln!(script, "(declare-const t{} (_ BitVec {width}))", input.0);
-            written.insert(*input);
-        }
-        write_down(table, truth, &mut written, &mut parts);
-        written.len() - inputs.len()
-    });
-    let ends = ")".repeat(lets);
-    let _ = writeln!(script, "(assert {parts}t{}{ends})\n(check-sat)", truth.0);
-    let names: Vec<_> = inputs.iter().map(|term| format!("t{}", term.0)).collect();
-    let _ = writeln!(script, "(get-value ({}))", names.join(" "));
-    let answer = ask(&script);
-    match answer.lines().next() {
-        Some("unsat") => None,
-        Some("sat") => Some(read_values(&answer, &names)),
-        _ => panic!("the solver said:\n{answer}"),
-    }
-}
-
-/// Names a term and all below it, the lower ones first.
-fn write_down(table: &Table, term: Term, written: &mut HashSet<Term>, script: &mut String) {
-    let mut pending = vec![term];
-    while let Some(&term) = pending.last() {
-        let Node { operator, operands, width } = &table.nodes[term.0];
-        let missing = operands.iter().find(|operand| !written.contains(operand));
-        if let Some(missing) = missing.filter(|_| !written.contains(&term)) {
-            pending.push(*missing);
-            continue;
-        }
-        pending.pop();
-        if !written.insert(term) {
-            continue;
-        }
-        let meaning = match operator {
-            Operator::Constant(value) if *width == 0 => (*value != 0).to_string(),
-            Operator::Constant(value) => format!("(_ bv{value} {width})"),
-            Operator::Apply(operator) if operator == EXACT => {
-                let width = table.nodes[operands[0].0].width;
-                let long = |t: Term| format!("((_ zero_extend {width}) t{})", t.0);
-                let product = format!("(bvmul {} {})", long(operands[0]), long(operands[1]));
-                let upper = format!("((_ extract {} {width}) {product})", 2 * width - 1);
-                format!("(= {upper} (_ bv0 {width}))")
-            }
-            Operator::Apply(operator) => {
-                let operands: Vec<_> = operands.iter().map(|t| format!(" t{}", t.0)).collect();
-                format!("({operator}{})", operands.concat())
-            }
-            Operator::Input(name) => panic!("{name} is not among the inputs"),
-        };
-        let _ = writeln!(script, "(let ((t{} {meaning}))", term.0);
-    }
-}
-
-fn ask(script: &str) -> String {
-    let z3 = Command::new("z3")
-        .args(["-smt2", "-in", "-T:300"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn();
-    let mut z3 = z3.expect("z3 runs; `tools/setup.sh solver` installs it");
-    let mut input = z3.stdin.take().expect("a pipe");
-    input.write_all(script.as_bytes()).expect("z3 listens");
-    drop(input);
-    let output = z3.wait_with_output().expect("z3 ends");
-    String::from_utf8(output.stdout).expect("plain text")
-}
-
-/// Reads `((t0 #x00) (t1 #b1))`.
-fn read_values(answer: &str, names: &[String]) -> Vec<u64> {
-    let words: Vec<_> = answer
-        .split(|c: char| c.is_whitespace() || c == '(' || c == ')')
-        .filter(|word| !word.is_empty())
-        .collect();
-    let value = |name: &String| {
-        let at = words.iter().position(|word| word == name).expect("a value for each input");
-        let digits = words[at + 1];
-        let (digits, radix) = match digits.strip_prefix("#x") {
-            Some(digits) => (digits, 16),
-            None => (digits.strip_prefix("#b").expect("a number"), 2),
-        };
-        u64::from_str_radix(digits, radix).expect("a number")
-    };
-    names.iter().map(value).collect()
 }
