@@ -203,9 +203,9 @@ tsan: need-tsan ## Run the tests with threads under ThreadSanitizer
 	    -Zbuild-std --target x86_64-unknown-linux-gnu -p frametree \
 	    --test threads --test grow --test isolate --test reserve --test watermarks
 
-# `make test` proves most of it; these are all cases.
+# As in `make test`; says how long each took. `PROVE=Rule::` for what has that in its name.
 proofs: need-proofs ## Prove the functions on words for all words and arguments, by z3
-	PROVE_ALL=1 cargo test $(LOCKED) -p frametree --test proofs -- --nocapture
+	cargo test $(LOCKED) -p frametree --test proofs -- --nocapture
 
 spin: need-spin ## Explore the protocol's model in Spin, and the bugs planted in it
 	cargo test $(LOCKED) -p frametree --test spin -- --nocapture
