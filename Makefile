@@ -265,13 +265,13 @@ minimal: need-minimal ## Build the library with the oldest dependencies that it 
 
 book: need-book ## Make the book of docs/, in target/book
 	mdbook build docs
-# First the tag: the tool takes long to build.
-semver: ## Compare the public API with that of the last tag, for breaks
-	@git describe --tags --abbrev=0 >/dev/null 2>&1 || \
-	    { echo "There is no tag yet, so nothing to compare the public API with." >&2; exit 1; }
+# What the public API is compared with: the last tag; before there is one, any commit.
+BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null)
+semver: ## Compare the public API with that of the last tag, for breaks [BASE=commit]
+	@test -n "$(BASE)" || { echo "There is no tag yet to compare the public API with." \
+	    "Name a commit: make semver BASE=..." >&2; exit 1; }
 	@tools/setup.sh host semver
-	cargo semver-checks -p frametree --all-features \
-	    --baseline-rev "$$(git describe --tags --abbrev=0)"
+	cargo semver-checks -p frametree --all-features --baseline-rev "$(BASE)"
 
 clean: ## Remove everything that was built
 	cargo clean
