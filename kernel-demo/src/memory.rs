@@ -26,7 +26,7 @@ pub static POOL: Pool = {
     // SAFETY: `gs` points at each CPU's own `Cpu` from its first line of Rust on (see cpu.rs), and
     // there is no user mode that could change it.
     let identity = unsafe { GsSlot::promised() };
-    // SAFETY: Nothing in this kernel moves from one CPU to another.
+    // SAFETY: this kernel has no threads.
     FramePool::new(Pinned::with_drain(identity, unsafe { NotPreempted::promised() }, ask_to_drain))
 };
 
