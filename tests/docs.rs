@@ -49,7 +49,8 @@ fn expanded(path: &Path, text: &str) -> String {
     let mut result = text.to_owned();
     for include in between(text, "{{#include ", "}}") {
         let (file, anchor) = include.split_once(':').unwrap_or((include, ""));
-        let included = read(&path.with_file_name(file));
+        // An anchor's name ends where its line or its comment does.
+        let included = read(&path.with_file_name(file)).replace('\n', " \n");
         let part = if anchor.is_empty() {
             included
         } else {
