@@ -128,10 +128,13 @@ lint-other-%: need-lint
 	$(CLIPPY) --target $* -p frametree $(DENY)
 	cargo build --quiet $(LOCKED) --target $* -p frametree
 
+# As docs.rs builds it: both targets, all features.
+DOCS_TARGETS := $(addprefix --target ,$(KERNEL_TARGET) aarch64-unknown-none)
 lint-doc: export RUSTDOCFLAGS := -D warnings
 lint-doc: need-lint
 	cargo doc --quiet $(LOCKED) --workspace --exclude kernel-demo --no-deps --all-features
 	cargo doc --quiet $(LOCKED) -p kernel-demo --lib --no-deps --target $(KERNEL_TARGET)
+	cargo doc --quiet $(LOCKED) -p frametree --no-deps --all-features $(DOCS_TARGETS)
 
 BENCH := cargo run --quiet --release $(LOCKED) -p frametree-bench
 # Where users and other programs look for them.
