@@ -351,8 +351,8 @@ impl<C: Cpus> FramePool<C> {
         }
     }
 
-    /// Drains this CPU's cache, asks all others to do so, and waits for those that are about to; not
-    /// for its own, if this has interrupted it.
+    /// Drains this CPU's cache, asks all others to do so, and waits for those about to: not
+    /// for this one, whose use this may have interrupted.
     fn drain_all(&self, shared: &Shared) {
         let this = self.cpus.with_current(|cpu| cpu);
         for (index, slot) in shared.slots.iter().enumerate() {
