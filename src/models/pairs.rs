@@ -149,17 +149,11 @@ impl Stage {
             taken | owned
         });
         assert_eq!(world.tree.count_free().frames, u64::from((all & !taken).count_ones()));
-        for (at, part) in
-            parts.iter().enumerate().filter(|(at, part)| part.op.seeks() && owned[*at] == 0)
-        {
+        for at in (0..parts.len()).filter(|at| parts[*at].op.seeks() && owned[*at] == 0) {
             let others = (0..parts.len()).filter(|other| *other != at);
             let met = others.fold(0, |met, other| met | owned[other] | parts[other].hides());
-            assert_eq!(
-                part.frames & free & !met,
-                0,
-                "{:?} finds nothing, and nobody had it",
-                part.op
-            );
+            let missed = parts[at].frames & free & !met;
+            assert_eq!(missed, 0, "{:?} finds nothing, and nobody had it", parts[at].op);
         }
         for (part, owned) in parts.iter().zip(owned) {
             part.give_back(&world, *owned);
