@@ -128,10 +128,13 @@ lint-other-%: need-lint
 	$(CLIPPY) --target $* -p frametree $(DENY)
 	cargo build --quiet $(LOCKED) --target $* -p frametree
 
+# As docs.rs builds it: both targets, all features.
+DOCS_TARGETS := $(addprefix --target ,$(KERNEL_TARGET) aarch64-unknown-none)
 lint-doc: export RUSTDOCFLAGS := -D warnings
 lint-doc: need-lint
 	cargo doc --quiet $(LOCKED) --workspace --exclude kernel-demo --no-deps --all-features
 	cargo doc --quiet $(LOCKED) -p kernel-demo --lib --no-deps --target $(KERNEL_TARGET)
+	cargo doc --quiet $(LOCKED) -p frametree --no-deps --all-features $(DOCS_TARGETS)
 
 BENCH := cargo run --quiet --release $(LOCKED) -p frametree-bench
 # Where users and other programs look for them.
@@ -265,13 +268,13 @@ minimal: need-minimal ## Build the library with the oldest dependencies that it 
 
 book: need-book ## Make the book of docs/, in target/book
 	mdbook build docs
-# First the tag: the tool takes long to build.
-semver: ## Compare the public API with that of the last tag, for breaks
-	@git describe --tags --abbrev=0 >/dev/null 2>&1 || \
-	    { echo "There is no tag yet, so nothing to compare the public API with." >&2; exit 1; }
+# What the public API is compared with: the last tag; before there is one, any commit.
+BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null)
+semver: ## Compare the public API with that of the last tag, for breaks [BASE=commit]
+	@test -n "$(BASE)" || { echo "There is no tag yet to compare the public API with." \
+	    "Name a commit: make semver BASE=..." >&2; exit 1; }
 	@tools/setup.sh host semver
-	cargo semver-checks -p frametree --all-features \
-	    --baseline-rev "$$(git describe --tags --abbrev=0)"
+	cargo semver-checks -p frametree --all-features --baseline-rev "$(BASE)"
 
 clean: ## Remove everything that was built
 	cargo clean

@@ -8,9 +8,9 @@ use crate::frame::CpuId;
 /// While [`with_current`](Cpus::with_current) runs its closure with a [`CpuId`], no other CPU
 /// (and no other thread that was scheduled on the same CPU meanwhile) runs a closure with the
 /// same id. Interrupts and NMIs on the same CPU may: they end before the interrupted closure
-/// goes on, which is all that the pool needs. In a kernel that never moves a thread between
-/// CPUs while it is in kernel mode, reading the CPU's number is enough; otherwise disable
-/// preemption around the closure.
+/// goes on, which is all that the pool needs. In a kernel that never preempts a thread in kernel
+/// mode, reading the CPU's number is enough; otherwise disable preemption around the closure, also
+/// where threads stay on their CPU.
 ///
 /// If the promise is broken, two CPUs can take the same frame from one cache, and both will
 /// write to it. Nothing in the library itself becomes undefined: its words are atomic.

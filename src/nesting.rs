@@ -61,6 +61,7 @@ std::thread_local! {
 
 fn on_access(_: usize, access: Access, _: &'static Location<'static>) {
     let (level, Some(plan)) = (LEVEL.get(), PLAN.get()) else { return };
+    PAUSES.set(PAUSES.get() + u64::from(access == Access::Pause));
     if access == Access::Pause || level == DEEP {
         return;
     }
@@ -440,6 +441,21 @@ fn an_interrupt_does_not_wait_for_what_it_has_interrupted() {
         }
     }
     assert!(inside > 20, "{inside}");
+}
+
+/// Who isolates asks all caches to drain, and waits for those that are about to: not for its own CPU's,
+/// which it has interrupted.
+#[test]
+fn who_isolates_inside_a_use_does_not_wait_for_its_end() {
+    let stage = Stage::new(Setup::new(1));
+    let inside = (1..).take_while(|at| {
+        PAUSES.set(0);
+        let plan = Plan { pool: stage.pool, at: [*at, 0, 0], handlers: [isolate; DEEP] };
+        let came = stage.plays(("a free", take_many, free), plan);
+        assert_eq!(PAUSES.get(), 0, "at access {at}");
+        came
+    });
+    assert!(inside.count() > 10);
 }
 
 /// A block is found used up, and its hint retired; at each access of that in turn a frame of it comes

@@ -10,6 +10,7 @@ use std::alloc::Layout;
 use std::fs;
 use std::path::Path;
 
+use ::limine::memory_map::{Entry, EntryType};
 use ::multiboot2::{BootInformation, BootInformationHeader};
 use ::pvh::start_info::reader::{MemMap, StartInfoReader};
 use frametree::boot::{self, Placed, bootloader_api, e820, limine, multiboot2, pvh, uefi};
@@ -349,29 +350,53 @@ fn uefi_memory_with_strings_attached_is_not_usable() {
     assert_eq!(uefi::region(&endless).length, u64::MAX);
 }
 
+/// Limine's types, by their numbers, and what they are here.
+const OF_LIMINE: [(EntryType, RegionKind); 8] = [
+    (EntryType::USABLE, Usable),
+    (EntryType::RESERVED, Reserved),
+    (EntryType::ACPI_RECLAIMABLE, Reclaimable),
+    (EntryType::ACPI_NVS, Reserved),
+    (EntryType::BAD_MEMORY, Bad),
+    (EntryType::BOOTLOADER_RECLAIMABLE, Reclaimable),
+    (EntryType::EXECUTABLE_AND_MODULES, Reserved),
+    (EntryType::FRAMEBUFFER, Reserved),
+];
+
 #[test]
 fn limine_keeps_the_kernel_and_lends_the_loader_s_memory() {
-    use ::limine::memory_map::{Entry, EntryType};
-
-    let types = [
-        (EntryType::USABLE, Usable),
-        (EntryType::RESERVED, Reserved),
-        (EntryType::ACPI_RECLAIMABLE, Reclaimable),
-        (EntryType::ACPI_NVS, Reserved),
-        (EntryType::BAD_MEMORY, Bad),
-        (EntryType::BOOTLOADER_RECLAIMABLE, Reclaimable),
-        (EntryType::EXECUTABLE_AND_MODULES, Reserved),
-        (EntryType::FRAMEBUFFER, Reserved),
-    ];
     let entry = |(index, &(entry_type, _)): (usize, &(EntryType, RegionKind))| Entry {
         base: index as u64 * 0x1000,
         length: 0x1000,
         entry_type,
     };
-    let entries: Vec<_> = types.iter().enumerate().map(entry).collect();
+    let entries: Vec<_> = OF_LIMINE.iter().enumerate().map(entry).collect();
     let pointers: Vec<_> = entries.iter().collect();
-    let expected = types.iter().zip(0..).map(|((_, kind), at)| region(at * 0x1000, 0x1000, *kind));
+    let expected =
+        OF_LIMINE.iter().zip(0..).map(|((_, kind), at)| region(at * 0x1000, 0x1000, *kind));
     assert!(limine::regions(&pointers).eq(expected));
+}
+
+#[test]
+fn limine_on_bios() {
+    let entry = |line: &str| {
+        let numbers = line.split(' ').map(|word| u64::from_str_radix(word, 16).expect("hex"));
+        let numbers: Vec<_> = numbers.collect();
+        let [base, end, number] = numbers[..] else { panic!("{line}") };
+        Entry { base, length: end - base, entry_type: OF_LIMINE[number as usize].0 }
+    };
+    let map = include_str!("fixtures/boot/limine-bios/map.txt");
+    let entries: Vec<_> = map.lines().map(entry).collect();
+    let pointers: Vec<_> = entries.iter().collect();
+    let expected = [
+        (0x1000, 0x5_0000, Reclaimable),
+        (0x5_0000, 0x9_f000, Usable),
+        (0x10_0000, 0x1fc0_9000, Usable),
+        // Between them are the kernel, and what it was given with it.
+        (0x1fc0_9000, 0x1fdd_f000, Reclaimable),
+        (0x1fde_c000, 0x1fdf_8000, Reclaimable),
+        (0x1fe9_3000, 0x1ffd_f000, Reclaimable),
+    ];
+    assert_eq!(ranges(limine::regions(&pointers)), expected);
 }
 
 #[test]

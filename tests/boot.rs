@@ -55,6 +55,7 @@ fn figure(output: &str, label: &str) -> u64 {
 fn boots(cpus: u32, memory: Memory) -> String {
     let Report { outcome, output, .. } = run(&Boot::new(cpus, memory));
     assert_eq!(outcome, Outcome::Success, "{outcome}:\n{output}");
+    assert!(output.contains("booted through PVH"), "{output}");
     fits_a_terminal(&output);
     let numbers: Vec<String> = (0..cpus).map(|cpu| cpu.to_string()).collect();
     let up = format!("CPUs: {} up, {cpus} in all", numbers.join(" "));

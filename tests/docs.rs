@@ -49,7 +49,8 @@ fn expanded(path: &Path, text: &str) -> String {
     let mut result = text.to_owned();
     for include in between(text, "{{#include ", "}}") {
         let (file, anchor) = include.split_once(':').unwrap_or((include, ""));
-        let included = read(&path.with_file_name(file));
+        // An anchor's name ends where its line or its comment does.
+        let included = read(&path.with_file_name(file)).replace('\n', " \n");
         let part = if anchor.is_empty() {
             included
         } else {
@@ -142,6 +143,43 @@ fn files_that_documents_name_exist() {
                 assert!(root().join(&code).exists(), "{}: no {code}", path.display());
             }
         }
+    }
+}
+
+/// A line of a manifest, `name = "1.2"` or `name = { version = "1.2", ..`: the name and the version.
+fn requirement(line: &str) -> Option<(&str, &str)> {
+    let (name, rest) = line.split_once(" = ")?;
+    let version = rest.strip_prefix("{ version = ").unwrap_or(rest).strip_prefix('"')?;
+    let (version, _) = version.split_once('"')?;
+    let is_one = name != "version" && version.starts_with(|c: char| c.is_ascii_digit());
+    is_one.then_some((name, version))
+}
+
+#[test]
+fn crates_that_documents_ask_for_are_of_the_versions_that_are_built() {
+    let manifests = ["Cargo.toml", "kernel-demo/Cargo.toml"].map(|name| read(&root().join(name)));
+    let built = || manifests.iter().flat_map(|text| text.lines()).filter_map(requirement);
+    let mut seen = 0;
+    for (path, text) in documents() {
+        for (name, version) in text.split(['\n', '`']).filter_map(requirement) {
+            let is_built = |has: &str| has == version || has.starts_with(&format!("{version}."));
+            let found = built().any(|(has, its)| has == name && is_built(its));
+            assert!(found, "{}: {name} = {version:?} is not what is built", path.display());
+            seen += 1;
+        }
+    }
+    // One for each boot protocol that has a crate, and `x86_64`.
+    assert!(seen >= 6, "{seen} seen");
+}
+
+#[test]
+fn small_kernels_are_small() {
+    let folder = root().join("kernel-demo/examples");
+    for file in fs::read_dir(folder).expect("the small kernels") {
+        let path = file.expect("a file").path();
+        let is_code = |line: &str| !line.is_empty() && !line.starts_with("//");
+        let code = read(&path).lines().filter(|line| is_code(line.trim())).count();
+        assert!((20..100).contains(&code), "{}: {code} lines of code", path.display());
     }
 }
 

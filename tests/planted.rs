@@ -582,6 +582,13 @@ const PLANTS: &[Plant] = &[
         model: "slots::who_has_the_last_frames_is_asked_for_them",
     },
     Plant {
+        name: "a credit that is passed over while it comes out of a cache",
+        file: "slot/mod.rs",
+        right: "self.is_busy() || self.credit() > 0",
+        wrong: "self.credit() > 0",
+        model: "slots::who_has_or_gets_the_last_credit_is_asked_for_it",
+    },
+    Plant {
         name: "a request to drain inside a use that is not a promise",
         file: "slot/mod.rs",
         right: "self.requests.asked.fetch_or(DRAIN | PROMISED, Ordering::Relaxed);",

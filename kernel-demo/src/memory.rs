@@ -15,6 +15,7 @@ use crate::interrupts::DRAIN;
 use crate::waiting::wait_for;
 use crate::{apic, heap, paging, smp};
 
+// ANCHOR: pool
 /// How the pool learns on which CPU it runs, and keeps it there.
 pub type Cpus = Pinned<GsSlot<{ cpu::NUMBER }>, NotPreempted>;
 
@@ -26,9 +27,10 @@ pub static POOL: Pool = {
     // SAFETY: `gs` points at each CPU's own `Cpu` from its first line of Rust on (see cpu.rs), and
     // there is no user mode that could change it.
     let identity = unsafe { GsSlot::promised() };
-    // SAFETY: Nothing in this kernel moves from one CPU to another.
+    // SAFETY: this kernel has no threads.
     FramePool::new(Pinned::with_drain(identity, unsafe { NotPreempted::promised() }, ask_to_drain))
 };
+// ANCHOR_END: pool
 
 /// Interrupts the other CPU and waits until it has drained its cache, so that nothing stays out of
 /// reach. A caller that has interrupts off does not wait: two of them could wait for each other.

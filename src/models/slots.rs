@@ -26,6 +26,15 @@ impl World {
         Box::leak(Box::new(Slot::new(self.tree.journal_of(cpu), Box::leak(Box::new(budget)))))
     }
 
+    /// The same with a budget that keeps one frame back, and the budget.
+    fn slot_with_reserve(&self) -> (&'static Slot<'static>, &'static Budget<'static>) {
+        let frames = self.tree.count_free().frames;
+        let rules = Rules { reserve: 1, marks: None };
+        let budget = Budget::new(rules, frames, 3, self.tree.shared_journal());
+        let budget: &Budget<'_> = Box::leak(Box::new(budget));
+        (Box::leak(Box::new(Slot::new(self.tree.journal_of(1), budget))), budget)
+    }
+
     /// A frame from a slot, used at once.
     fn alloc_in(&self, slot: &Slot<'static>) -> Option<Frame> {
         let frame = slot.take_turn(|turn| turn.alloc(&self.tree)).expect("at rest").ok()?;
@@ -84,6 +93,24 @@ fn what_a_cache_gives_back_is_there_or_in_the_tree() {
         for frame in other.join().unwrap().into_iter().chain([own]) {
             world.free(0, frame);
         }
+        world.check(2);
+    });
+}
+
+/// What comes back from a cache is its CPU's credit, until that is given up too.
+#[test]
+fn who_has_or_gets_the_last_credit_is_asked_for_it() {
+    explore(Some(3), || {
+        let world = World::new(&[(0, 2)]);
+        let (slot, budget) = world.slot_with_reserve();
+        let own = world.alloc_in(slot).expect("two frames, one of them in reserve");
+        world.free_in(slot, own);
+        let other = spawn(&world, move |_| {
+            let is_asked = slot.may_hold_some() || slot.may_have_credit();
+            assert!(is_asked || budget.allow_shared(1, 1) == 1, "a credit is passed over");
+        });
+        world.drain(slot);
+        other.join().unwrap();
         world.check(2);
     });
 }

@@ -351,7 +351,8 @@ impl<C: Cpus> FramePool<C> {
         }
     }
 
-    /// Drains this CPU's cache, asks all others to do so, and waits for those that are about to.
+    /// Drains this CPU's cache, asks all others to do so, and waits for those about to: not
+    /// for this one, whose use this may have interrupted.
     fn drain_all(&self, shared: &Shared) {
         let this = self.cpus.with_current(|cpu| cpu);
         for (index, slot) in shared.slots.iter().enumerate() {
@@ -362,8 +363,10 @@ impl<C: Cpus> FramePool<C> {
         }
         // A double free that only this flush could see is counted in the journal.
         let _ = self.drain();
+        let is_awaited =
+            |(index, slot): (usize, &Slot<'_>)| index != this.get() && slot.is_about_to_drain();
         for _ in 0..LOOKS {
-            if !shared.slots.iter().any(Slot::is_about_to_drain) {
+            if !shared.slots.iter().enumerate().any(is_awaited) {
                 break;
             }
             pause();

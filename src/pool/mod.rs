@@ -394,7 +394,7 @@ impl<C: Cpus> FramePool<C> {
         let this = self.cpus.with_current(|cpu| cpu);
         let others = shared.slots.iter().enumerate().filter(|(index, _)| *index != this.get());
         for (index, slot) in others.clone() {
-            if slot.may_hold_some() || shared.has_credit(slot) {
+            if slot.may_hold_some() || shared.may_have_credit(slot) {
                 slot.request_drain();
                 self.cpus.request_drain(CpuId::new(index));
             }

@@ -395,9 +395,9 @@ impl Shared {
         }
     }
 
-    /// Whether a CPU may take more frames than it has taken.
-    pub fn has_credit(&self, slot: &Slot<'_>) -> bool {
-        !self.budget.is_off() && slot.credit() > 0
+    /// Whether a CPU may take more frames than it has taken, or is about to.
+    pub fn may_have_credit(&self, slot: &Slot<'_>) -> bool {
+        !self.budget.is_off() && slot.may_have_credit()
     }
 
     /// What a CPU without a slot does, or an interrupt inside its slot's use: on the tree.

@@ -320,6 +320,13 @@ impl<'m> Slot<'m> {
         self.is_busy() || self.cached() > 0
     }
 
+    /// Whether it may take frames from the tree without asking, or its owner may be about to get
+    /// such a credit for frames that it gives back. To be asked after what it holds: who finds
+    /// nothing there as it was just given back, and then that the owner rests, finds the credit.
+    pub fn may_have_credit(&self) -> bool {
+        self.is_busy() || self.credit() > 0
+    }
+
     /// How many frames it may take from the tree without asking. Anybody may ask, as above.
     pub fn credit(&self) -> i64 {
         self.journal.credit()
