@@ -612,6 +612,28 @@ const PLANTS: &[Plant] = &[
         let given = held.map(|held| self.flush(&step, held));",
         model: "slots::what_a_cache_gives_back_is_there_or_in_the_tree",
     },
+    Plant {
+        name: "a frame of a given number, taken by a load and a store",
+        file: "node.rs",
+        right: "word.compare_exchange(found, left, Ordering::AcqRel).is_ok()",
+        wrong: "let same = word.load(Ordering::Acquire) == found;\n    \
+                word.store(left, Ordering::Release);\n    same",
+        model: "pairs::exact::exact",
+    },
+    Plant {
+        name: "a drain that does not announce",
+        file: "tree/free.rs",
+        right: "if given.edge == Edge::FromEmpty {\n        announce(block);",
+        wrong: "if false {\n        announce(block);",
+        model: "pairs::split::drain",
+    },
+    Plant {
+        name: "a hint that is retired without a second look, while two give",
+        file: "tree/levels.rs",
+        right: "if !leaf.is_empty(Ordering::Relaxed) {\n        announce_again(block);",
+        wrong: "if false {\n        announce_again(block);",
+        model: "pairs::a_refill_while_two_give_to_a_word_that_was_empty",
+    },
 ];
 
 #[test]

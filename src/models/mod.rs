@@ -21,6 +21,7 @@ mod isolate;
 mod levels;
 mod longest;
 mod looks;
+mod pairs;
 mod runs;
 mod slots;
 mod words;
@@ -112,7 +113,9 @@ impl World {
     pub fn free_past(&self, cpu: usize, frame: Frame) {
         self.touch(frame.number(), 1);
         let (writer, number) = (self.tree.sole_writer(cpu), frame.into_number());
-        let gift = self.tree.begin_to_give(writer, number).expect("a place for it");
+        let Some(gift) = self.tree.begin_to_give(writer, number) else {
+            return self.tree.free_with(writer, number).expect("own frame");
+        };
         if gift.is_plain(number) {
             if gift.announce(number) {
                 gift.tell();
@@ -233,9 +236,10 @@ std::thread_local! {
 }
 
 /// Runs a model: every interleaving, or those with so many preemptions at most; as many more as
-/// the variable `LOOM_DEEPER` says, and no more than `LOOM_AT_MOST`. It ends early when it has taken as many seconds as
-/// `LOOM_MAX_DURATION` says, at the next of every `LOOM_CHECKPOINT_INTERVAL` executions.
-pub fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
+/// the variable `LOOM_DEEPER` says, and no more than `LOOM_AT_MOST`. It ends early when it has taken
+/// as many seconds as `LOOM_MAX_DURATION` says, at the next of every `LOOM_CHECKPOINT_INTERVAL`
+/// executions. Returns how many there were.
+pub fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) -> u64 {
     let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let mut builder = loom::model::Builder::new();
     let bound = preemptions.map(|bound: usize| bound + number("LOOM_DEEPER").unwrap_or(0));
@@ -249,22 +253,22 @@ pub fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'sta
     });
     let took = start.elapsed();
     let stopped = builder.max_duration.is_some_and(|limit| took >= limit);
-    record(builder.preemption_bound, took, if stopped { "stopped" } else { "ended" });
+    record(builder.preemption_bound, took, if stopped { "stopped" } else { "ended" })
 }
 
 /// The same for a model that takes minutes: with `quick` preemptions if the variable `LOOM_QUICK`
 /// is there, as it is in `make test` and for planted bugs, and with `full` otherwise.
-pub fn explore_long(quick: usize, full: usize, model: impl Fn() + Sync + Send + 'static) {
+pub fn explore_long(quick: usize, full: usize, model: impl Fn() + Sync + Send + 'static) -> u64 {
     let is_quick = std::env::var_os("LOOM_QUICK").is_some();
-    explore(Some(if is_quick { quick } else { full }), model);
+    explore(Some(if is_quick { quick } else { full }), model)
 }
 
 /// Adds a line to the file that the variable `LOOM_TABLE` names, if it does: the model, its
 /// threads, its bound on preemptions, how many executions loom has made of it, in how many
 /// seconds, and whether these were all.
-fn record(bound: Option<usize>, took: Duration, end: &str) {
+fn record(bound: Option<usize>, took: Duration, end: &str) -> u64 {
     let (executions, threads) = SEEN.replace((0, 1));
-    let Ok(table) = std::env::var("LOOM_TABLE") else { return };
+    let Ok(table) = std::env::var("LOOM_TABLE") else { return executions };
     let bound = bound.map_or_else(|| "none".to_string(), |bound| bound.to_string());
     let thread = std::thread::current();
     let name = thread.name().unwrap_or_default().trim_start_matches("models::");
@@ -273,6 +277,7 @@ fn record(bound: Option<usize>, took: Duration, end: &str) {
     let table = File::options().append(true).create(true).open(table);
     // In one piece: other models write there too.
     table.and_then(|mut table| table.write_all(line.as_bytes())).expect("a table to write to");
+    executions
 }
 
 /// Starts a thread of a model.

@@ -16,9 +16,14 @@ use crate::sync::{Ordering, Word};
 impl World {
     /// The slot of CPU 1, without a budget.
     pub fn slot(&self) -> &'static Slot<'static> {
+        self.slot_of(1)
+    }
+
+    /// The same of any CPU.
+    pub fn slot_of(&self, cpu: usize) -> &'static Slot<'static> {
         let frames = self.tree.count_free().frames;
         let budget = Budget::new(Rules::OFF, frames, 3, self.tree.shared_journal());
-        Box::leak(Box::new(Slot::new(self.tree.journal_of(1), Box::leak(Box::new(budget)))))
+        Box::leak(Box::new(Slot::new(self.tree.journal_of(cpu), Box::leak(Box::new(budget)))))
     }
 
     /// The same with a budget that keeps one frame back, and the budget.
@@ -38,7 +43,7 @@ impl World {
     }
 
     /// Frees a frame into a slot that was used until now.
-    fn free_in(&self, slot: &Slot<'static>, frame: Frame) {
+    pub fn free_in(&self, slot: &Slot<'static>, frame: Frame) {
         self.touch(frame.number(), 1);
         let freed = slot.take_turn(|turn| turn.free(&self.tree, frame.into_number()));
         freed.expect("at rest").expect("own frame");

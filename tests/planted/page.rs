@@ -1,7 +1,8 @@
-//! The table in docs/models.md: each loom model, how far it was explored, and the bugs that are
-//! planted for it. Models and plants are those of the source; threads, preemptions and executions
-//! are what `make models` has printed last, which this test writes there if `MODELS_TABLE` names
-//! it. Without that it only looks whether the page is as it would write it.
+//! The tables in docs/models.md: each loom model, how far it was explored, and the bugs that are
+//! planted for it; and of those that are pairs of operations, how far each pair was. Models and
+//! plants are those of the source; threads, preemptions and executions are what `make models` has
+//! printed last, which this test writes there if `MODELS_TABLE` names it. Without that it only looks
+//! whether the page is as it would write it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,6 +12,9 @@ use super::PLANTS;
 
 const HEAD: &str =
     "| model | threads | preemptions | executions | plants |\n|---|---|---|---|---|\n";
+
+/// What the table of pairs stands between.
+const PAIRS: [&str; 2] = ["<!-- pairs -->\n", "<!-- end of pairs -->\n"];
 
 /// A model of the source.
 struct Model {
@@ -40,19 +44,34 @@ fn the_page_lists_models_and_plants() {
     if let Ok(table) = &table {
         explored.extend(read_table(&fs::read_to_string(table).expect("the table of a run")));
     }
+    let (before, rest_of_it) = before.split_once(PAIRS[0]).expect("the pairs");
+    let (old_triangle, between) = rest_of_it.split_once(PAIRS[1]).expect("their end");
+    let triangle = triangle(&explored);
     let new: String = models().iter().map(|model| row(model, explored.get(&model.name))).collect();
     let after = &rest[rows.len()..];
     if table.is_ok() {
-        fs::write(page, [before, HEAD, &new, after].concat()).expect("the page");
+        let parts = [before, PAIRS[0], &triangle, PAIRS[1], between, HEAD, &new, after];
+        fs::write(page, parts.concat()).expect("the page");
         return;
     }
     let differ: Vec<_> = rows.lines().filter(|row| !new.lines().any(|line| line == *row)).collect();
     assert!(
-        rows == new,
+        rows == new && old_triangle == triangle,
         "docs/models.md: `make models MODELS=..` writes the lines of models that have changed, \
          MODELS_TABLE=/dev/null `cargo test --test planted the_page` only names and plants; \
          not true, or at another place: {differ:#?}"
     );
+}
+
+#[test]
+fn every_model_that_is_named_is_there() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/models.md");
+    let page = fs::read_to_string(page).expect("the page");
+    let models = models();
+    let named = page.split('`').skip(1).step_by(2).filter(|name| name.contains("::"));
+    let unknown: Vec<_> =
+        named.filter(|name| !models.iter().any(|model| model.name == *name)).collect();
+    assert!(unknown.is_empty(), "docs/models.md names what is no model: {unknown:#?}");
 }
 
 #[test]
@@ -74,6 +93,10 @@ fn models() -> Vec<Model> {
     for file in files {
         let module = file.file_stem().expect("a name").to_str().expect("text").to_owned();
         let text = fs::read_to_string(file).expect("a source file");
+        if module == "pairs" {
+            let operations = operations();
+            models.extend(all_pairs(&operations).map(|name| Model { name, quick: None }));
+        }
         for test in text.split("#[test]\nfn ").skip(1) {
             let (name, body) = test.split_once('(').expect("a function");
             let quick = body.split_once("explore_long(").and_then(|(_, rest)| rest.split_once(','));
@@ -82,6 +105,46 @@ fn models() -> Vec<Model> {
         }
     }
     models
+}
+
+/// The operations that `src/models/pairs.rs` makes a model of each pair of.
+fn operations() -> Vec<String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/models/pairs.rs");
+    let text = fs::read_to_string(file).expect("a source file");
+    let (_, list) = text.split_once("\npairs! {\n").expect("the pairs");
+    let lines = list.lines().take_while(|line| *line != "}");
+    lines.filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
+}
+
+/// The models of each operation with itself and those behind it, as the source makes them.
+fn all_pairs(operations: &[String]) -> impl Iterator<Item = String> + '_ {
+    operations
+        .iter()
+        .enumerate()
+        .flat_map(move |(at, one)| operations[at..].iter().map(move |other| pair(one, other)))
+}
+
+fn pair(one: &str, other: &str) -> String {
+    format!("pairs::{one}::{other}")
+}
+
+/// The executions of each pair, as a triangle; with a plus if there are more.
+fn triangle(explored: &HashMap<String, Explored>) -> String {
+    let operations = operations();
+    let cell = |one: &String, other: &String| {
+        let executions = &explored.get(&pair(one, other)).map_or("-", |pair| &pair.executions);
+        match executions.split_once(' ') {
+            Some((count, _)) => format!(" {count}+ |"),
+            None => format!(" {executions} |"),
+        }
+    };
+    let row = |(at, other): (usize, &String)| {
+        let cells: String = operations[..=at].iter().map(|one| cell(one, other)).collect();
+        format!("| {other} |{cells}{}\n", " |".repeat(operations.len() - at - 1))
+    };
+    let rows: String = operations.iter().enumerate().map(row).collect();
+    let rule = "--:|".repeat(operations.len());
+    format!("| | {} |\n|---|{rule}\n{rows}", operations.join(" | "))
 }
 
 /// What a row of the page says.
