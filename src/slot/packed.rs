@@ -12,8 +12,8 @@
 //!
 //! What this CPU frees by frames and runs is noticed; blocks are not, nor what others free, or
 //! interrupts inside a use. So the hints are asked after [`Packed::USES`] such frames, which also
-//! tells where the next hole is; and if there is one in a giant below, the home is given up, so
-//! that the next refill goes there.
+//! tells where the next hole is; and if there is one in a giant below, of the 64 whose hints are
+//! side by side, the home is given up, so that the next refill goes there.
 
 use super::side::{get, put};
 use crate::directory::{Group, Place};
