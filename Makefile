@@ -194,7 +194,7 @@ SEEDS ?= 4
 MIRI := MIRIFLAGS="-Zmiri-tree-borrows -Zmiri-strict-provenance -Zmiri-disable-isolation \
     -Zmiri-ignore-leaks -Zmiri-many-seeds=0..$(SEEDS)" CARGO_TARGET_DIR=$(TARGETS)/miri \
     cargo +$(NIGHTLY) miri test $(LOCKED) -p frametree
-TOO_LONG := costs:: counts:: deaths:: faults:: nesting::
+TOO_LONG := costs:: counts:: deaths:: faults:: nesting:: schedules::
 
 miri: need-miri ## Interpret unit and property tests, SEEDS=4 ways each
 	$(MIRI) --lib -- $(addprefix --skip ,$(TOO_LONG))
@@ -248,7 +248,7 @@ COVERING := adapters adversarial corpus cpus errors grow hardened heap homes iso
     model observe owners pool replay reserve runs sequences threads verify watermarks x86
 coverage: need-coverage ## Which lines and branches of src/ the host tests reach
 	CARGO_TARGET_DIR=$(TARGETS)/coverage cargo +$(NIGHTLY) llvm-cov --branch --package frametree \
-	    --all-features --ignore-filename-regex '(tests|qemu|models|costs|counts|deaths|faults|nesting)' \
+	    --all-features --ignore-filename-regex '(tests|qemu|models|costs|counts|deaths|faults|nesting|schedules)' \
 	    test --lib $(addprefix --test ,$(COVERING))
 
 deny: need-deny ## Licences, sources and duplicates of what the library depends on

@@ -59,6 +59,9 @@ mod ranges;
 mod request;
 #[allow(unsafe_code, reason = "parts of which any bytes are a value")]
 mod root;
+#[cfg(all(test, not(loom)))]
+#[allow(unsafe_code, reason = "a test")]
+mod schedules;
 mod slot;
 mod stats;
 mod stock;

@@ -76,14 +76,23 @@ fn on_access(_: usize, access: Access, _: &'static Location<'static>) {
     }
 }
 
-fn frame(number: u64) -> Frame {
+pub fn frame(number: u64) -> Frame {
     // SAFETY: no memory is behind it; the hands say whose it is.
     unsafe { Frame::from_number(FrameNumber::new(number)) }
 }
 
-fn run((first, count): (u64, u64)) -> FrameRange {
+pub fn run((first, count): (u64, u64)) -> FrameRange {
     // SAFETY: as above.
     unsafe { FrameRange::from_numbers(NumberRange::from_numbers(first, first + count)) }
+}
+
+/// Isolations have their metadata from now on: one frame, which stays in use.
+pub fn isolate_once<C: Cpus>(pool: &FramePool<C>) {
+    let memory = vec![[0xa5_u8; 128]; 64].leak().as_mut_ptr().cast::<u8>();
+    let memory = memory.wrapping_add(memory.align_offset(128));
+    let range = NumberRange::from_numbers(BLOCK_FRAMES, 2 * BLOCK_FRAMES);
+    // SAFETY: memory of its own.
+    pool.readmit(unsafe { pool.isolate(range, |_| memory) }.expect("free memory"));
 }
 
 fn take(pool: Pool, hands: &mut Vec<(u64, u64)>) {
@@ -134,7 +143,7 @@ fn drain(pool: Pool, _: &mut Vec<(u64, u64)>) {
 
 fn isolate(pool: Pool, _: &mut Vec<(u64, u64)>) {
     let range = NumberRange::from_numbers(BLOCK_FRAMES + 5, 2 * BLOCK_FRAMES + 7);
-    // SAFETY: it has its metadata already; see `Stage`.
+    // SAFETY: it has its metadata already; see `isolate_once`.
     let isolation = unsafe { pool.isolate(range, |_| unreachable!()) };
     isolation.into_iter().for_each(|isolation| pool.readmit(isolation));
 }
@@ -213,11 +222,7 @@ struct Stage {
 impl Stage {
     fn new(setup: Setup) -> Self {
         let pool = pool_by(setup, 0, FRAMES);
-        let memory = vec![[0xa5_u8; 128]; 64].leak().as_mut_ptr().cast::<u8>();
-        let memory = memory.wrapping_add(memory.align_offset(128));
-        let range = NumberRange::from_numbers(BLOCK_FRAMES, 2 * BLOCK_FRAMES);
-        // SAFETY: memory of its own, for the one frame that all isolations here need.
-        pool.readmit(unsafe { pool.isolate(range, |_| memory) }.expect("free memory"));
+        isolate_once(pool);
         Self { pool, first: pool.tree().expect("a tree").count_free() }
     }
 

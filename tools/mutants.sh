@@ -106,10 +106,10 @@ env -u CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER CARGO_TARGET_DIR="$out/woven
 # Unit tests and counts of accesses; then the tests against a model; then all else that runs here.
 # shellcheck disable=SC2046
 {
-    round 1 --lib -- -- --skip deaths:: --skip faults:: --skip nesting::
+    round 1 --lib -- -- --skip deaths:: --skip faults:: --skip nesting:: --skip schedules::
     round 2 $(tests errors memory_map misuse model pool runs)
     # shellcheck disable=SC2086
-    round 3 --lib $(tests $later) -- -- --skip deaths:: --skip nesting::
+    round 3 --lib $(tests $later) -- -- --skip deaths:: --skip nesting:: --skip schedules::
 }
 
 caught=$(verdicts 'caught|timeout' | count)
