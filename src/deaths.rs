@@ -11,16 +11,15 @@
 extern crate std;
 
 use core::cell::{Cell, RefCell};
-use std::boxed::Box;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::vec;
 use std::vec::Vec;
 
+use crate::counts::pool_of;
 use crate::cpu::Cpus;
-use crate::frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
+use crate::frame::{CpuId, FrameNumber, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, FRAME_SIZE, GIANT_FRAMES, WORD_BITS};
-use crate::layout::Layout;
-use crate::map::{MapEntry, MemoryMap, MemoryRegion, RegionKind};
+use crate::nesting::{frame, run};
 use crate::pool::{Drained, FramePool, Setup};
 use crate::request::Request;
 use crate::sync::watching::{Access, watch};
@@ -120,19 +119,9 @@ impl Hands {
 
     fn give_all(&mut self, pool: Pool) {
         for (first, count) in self.runs.drain(..) {
-            pool.free_run(run(first, count)).expect("its own frames");
+            pool.free_run(run((first, count))).expect("its own frames");
         }
     }
-}
-
-fn frame(number: u64) -> Frame {
-    // SAFETY: no memory is behind it; the hands say whose it is.
-    unsafe { Frame::from_number(FrameNumber::new(number)) }
-}
-
-fn run(first: u64, count: u64) -> FrameRange {
-    // SAFETY: as above.
-    unsafe { FrameRange::from_numbers(NumberRange::from_numbers(first, first + count)) }
 }
 
 /// Metadata for who asks for some; never given back.
@@ -177,7 +166,7 @@ fn some(pool: Pool, hands: &mut Hands) {
 /// All of the memory but a crumb, frame by frame; so that a free merges.
 fn one_of_a_whole_block(pool: Pool, hands: &mut Hands) {
     let block = pool.alloc_block().expect("a block").into_number().get();
-    pool.free_run(run(block + 1, BLOCK_FRAMES - 1)).expect("most of it");
+    pool.free_run(run((block + 1, BLOCK_FRAMES - 1))).expect("most of it");
     hands.runs.push((block, 1));
 }
 
@@ -197,7 +186,7 @@ fn alloc(pool: Pool, hands: &mut Hands) {
 
 fn free(pool: Pool, hands: &mut Hands) {
     let (first, count) = hands.runs.remove(0);
-    pool.free_run(run(first, count)).expect("its own");
+    pool.free_run(run((first, count))).expect("its own");
 }
 
 fn free_one(pool: Pool, hands: &mut Hands) {
@@ -327,22 +316,9 @@ fn shrinking_and_growing() -> [Case; 4] {
 }
 
 impl Case {
-    fn pool(&self) -> Pool {
-        let pool = Box::leak(Box::new(FramePool::new(ByThread)));
-        let kind = RegionKind::Usable;
-        let regions = [MemoryRegion { start: 0, length: self.frames * FRAME_SIZE, kind }];
-        let mut buffer = [MapEntry::EMPTY; MemoryMap::entries_needed(1)];
-        let map = MemoryMap::normalise(regions, &mut buffer).expect("a map");
-        let bytes = Layout::new(&map, 2).expect("a layout").bytes();
-        let storage = vec![!0; bytes / 8 + 16].leak();
-        // SAFETY: the memory is not real, nobody uses it.
-        unsafe { pool.init_in(&map, self.setup, storage) }.expect("a pool");
-        pool
-    }
-
     /// The operation, whose CPU stops at this access; whether there was one.
     fn dies_at(&self, step: u64) -> bool {
-        let pool = self.pool();
+        let pool = pool_of(ByThread, (self.setup, 2), self.frames);
         let ([stopped, go_on], [has_stopped, go]) = {
             let ((stopped, has_stopped), (go_on, go)) = (channel(), channel());
             ([stopped, go_on], [has_stopped, go])
@@ -382,7 +358,7 @@ impl Case {
         let tree = pool.tree().expect("a tree");
         mine.fill(pool, 70);
         for (first, count) in mine.runs.drain(..mine.runs.len() / 2) {
-            pool.free_run(run(first, count)).expect("own frames");
+            pool.free_run(run((first, count))).expect("own frames");
         }
         if let Ok(taken) = pool.alloc_run(&Request::new(40).above(BLOCK_FRAMES * FRAME_SIZE)) {
             let numbers = taken.into_numbers();
