@@ -81,8 +81,8 @@ pub const REASONS: &[(&str, &[(&str, &str)])] = &[
 ];
 
 /// Files that are tests: they need the crate's inside.
-const TESTS: [&str; 6] =
-    ["models", "costs.rs", "counts.rs", "deaths.rs", "faults.rs", "nesting.rs"];
+const TESTS: [&str; 7] =
+    ["models", "costs.rs", "counts.rs", "deaths.rs", "faults.rs", "nesting.rs", "schedules.rs"];
 
 const NARROW: [&str; 5] = ["u8", "u16", "u32", "i32", "bool"];
 const WIDE: [&str; 3] = ["u64", "i64", "usize"];
