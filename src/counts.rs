@@ -133,7 +133,7 @@ fn a_refill_that_moves_to_another_block() {
     // Block 2, used before, is free again.
     let block = pool.alloc_block().expect("a block");
     pool.free_block(block).expect("a free");
-    assert_eq!(alloc(pool), 3, "a block that was used before");
+    assert_eq!(alloc(pool), 1 + 3, "a block that was used before, and has waited in the cache");
     let _ = take(pool, GIANT_FRAMES - 2 * BLOCK_FRAMES - 1);
     assert_eq!(alloc(pool), 12, "a block in another GiB, which was never used");
 }
@@ -427,14 +427,22 @@ fn blocks() {
     assert_eq!(alloc().0, 5, "splits a GiB, writes its nodes and a leaf");
     let (count, block) = alloc();
     assert_eq!(count, 2, "writes a leaf");
-    let (count, freed) = during(|| pool.free_block(block));
-    freed.expect("a free");
-    assert_eq!(count, 1);
-    let (count, block) = alloc();
-    assert_eq!(count, 1);
-    let (count, freed) = during(|| pool.free_block(block));
-    freed.expect("a free");
-    assert_eq!(count, 1);
+    let free = |block| {
+        let (count, freed) = during(|| pool.free_block(block));
+        freed.expect("a free");
+        count
+    };
+    let ((_, second), number) = (alloc(), block.number());
+    assert_eq!(free(block), 0, "the lowest waits in the cache");
+    let (count, first) = alloc();
+    assert_eq!((count, first.number()), (0, number), "it comes back");
+    assert_eq!(free(first), 0);
+    assert_eq!(free(second), 1, "one waits already");
+    let ((none, first), (one, second)) = (alloc(), alloc());
+    assert_eq!((none, one), (0, 1));
+    assert_eq!(free(second), 0);
+    assert_eq!(free(first), 2, "below the one that waits, which goes to the tree");
+    assert_eq!((alloc().0, alloc().0), (1, 1));
 }
 
 #[test]

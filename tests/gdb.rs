@@ -11,7 +11,7 @@ const POOL: &str = "kernel_demo::memory::POOL";
 const HARDENED: &str = "stopped::HARDENED";
 
 /// What the script says of each of the addresses that the kernel hands over, and of two of its own.
-const STATES: [&str; 13] = [
+const STATES: [&str; 14] = [
     "held",
     "held",
     "free, in the cache of CPU 1 (",
@@ -23,6 +23,7 @@ const STATES: [&str; 13] = [
     "held, unnamed",
     "set aside: it was written to while it was free; owner 7 had it last",
     "free, in the cache of CPU 0 (",
+    "free, in the cache of CPU 0 (block",
     "not managed",
     "not managed",
 ];

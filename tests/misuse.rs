@@ -62,6 +62,39 @@ fn the_first_frame_of_a_run_is_freed_twice() {
 }
 
 #[test]
+fn a_block_that_waits_in_the_cache_is_freed_again() {
+    let pool = pool(Threads, 1, &[(64, FRAMES)]);
+    let wait = || {
+        let block = pool.alloc_block().expect("a block").into_number().get();
+        pool.free_block(frame(block)).expect("a free");
+        assert!(pool.stats().cached_frames >= BLOCK, "it waits");
+        block
+    };
+    let again = |free: &dyn Fn(u64) -> Result<(), FreeError>, offset: u64, found: Found| {
+        let block = wait();
+        assert_eq!(free(block), refused(block + offset, found));
+        pool.verify().unwrap_or_else(|broken| panic!("{broken}"));
+    };
+    again(&|block| pool.free_block(frame(block)), 0, Found::FreeBlock);
+    again(&|block| pool.free(frame(block + 70)), 70, Found::FreeBlock);
+    // SAFETY: deliberately wrong; the pool must refuse it.
+    again(&|block| unsafe { pool.free_zeroed(frame(block)) }, 0, Found::FreeBlock);
+    again(&|block| pool.free_run(run(block + 3, 5)), 3, Found::Cached);
+    again(&|block| pool.free_run(run(block + 60, 200)), 60, Found::Cached);
+    again(&|block| pool.free_run(run(block, BLOCK)), 0, Found::Cached);
+    // Out of a side that is far from it, and of one that is dry.
+    let far = pool.alloc_run(&Request::new(3)).expect("a run").into_numbers().start().get();
+    again(
+        &|block| pool.free(frame(far)).and_then(|()| pool.free(frame(block))),
+        0,
+        Found::FreeBlock,
+    );
+    pool.drain().expect("a drain");
+    pool.free_run(run(far + 1, 2)).expect("a free");
+    nothing_comes_out_twice(pool, &[]);
+}
+
+#[test]
 fn what_is_out_of_range_is_freed() {
     let pool = pool(Threads, 1, &[(64, FRAMES)]);
     let end = 64 + FRAMES;

@@ -616,6 +616,22 @@ const PLANTS: &[Plant] = &[
         model: "slots::what_a_cache_gives_back_is_there_or_in_the_tree",
     },
     Plant {
+        name: "a block that is taken out of a cache before the step begins in which it is given back",
+        file: "slot/blocks.rs",
+        right: "let step = self.writer().begin();
+        let Requests { parked_block, block_home, .. } = &self.requests;
+        // It lies in the home's word, which changes only while none is parked.
+        let Some(block) = parked_block.take().and_then(|first| block_home.block(first)) else {
+            return Ok(());
+        };",
+        wrong: "let Requests { parked_block, block_home, .. } = &self.requests;
+        let Some(block) = parked_block.take().and_then(|first| block_home.block(first)) else {
+            return Ok(());
+        };
+        let step = self.writer().begin();",
+        model: "slots::a_block_that_waits_is_there_or_in_the_tree",
+    },
+    Plant {
         name: "a frame of a given number, taken by a load and a store",
         file: "node.rs",
         right: "word.compare_exchange(found, left, Ordering::AcqRel).is_ok()",

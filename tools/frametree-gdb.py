@@ -234,6 +234,10 @@ class Pool:
                 free = word(side["free"])
                 if free:
                     yield cpu, name.replace("_", " "), word(side["group"]) * WORD, free
+            behind = word(slot["requests"]["parked_block"]["behind"])
+            for group in range((behind - 1) * BLOCK // WORD, behind * BLOCK // WORD):
+                if behind:
+                    yield cpu, "block", group * WORD, ALL
 
     def find(self, frame):
         """Whose a frame is, in words."""

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use frametree::cpus::{InterruptsOff, OneCpu, Pinned};
 use frametree::{BlockUse, CpuId, FRAME_SIZE, FramePool, MapEntry, MemoryMap, MemoryRegion, Setup};
-use frametree::{Hardening, NumberRange, Owner, RegionKind, Request};
+use frametree::{Frame, Hardening, NumberRange, Owner, RegionKind, Request};
 use kernel_demo::exit::{self, Outcome};
 use kernel_demo::handoff::Handoff;
 use kernel_demo::memory::{self, POOL};
@@ -37,7 +37,7 @@ extern "C" fn kernel_main(magic: u32, information: u32) -> ! {
     // SAFETY: boot.s hands the registers on, and what they name is untouched.
     let handoff = unsafe { Handoff::receive(magic, information) }.expect("a boot loader");
     kernel_demo::bring_up(&handoff);
-    let [owned, unnamed, broken, freed] = harden();
+    let [owned, unnamed, broken, freed, waits] = harden();
     smp::run(|_| memory::drain());
 
     let held = POOL.alloc().expect("a frame").into_number();
@@ -66,6 +66,7 @@ extern "C" fn kernel_main(magic: u32, information: u32) -> ! {
         unnamed,
         broken,
         freed,
+        waits,
     ]);
     exit::exit(Outcome::Success)
 }
@@ -74,14 +75,14 @@ extern "C" fn kernel_main(magic: u32, information: u32) -> ! {
 // SAFETY: nothing else has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn stopped(places: &[u64; 11]) {
+extern "C" fn stopped(places: &[u64; 12]) {
     black_box(places);
 }
 
 /// Makes a hardened pool of 8 MiB of the other one, half of which join later. The addresses of four
 /// of its frames: one of those that DISK has, one that has no name, one that DISK has written to
-/// after its free, one freed by DISK.
-fn harden() -> [u64; 4] {
+/// after its free, one freed by DISK; and one of a block that was freed.
+fn harden() -> [u64; 5] {
     let run = POOL.alloc_run(&Request::new(2048)).expect("frames").into_numbers();
     let (start, length) = (run.start().start_address(), 4 << 20);
     let region = MemoryRegion { start, length, kind: RegionKind::Usable };
@@ -109,7 +110,11 @@ fn harden() -> [u64; 4] {
     let unnamed = HARDENED.alloc().expect("another frame").into_number();
     HARDENED.free(freed).expect("a frame that was taken");
     let owned = owned.into_numbers().start();
-    [owned.start_address(), unnamed.start_address(), places[0], places[1]]
+    let waits = HARDENED.alloc_block().expect("a block").into_number();
+    // SAFETY: the block that was taken just now.
+    HARDENED.free_block(unsafe { Frame::from_number(waits) }).expect("a block that is held");
+    let waits = waits.start_address() + 9 * FRAME_SIZE;
+    [owned.start_address(), unnamed.start_address(), places[0], places[1], waits]
 }
 
 fn take_and_free(cpu: CpuId) {

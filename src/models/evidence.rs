@@ -1,7 +1,7 @@
 //! "Out of memory" is said only if it was true: while another CPU moves frames about, but some
 //! frame is free at every moment, a request must find one.
 
-use super::{World, explore, spawn};
+use super::{World, explore, explore_long, spawn};
 use crate::request::Request;
 
 #[test]
@@ -61,7 +61,7 @@ fn a_merge_hides_nothing() {
 
 #[test]
 fn a_split_hides_nothing() {
-    explore(Some(2), || {
+    explore_long(1, 2, || {
         let world = World::new(&[(0, 16)]);
         let other = spawn(&world, |world| world.alloc(1).expect("at most one of 16 is held"));
         let frame = world.alloc(0).expect("at most one of 16 frames is held");

@@ -97,6 +97,32 @@ fn what_a_cache_gives_back_is_there_or_in_the_tree() {
     });
 }
 
+/// The same for a block that waits there.
+#[test]
+fn a_block_that_waits_is_there_or_in_the_tree() {
+    explore(Some(3), || {
+        let world = World::new(&[(0, 4)]);
+        let slot = world.slot();
+        let block = slot.take_turn(|turn| turn.alloc_block(&world.tree)).expect("at rest");
+        let first = block.expect("one block").into_number();
+        // As in the model before.
+        world.tree.alloc().expect_err("it is taken");
+        world.touch(first, 0b1111);
+        assert!(slot.park_block(&world.tree, first), "the lowest");
+        let other = spawn(&world, move |world| {
+            (slot.cached() == 0).then(|| {
+                let _ = world.tree.count_free();
+                world.alloc_block(0).expect("it was given back")
+            })
+        });
+        world.drain(slot);
+        if let Some(block) = other.join().unwrap() {
+            world.free_block(0, block);
+        }
+        world.check(4);
+    });
+}
+
 /// What comes back from a cache is its CPU's credit, until that is given up too.
 #[test]
 fn who_has_or_gets_the_last_credit_is_asked_for_it() {

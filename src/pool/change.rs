@@ -251,7 +251,7 @@ impl<C: Cpus> FramePool<C> {
     ///
     /// This CPU's cache is drained, and all others are asked to ([`Cpus::request_drain`]). A CPU
     /// that has not done so can still hand out those frames of the range that it had cached, at
-    /// most 128; it drains at the end of its next use of the pool at the latest.
+    /// most 128 and a 2 MiB block; it drains at the end of its next use of the pool at the latest.
     ///
     /// While anything is isolated each refill, run and block costs a look at the isolated ranges
     /// more. The first time in each 128 MiB a frame outside the range is taken for metadata: the

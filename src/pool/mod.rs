@@ -50,6 +50,7 @@ pub use self::setup::{InitError, Metadata, Setup};
 /// | a flush that completes a 2 MiB block | 10 more, for 512 frames |
 /// | a flush that completes a GiB | 10 more, for 2^18 frames |
 /// | [`alloc_block`](Self::alloc_block), [`free_block`](Self::free_block) | 1 each |
+/// | a free of the block that the next `alloc_block` would take, and that one | 0 |
 /// | `alloc_block` that splits a GiB | 3, for 512 blocks |
 /// | [`alloc_run`](Self::alloc_run), [`free_run`](Self::free_run) from and to the CPU's cache | 0 |
 /// | a run from the tree, or to it | 1 for each group of 64 that it touches |
@@ -63,7 +64,8 @@ pub use self::setup::{InitError, Metadata, Setup};
 /// then works on the shared tree, without a cache, and waits for nobody.
 ///
 /// # Out of reach
-/// Each CPU's cache holds at most 128 free frames (two groups of 64) that other CPUs can't take.
+/// Each CPU's cache holds at most 128 free frames (two groups of 64) that other CPUs can't take,
+/// and a block of 2 MiB, if it was freed there last as a whole.
 /// An allocation that finds nothing asks for them ([`Cpus::request_drain`]). After that none is
 /// out of reach if the hook waits until each CPU has called [`drain`](Self::drain): a CPU that
 /// was asked inside one of its own operations drains when that ends, and the allocation looks
@@ -185,8 +187,8 @@ impl<C> FramePool<C> {
     /// Gives back what the slot of a CPU holds that does not run any more.
     ///
     /// If the CPU stopped in the middle of an operation, nobody can tell which of its frames that
-    /// operation was about: they stay where they are ([`Drained::Stranded`], at most 128; and
-    /// what a split or merge had in its hands, at most a GiB).
+    /// operation was about: they stay where they are ([`Drained::Stranded`], at most 128 and a
+    /// block of 2 MiB; and what a split or merge had in its hands, at most a GiB).
     ///
     /// # Errors
     /// A double free that only this flush could see; everything is drained all the same.

@@ -11,12 +11,12 @@ use crate::frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES};
 use crate::request::Request;
 use crate::slot::{Rest, Slot, frames_in_a_word};
-use crate::tree::Wanted;
+use crate::tree::{FrameTree, Wanted};
 
 impl<C: Cpus> FramePool<C> {
     /// Takes a 2 MiB block and returns its first frame: one read-modify-write if its GiB is split
-    /// already. Blocks are not cached; it is the lowest of the 128 MiB that this CPU took one of
-    /// last, while there is one.
+    /// already. It is the lowest of the 128 MiB that this CPU took one of last, while there is one;
+    /// if this CPU has freed that one itself, it waits in the cache, and takes none.
     ///
     /// # Errors
     /// [`AllocError::NoneWhole`], after this CPU's cache was given back and the others were asked
@@ -35,16 +35,27 @@ impl<C: Cpus> FramePool<C> {
     /// ```
     #[inline]
     pub fn alloc_block(&self) -> Result<Frame, AllocError> {
-        self.taking(whole::<BLOCK_FRAMES>, || {
-            if let Some(shared) = self.shared.get() {
-                let at_once =
-                    |cpu: CpuId| self.slots.get(cpu.get())?.alloc_block_at_once(&shared.tree);
-                if let Some(first) = self.cpus.with_current(at_once) {
-                    return Ok(Frame::owned(first));
-                }
-            }
-            self.alloc_block_slowly()
+        self.taking(whole::<BLOCK_FRAMES>, || match self.alloc_block_by(Slot::alloc_parked_block) {
+            Some(block) => Ok(block),
+            None => self.alloc_block_near(),
         })
+    }
+
+    #[inline(never)]
+    fn alloc_block_near(&self) -> Result<Frame, AllocError> {
+        match self.alloc_block_by(Slot::alloc_block_at_once) {
+            Some(block) => Ok(block),
+            None => self.alloc_block_slowly(),
+        }
+    }
+
+    #[inline(always)]
+    fn alloc_block_by(
+        &self,
+        take: impl FnOnce(&Slot<'static>, &FrameTree<'static>) -> Option<FrameNumber>,
+    ) -> Option<Frame> {
+        let tree = &self.shared.get()?.tree;
+        self.cpus.with_current(|cpu| take(self.slots.get(cpu.get())?, tree)).map(Frame::owned)
     }
 
     #[inline(never)]
@@ -53,7 +64,8 @@ impl<C: Cpus> FramePool<C> {
     }
 
     /// Gives back a 2 MiB block, named by its first frame, that was taken as a whole: one
-    /// read-modify-write.
+    /// read-modify-write; none if the next `alloc_block` of this CPU would take it, and no other
+    /// waits for that. So each CPU caches one block at most; with a reserve or watermarks none.
     ///
     /// # Errors
     /// As [`FrameTree::free_block`](crate::FrameTree::free_block).
@@ -71,20 +83,31 @@ impl<C: Cpus> FramePool<C> {
     #[inline]
     pub fn free_block(&self, first: Frame) -> Result<(), FreeError> {
         let number = first.into_number();
-        let Some(shared) = self.shared.get() else {
-            return Err(FreeError { frame: number, found: Found::NotInitialised });
-        };
         let free = || {
             self.cpus.with_current(|cpu| {
-                let tree = &shared.tree;
-                let slot = self.slots.get(cpu.get());
-                match slot.and_then(|slot| slot.free_block_at_once(tree, number)) {
-                    Some(freed) => freed,
-                    None => shared.free_block(cpu, number),
+                let (slot, shared) = (self.slots.get(cpu.get()), self.shared.get());
+                match slot
+                    .zip(shared)
+                    .is_some_and(|(slot, Shared { tree, .. })| slot.park_block(tree, number))
+                {
+                    true => Ok(()),
+                    false => self.free_block_past(cpu, number),
                 }
             })
         };
         self.giving(|| whole_at::<BLOCK_FRAMES>(number), Contents::Unknown, free)
+    }
+
+    #[inline(never)]
+    fn free_block_past(&self, cpu: CpuId, first: FrameNumber) -> Result<(), FreeError> {
+        let Some(shared) = self.shared.get() else {
+            return Err(FreeError { frame: first, found: Found::NotInitialised });
+        };
+        let slot = self.slots.get(cpu.get());
+        match slot.and_then(|slot| slot.free_block_at_once(&shared.tree, first)) {
+            Some(freed) => freed,
+            None => shared.free_block(cpu, first),
+        }
     }
 
     /// Takes contiguous frames: exactly as many as the request asks for. Up to 64 without further

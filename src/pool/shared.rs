@@ -82,12 +82,16 @@ impl Shared {
 
     #[inline(never)]
     pub fn free_block(&self, cpu: CpuId, first: FrameNumber) -> Result<(), FreeError> {
-        let freed = self.take_turn(cpu, |turn| match turn.held_in(first, BLOCK_FRAMES) {
-            0 => turn.unasked(|writer| self.tree.free_block_with(writer, first)),
-            free => self
-                .tree
-                .check_block(first)
-                .and(Err(FreeError { frame: first, found: Found::PartlyFree { free } })),
+        let freed = self.take_turn(cpu, |turn| {
+            // It may be this one, or lie above it.
+            turn.unpark();
+            match turn.held_in(first, BLOCK_FRAMES) {
+                0 => turn.unasked(|writer| self.tree.free_block_with(writer, first)),
+                free => self
+                    .tree
+                    .check_block(first)
+                    .and(Err(FreeError { frame: first, found: Found::PartlyFree { free } })),
+            }
         });
         match freed {
             Some(freed) => freed,
@@ -282,7 +286,11 @@ impl Shared {
         let tree = &self.tree;
         let from_tree = |writer: Writer<'_>| tree.alloc_giant_with(writer);
         let look = |writer: Writer<'_>| tree.look_for_giant(writer);
-        let held = |turn: Turn<'_, 'static>| turn.asking(GIANT_FRAMES, look, from_tree);
+        let held = |turn: Turn<'_, 'static>| {
+            // Its GiB may be whole then.
+            turn.unpark();
+            turn.asking(GIANT_FRAMES, look, from_tree)
+        };
         self.take_turn_or(cpu, held, |writer| {
             self.budget.ask_shared(GIANT_FRAMES)?;
             from_tree(writer)
@@ -292,11 +300,14 @@ impl Shared {
     #[inline(never)]
     pub fn free_giant(&self, cpu: CpuId, first: FrameNumber) -> Result<(), FreeError> {
         let tree = &self.tree;
-        let checked = |turn: Turn<'_, 'static>| match turn.held_in(first, GIANT_FRAMES) {
-            0 => turn.unasked(|writer| tree.free_giant_with(writer, first)),
-            free => tree
-                .check_giant(first)
-                .and(Err(FreeError { frame: first, found: Found::PartlyFree { free } })),
+        let checked = |turn: Turn<'_, 'static>| {
+            turn.unpark();
+            match turn.held_in(first, GIANT_FRAMES) {
+                0 => turn.unasked(|writer| tree.free_giant_with(writer, first)),
+                free => tree
+                    .check_giant(first)
+                    .and(Err(FreeError { frame: first, found: Found::PartlyFree { free } })),
+            }
         };
         self.take_turn_or(cpu, checked, |writer| tree.free_giant_with(writer, first))
     }

@@ -136,6 +136,10 @@ impl<'m> Slot<'m> {
         contents: Contents,
     ) -> Result<(), FreeError> {
         let refused = |found| FreeError { frame, found };
+        if self.requests.parked_block.has(frame) {
+            // What is found there is what is wrong.
+            self.unpark();
+        }
         let opening = tree.open_to_cache(Group::of(frame)).map_err(refused)?;
         check(&opening, frame).map_err(refused)?;
         if self.passes(Group::of(frame)) {
@@ -151,7 +155,7 @@ impl<'m> Slot<'m> {
             side.know_zero(frame);
         }
         let flushed = self.flush(&step, old);
-        put(&self.requests.parked, 0);
+        put(&self.requests.parked_run, 0);
         self.settle();
         flushed
     }
@@ -235,13 +239,14 @@ impl<'m> Slot<'m> {
         let step = self.writer().begin();
         let given = [alloc_side, free_side].map(|side| self.flush(&step, side.close()));
         drop(step);
+        let block = self.unpark_block();
         home.give_up();
         self.requests.packed.forget();
         if let Some(budget) = self.requests.budget {
             budget.close(self.writer(), || self.ring());
         }
         let [first, second] = given;
-        first.and(second)
+        first.and(second).and(block)
     }
 
     /// Gives what a side held to the tree, and tells those who look for runs.
@@ -292,7 +297,7 @@ impl<'m> Slot<'m> {
 
 /// Gives what a side held to the tree.
 #[inline(always)]
-fn give_held(step: &Step<'_>, held: Held<'_>) -> Result<(), FreeError> {
+pub(super) fn give_held(step: &Step<'_>, held: Held<'_>) -> Result<(), FreeError> {
     let Held { place: Some(place), frames, known_zero } = held else { return Ok(()) };
     if frames == 0 {
         return Ok(());

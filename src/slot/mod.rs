@@ -1,4 +1,5 @@
-//! A CPU's slot: its page cache with an allocation side and a free side.
+//! A CPU's slot: its page cache with an allocation side and a free side; and room for a block of
+//! 2 MiB.
 //!
 //! Each side holds frames of one 64-frame group. Allocations take from the one, frees go to
 //! whichever side's group they fall into; a free into the group beside that of the free side
@@ -31,10 +32,11 @@
 //!
 //! All words are atomic, written by the owner with plain stores, so that others can count.
 //!
-//! A use that is as simple as can be is here and in `past`, that of a short run in `runs`; `turn`
-//! has the others, `side` what one side does by itself, `exchange` what goes to the tree and comes
-//! from it.
+//! A use that is as simple as can be is here and in `past`, that of a short run in `runs`, of a
+//! block in `blocks`; `turn` has the others, `side` what one side does by itself, `exchange` what
+//! goes to the tree and comes from it.
 
+mod blocks;
 mod exchange;
 mod packed;
 mod past;
@@ -42,6 +44,7 @@ mod runs;
 mod side;
 mod turn;
 
+use self::blocks::ParkedBlock;
 use self::packed::Packed;
 pub use self::runs::{Rest, frames_in_a_word};
 use self::side::{Side, get, put};
@@ -50,12 +53,11 @@ use crate::budget::Budget;
 use crate::directory::Group;
 #[cfg(feature = "hardened")]
 use crate::directory::bit_of;
-use crate::error::FreeError;
 use crate::frame::{Frame, FrameNumber};
-use crate::geometry::{BLOCK_FRAMES, FULL, NODE_WORDS};
-use crate::journal::{Counter, Journal, Writer};
+use crate::geometry::FULL;
+use crate::journal::{Journal, Writer};
 use crate::sync::{Ordering, Word, interrupt_fence};
-use crate::tree::{BlockHome, Crumb, FrameTree, HomeCell, Opening, RunHints, give_at_once};
+use crate::tree::{BlockHome, Crumb, FrameTree, HomeCell, Opening, RunHints};
 
 /// One CPU's page cache. Two pairs of lines: the owner's, and one for requests to it.
 #[derive(Debug)]
@@ -84,7 +86,9 @@ struct Requests<'m> {
     block_home: BlockHome<'m>,
     run_hints: RunHints,
     /// Whether the free side may hold a run that was parked there: 1, or 0.
-    parked: Word,
+    parked_run: Word,
+    /// None if there is a budget to ask.
+    parked_block: ParkedBlock,
     packed: Packed,
 }
 
@@ -113,7 +117,8 @@ impl<'m> Slot<'m> {
                 passed: Word::new(Side::CLOSED),
                 block_home: BlockHome::new(),
                 run_hints: RunHints::new(),
-                parked: Word::new(0),
+                parked_run: Word::new(0),
+                parked_block: ParkedBlock::new(),
                 packed: Packed::new(),
             },
         }
@@ -186,7 +191,11 @@ impl<'m> Slot<'m> {
     fn take_crumb(&self, tree: &FrameTree<'m>) -> Option<Crumb<'m>> {
         let Self { alloc_side, free_side, requests, .. } = self;
         let is_dry = get(&alloc_side.free) | get(&free_side.free) == 0;
-        if is_dry && requests.budget.is_none() { tree.take_crumb(&self.home) } else { None }
+        if is_dry && requests.parked_block.is_none() && requests.budget.is_none() {
+            tree.take_crumb(&self.home)
+        } else {
+            None
+        }
     }
 
     /// Takes a frame back to the cache, if a side is open for it and nothing is to be said
@@ -207,53 +216,6 @@ impl<'m> Slot<'m> {
         // Else it takes another turn, whose end serves the requests. (To go on with this one was
         // tried: it makes the common way longer by as much as it saves on the other.)
         is_back && self.serve()
-    }
-
-    /// Takes a block near the last one, if there is one: its first frame. One read-modify-write.
-    #[inline(always)]
-    pub fn alloc_block_at_once(&self, tree: &FrameTree<'m>) -> Option<FrameNumber> {
-        let turn = self.enter()?;
-        let Some(block) = self.requests.block_home.claim() else {
-            drop(turn);
-            return None;
-        };
-        if !tree.is_presentable(block) {
-            return turn.alloc_block_rest(tree, block);
-        }
-        self.writer().add(Counter::Taken, BLOCK_FRAMES);
-        drop(turn);
-        self.serve();
-        Some(block.first_frame())
-    }
-
-    /// Gives a block back, if nothing is to be said against it before and there is no budget;
-    /// `None` if not. One read-modify-write.
-    #[inline(always)]
-    pub fn free_block_at_once(
-        &self,
-        tree: &FrameTree<'m>,
-        first: FrameNumber,
-    ) -> Option<Result<(), FreeError>> {
-        let block = tree.block_to_free(first)?;
-        let turn = self.enter()?;
-        let number = first.get() / BLOCK_FRAMES;
-        let holds_some = |side: &Side<'m>| side.stretch(NODE_WORDS as u64) == number;
-        if holds_some(&self.alloc_side)
-            || holds_some(&self.free_side)
-            || self.requests.budget.is_some()
-        {
-            drop(turn);
-            return None;
-        }
-        let step = self.writer().begin();
-        if let Err(given) = give_at_once(block) {
-            return Some(turn.free_block_rest(step, block, given));
-        }
-        self.writer().add(Counter::Returned, BLOCK_FRAMES);
-        drop(step);
-        drop(turn);
-        self.serve();
-        Some(Ok(()))
     }
 
     #[inline(always)]
@@ -311,7 +273,7 @@ impl<'m> Slot<'m> {
 
     /// How many frames it holds. Anybody may ask; exact while the owner rests.
     pub fn cached(&self) -> u64 {
-        self.sides().map(Side::count).sum()
+        self.requests.parked_block.count() + self.sides().map(Side::count).sum::<u64>()
     }
 
     /// Whether it holds frames, or its owner may have some in its hands. Who finds neither has seen
@@ -334,18 +296,16 @@ impl<'m> Slot<'m> {
 
     /// A frame that is both here and free in the tree: a broken invariant.
     pub fn overlap(&self, tree: &FrameTree<'m>) -> Option<FrameNumber> {
-        self.sides()
-            .filter_map(Side::held)
-            .find_map(|(group, frames)| lowest(group, frames & tree.peek(group.first_frame())?.0))
+        let is_free = |group: Group| tree.peek(group.first_frame()).map_or(0, |(free, _)| free);
+        self.held().find_map(|(group, frames)| lowest(group, frames & is_free(group)))
     }
 
-    /// A frame that is also in another slot, or on both sides of this one: a broken invariant.
+    /// A frame that is also in another slot, or in two places of this one: a broken invariant.
     pub fn twice(&self, others: &[Self]) -> Option<FrameNumber> {
-        let elsewhere = others.iter().flat_map(Self::sides);
-        self.sides().enumerate().find_map(|(index, side)| {
-            let (group, frames) = side.held()?;
-            let others = self.sides().skip(index + 1).chain(elsewhere.clone());
-            let mut same = others.filter_map(Side::held).filter(|(other, _)| *other == group);
+        let elsewhere = others.iter().flat_map(Self::held);
+        self.held().enumerate().find_map(|(index, (group, frames))| {
+            let others = self.held().skip(index + 1).chain(elsewhere.clone());
+            let mut same = others.filter(|(other, _)| *other == group);
             same.find_map(|(_, also)| lowest(group, frames & also))
         })
     }
@@ -353,8 +313,14 @@ impl<'m> Slot<'m> {
     /// Whether a frame is here.
     #[cfg(feature = "hardened")]
     pub fn holds(&self, frame: FrameNumber) -> bool {
-        let mut sides = self.sides().filter_map(Side::held);
-        sides.any(|(group, frames)| group == Group::of(frame) && frames & bit_of(frame) != 0)
+        let is_in = |(group, frames)| group == Group::of(frame) && frames & bit_of(frame) != 0;
+        self.held().any(is_in)
+    }
+
+    /// All that it holds, by groups.
+    fn held(&self) -> impl Iterator<Item = (Group, u64)> + Clone {
+        let whole = self.requests.parked_block.groups().map(|group| (group, FULL));
+        self.sides().filter_map(Side::held).chain(whole)
     }
 
     #[inline]

@@ -31,6 +31,9 @@ impl<'m> Slot<'m> {
         below: impl FnOnce() -> Result<(), FreeError>,
         slowly: impl FnOnce() -> Result<(), FreeError>,
     ) -> Result<(), FreeError> {
+        if self.requests.parked_block.has(frame) {
+            return slowly();
+        }
         if self.requests.packed.reaches_over(Group::of(frame)) {
             return below();
         }

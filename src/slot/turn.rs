@@ -83,8 +83,11 @@ impl<'m> Turn<'_, 'm> {
 
     /// Gives contiguous frames to the tree.
     pub fn free_run(&self, tree: &FrameTree<'m>, run: NumberRange) -> Result<(), FreeError> {
-        // A run that is parked stays the lowest of its length, unless this one lies below.
-        if Group::of(run.start()).number() <= get(&self.slot.free_side.group) {
+        // A run that is parked stays the lowest of its length, unless this one lies below; a block
+        // too.
+        if Group::of(run.start()).number() <= get(&self.slot.free_side.group)
+            || self.slot.requests.parked_block.reaches_over(run.start())
+        {
             self.unpark();
         }
         self.slot.requests.run_hints.widen(run);
@@ -150,6 +153,7 @@ impl<'m> Turn<'_, 'm> {
     /// Takes the lowest block, if the budget allows it. The next is taken near it if there is no
     /// budget, and it need not be used last.
     pub fn alloc_block(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
+        self.unpark();
         let look = |writer: Writer<'_>| tree.look_for_block(writer);
         let block = self.asking(BLOCK_FRAMES, look, |writer| tree.take_block(writer))?;
         let Requests { budget, block_home, .. } = &self.slot.requests;
@@ -280,7 +284,7 @@ impl<'m> Turn<'_, 'm> {
     /// The lowest of these frames that it holds.
     pub fn first_held(&self, run: NumberRange) -> Option<FrameNumber> {
         let (start, end) = (run.start().get() as usize, run.end().get() as usize);
-        let held = self.slot.sides().filter_map(Side::held);
+        let held = self.slot.held();
         held.filter_map(|(group, frames)| {
             let first = group.first_frame().get() as usize;
             lowest(group, frames & mask_between(start, end, first))

@@ -25,14 +25,17 @@ use crate::sync::{Link, Ordering, Word, rmw_fence};
 pub struct BlockHome<'m> {
     /// Its nodes are written, as are those of whatever a block was taken from.
     giant: Link<'m, Giant<'m>>,
-    /// Which word of it.
-    word: Word,
+    /// The number of its word, of all such words.
+    number: Word,
 }
+
+/// What a word of blocks covers, in frames.
+const WORD_FRAMES: u64 = BLOCK_FRAMES * WORD_BITS;
 
 impl<'m> BlockHome<'m> {
     /// None yet.
     pub fn new() -> Self {
-        Self { giant: Link::empty(), word: Word::new(0) }
+        Self { giant: Link::empty(), number: Word::new(0) }
     }
 
     /// Claims the lowest block of the word.
@@ -40,16 +43,37 @@ impl<'m> BlockHome<'m> {
     pub fn claim(&self) -> Option<Block<'m>> {
         let giant = self.giant.load()?;
         // ORDERING: only the slot's owner reads and writes it.
-        let word = self.word.load(Ordering::Relaxed) as usize % NODE_WORDS;
+        let word = self.number.load(Ordering::Relaxed) as usize % NODE_WORDS;
         let bit = take_lowest(giant.nodes().blocks.word(word))?;
         Some(Block { giant, index: word * WORD_BITS as usize + bit.trailing_zeros() as usize })
+    }
+
+    /// Whether a block that begins here may be freed as a whole, and would be claimed next.
+    #[inline(always)]
+    pub fn expects(&self, first: FrameNumber) -> bool {
+        // ORDERING: as in `claim`.
+        let is_in = first.get() / WORD_FRAMES == self.number.load(Ordering::Relaxed);
+        let Some(giant) = self.giant.load().filter(|_| is_in) else { return false };
+        let block = Block { giant, index: Group::of(first).block() };
+        let (word, mask) = giant.nodes().blocks.at(block.index);
+        // ORDERING: a look; somebody may free a lower one just now, or take it.
+        let is_lowest = word.load(Ordering::Relaxed) & (mask - 1) == 0;
+        is_lowest
+            && first.get().is_multiple_of(BLOCK_FRAMES)
+            && block.is_full()
+            && is_held_whole(block)
+    }
+
+    /// The block that begins at a frame of the word.
+    pub fn block(&self, first: FrameNumber) -> Option<Block<'m>> {
+        Some(Block { giant: self.giant.load()?, index: Group::of(first).block() })
     }
 
     /// Keeps the word of this block from now on.
     pub fn put(&self, block: Block<'m>) {
         self.giant.publish(block.giant);
         // ORDERING: as in `claim`.
-        self.word.store((block.index / WORD_BITS as usize) as u64, Ordering::Relaxed);
+        self.number.store(block.first_frame().get() / WORD_FRAMES, Ordering::Relaxed);
     }
 }
 
@@ -172,6 +196,12 @@ impl<'m> FrameTree<'m> {
             && self.directory.isolations.is_empty()
     }
 
+    /// Whether no memory is isolated.
+    #[inline(always)]
+    pub(crate) fn isolates_none(&self) -> bool {
+        self.directory.isolations.is_empty()
+    }
+
     /// Makes a block that was just claimed ready for whoever gets it, if it may be handed out.
     #[inline]
     pub(crate) fn present(&self, writer: Writer<'_>, block: Block<'m>) -> Option<Block<'m>> {
@@ -271,7 +301,7 @@ pub(crate) fn finish(step: &Step<'_>, block: Block<'_>, given: Given) -> bool {
 
 /// Whether all of a block that is managed in full is held by somebody.
 #[inline(always)]
-pub(super) fn is_held_whole(block: Block<'_>) -> bool {
+pub(crate) fn is_held_whole(block: Block<'_>) -> bool {
     let Block { giant, index } = block;
     let Some(section) = giant.section(index).load() else { return false };
     // ORDERING: a look for bugs of the caller; exact at rest.

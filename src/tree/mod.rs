@@ -58,7 +58,7 @@ pub use grow::GrowError;
 pub use isolate::{InUse, IsolateError, Isolation};
 pub use verify::Broken;
 
-pub(crate) use blocks::{BlockHome, finish, give_at_once};
+pub(crate) use blocks::{BlockHome, finish, give_at_once, is_held_whole};
 pub(crate) use crumbs::Crumb;
 pub(crate) use free::{Gift, Opening, check_above, give_frames, refuse};
 pub(crate) use home::HomeCell;

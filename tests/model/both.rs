@@ -10,7 +10,7 @@ use proptest::sample::Index;
 use crate::CPUS;
 use crate::naive::{Cache, Model};
 use crate::steps::Step;
-use crate::support::frames::{Frames, GROUP};
+use crate::support::frames::GROUP;
 use crate::support::{self, BLOCK, GIANT, Machine, Pool, Threads};
 
 /// The pool and the model side by side.
@@ -136,12 +136,9 @@ impl Both {
     }
 
     pub fn free_whole(&mut self, cpu: usize, first: u64, size: u64) {
-        let mut others = (0..CPUS).filter(|other| *other != cpu).flat_map(|other| {
-            let Cache { alloc_side, free_side, .. } = self.model.caches[other];
-            [alloc_side, free_side]
-        });
-        let inside = |group: u64| group * GROUP / size == first / size;
-        let cached = others.any(|side| side.bits != 0 && side.group.is_some_and(inside));
+        let mut others = (0..CPUS).filter(|other| *other != cpu);
+        let inside = |cache: &Cache| cache.frames().count_in(first / size * size, size) > 0;
+        let cached = others.any(|other| inside(&self.model.caches[other]));
         let free = self.model.tree.count_in(first, size);
         if first.is_multiple_of(size) && free == 0 && cached {
             return;
@@ -198,8 +195,8 @@ impl Both {
     /// Frames of one group given back at once: held, free and foreign ones.
     fn bad_flush(&mut self, near: u64, bits: u64) {
         let group = near / GROUP;
-        let cached = self.model.caches.iter().flat_map(|cache| [cache.alloc_side, cache.free_side]);
-        let cached = cached.filter(|side| side.group == Some(group)).fold(0, |all, s| all | s.bits);
+        let cached = self.model.caches.iter().map(|cache| cache.frames().group(group));
+        let cached = cached.fold(0, |all, bits| all | bits);
         let bits = bits & !cached;
         let base = FrameNumber::new(group * GROUP);
         // SAFETY: deliberately wrong; the tree must refuse what is.
@@ -235,10 +232,7 @@ impl Both {
             }
             Step::FreeCached { cpu, which } => {
                 let Some(cache) = self.model.caches.get(cpu) else { return };
-                let mut cached = Frames::default();
-                for side in [cache.alloc_side, cache.free_side] {
-                    cached.insert(side.group.unwrap_or(0), side.bits);
-                }
+                let cached = cache.frames();
                 let at = which.index(cached.count().max(1) as usize) as u64;
                 if let Some(frame) = cached.nth(at) {
                     self.free(cpu, frame);

@@ -21,18 +21,34 @@ pub struct Cache {
     /// The group that the last frame went past the sides to, or the last few; none if there were
     /// many.
     pub passed: Option<u64>,
+    /// The first frame of the block that waits there.
+    pub parked: Option<u64>,
     pub is_asked_to_drain: bool,
 }
 
 impl Cache {
     pub fn count(&self) -> u64 {
-        u64::from(self.alloc_side.bits.count_ones() + self.free_side.bits.count_ones())
+        self.frames().count()
     }
 
     pub fn holds(&self, frame: u64) -> bool {
-        [self.alloc_side, self.free_side]
-            .iter()
-            .any(|side| side.group == Some(frame / GROUP) && side.bits >> (frame % GROUP) & 1 != 0)
+        self.frames().contains(frame)
+    }
+
+    /// All that it holds.
+    pub fn frames(&self) -> Frames {
+        let mut frames = Frames::default();
+        for side in [self.alloc_side, self.free_side] {
+            frames.insert(side.group.unwrap_or(0), side.bits);
+        }
+        self.parked.iter().for_each(|first| frames.insert_range(*first, BLOCK));
+        frames
+    }
+
+    /// Whether a side is open for a group of these frames.
+    fn is_open_in(&self, start: u64, size: u64) -> bool {
+        let open = [self.alloc_side, self.free_side].into_iter().filter_map(|side| side.group);
+        open.into_iter().any(|group| group * GROUP / size == start / size)
     }
 
     /// Whether a frame of a group that no side is open for goes to the tree, and the side that
@@ -116,12 +132,16 @@ impl Model {
 
     pub fn drain(&mut self, cpu: usize) {
         let Some(cache) = self.caches.get_mut(cpu) else { return };
-        let Cache { alloc_side, free_side, passed, .. } = std::mem::take(cache);
-        let is_few = (1..8).contains(&free_side.bits.count_ones());
-        cache.passed = if is_few { free_side.group } else { passed };
-        for side in [alloc_side, free_side] {
-            self.tree.insert(side.group.unwrap_or(0), side.bits);
-        }
+        let old = std::mem::take(cache);
+        let is_few = (1..8).contains(&old.free_side.bits.count_ones());
+        cache.passed = if is_few { old.free_side.group } else { old.passed };
+        old.frames().0.into_iter().for_each(|(group, bits)| self.tree.insert(group, bits));
+    }
+
+    /// The block that waits in a cache goes to the tree.
+    fn unpark(&mut self, cpu: usize) {
+        let parked = self.caches.get_mut(cpu).and_then(|cache| cache.parked.take());
+        parked.iter().for_each(|first| self.tree.insert_range(*first, BLOCK));
     }
 
     /// What a look at the frame would find wrong with freeing it to the tree.
@@ -148,6 +168,9 @@ impl Model {
 
     pub fn free_once(&mut self, cpu: usize, frame: u64, is_kept: bool) -> Result<(), Found> {
         let (group, bit) = (frame / GROUP, 1 << (frame % GROUP));
+        if self.caches.get(cpu).is_some_and(|cache| cache.parked == Some(frame / BLOCK * BLOCK)) {
+            self.unpark(cpu);
+        }
         let found = self.found_in_tree(frame);
         let Some(cache) = self.caches.get_mut(cpu) else {
             if let Some(found) = found {
@@ -279,6 +302,10 @@ impl Model {
             self.held.insert(group, bits);
             return Some((group, bits));
         };
+        if cache.alloc_side.bits == 0 {
+            self.unpark(cpu);
+        }
+        let cache = &mut self.caches[cpu];
         match cache.free_side.bits.count_ones() {
             _ if cache.alloc_side.bits != 0 => {}
             0 => {}
@@ -319,6 +346,14 @@ impl Model {
 
     /// The lowest; or, of blocks, the lowest in the word that this CPU's last one came from.
     fn alloc_whole_once(&mut self, cpu: usize, size: u64, given: Option<u64>) -> Option<u64> {
+        if size == BLOCK
+            && let Some(parked) = self.caches.get_mut(cpu).and_then(|cache| cache.parked.take())
+        {
+            self.held.insert_range(parked, size);
+            pieces(parked, size).for_each(|(group, bits)| _ = self.zero.forget(group, bits));
+            return Some(parked);
+        }
+        self.unpark(cpu);
         let lowest = self.tree.whole(size).next()?;
         let near = given.filter(|at| {
             let word = at / NEAR;
@@ -338,13 +373,36 @@ impl Model {
 
     /// A CPU's free of a block or a GiB.
     pub fn free_whole(&mut self, cpu: usize, start: u64, size: u64) -> Result<(), Found> {
-        let inside = |group: u64| group * GROUP / size == start / size;
-        let sides = self.caches.get(cpu).map(|cache| [cache.alloc_side, cache.free_side]);
-        let sides = sides.into_iter().flatten().filter(|side| side.group.is_some_and(inside));
-        let cached: u64 = sides.map(|side| u64::from(side.bits.count_ones())).sum();
-        let freed = self.free_whole_once(start, size, cached);
+        let freed = self.free_whole_near(cpu, start, size);
         self.leave(cpu);
         freed
+    }
+
+    fn free_whole_near(&mut self, cpu: usize, start: u64, size: u64) -> Result<(), Found> {
+        let Some(cache) = self.caches.get(cpu) else { return self.free_whole_once(start, size, 0) };
+        let is_right = size == BLOCK
+            && start.is_multiple_of(BLOCK)
+            && self.managed.count_in(start, BLOCK) == BLOCK
+            && self.tree.count_in(start, BLOCK) == 0
+            && !cache.is_open_in(start, BLOCK);
+        if is_right && cache.parked.is_none() && self.would_be_next(cpu, start) {
+            self.held.remove_range(start, BLOCK);
+            self.caches[cpu].parked = Some(start);
+            return Ok(());
+        }
+        if !is_right || cache.parked >= Some(start) {
+            self.unpark(cpu);
+        }
+        let held = self.caches[cpu].frames();
+        let cached = held.count_in(start / size * size, size);
+        self.free_whole_once(start, size, cached)
+    }
+
+    /// Whether a block is, or would be, the lowest of those that this CPU's last one came from.
+    fn would_be_next(&self, cpu: usize, start: u64) -> bool {
+        let word = start / NEAR;
+        let mut below = self.tree.whole(BLOCK).filter(|first| first / NEAR == word);
+        self.last_block[cpu] == Some(word) && below.all(|first| first > start)
     }
 
     fn free_whole_once(&mut self, start: u64, size: u64, cached: u64) -> Result<(), Found> {
