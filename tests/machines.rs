@@ -13,6 +13,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+#[path = "../kernel-demo/src/tco.rs"]
+mod tco;
 #[path = "../kernel-demo/src/windows.rs"]
 mod windows;
 
@@ -222,6 +224,60 @@ fn with_watchdogs_that_nobody_has_armed() {
     let boot = Boot { devices, ..machine(2, Memory::mebibytes(64)) };
     let output = succeeds(boot.run(kernel(), |_| ()));
     assert!(output.contains("every frame accounted for"), "{output}");
+}
+
+/// GRUB arms the chipset's, as firmware may: eight ticks of 0.6 s, twice, until the reset, which it
+/// allows the chipset. Who runs for eleven seconds and is not reset has halted it.
+#[test]
+fn with_the_watchdog_of_the_chipset_armed() {
+    let arm = "insmod memrw\nwrite_dword 0xfed1f410 0\n\
+        insmod iorw\noutw 0x672 8\noutw 0x660 1\noutw 0x668 0\n";
+    let file = place("watchdog.iso");
+    let made = frametree_qemu::image_with(arm, kernel(), &file, 0, &[("Screen", "screen=11")]);
+    made.unwrap_or_else(|error| panic!("{error}"));
+    let devices = "-machine q35 -global ICH9-LPC.noreboot=off".into();
+    let boot = Boot { devices, screen: Screen::Hidden, ..machine(2, Memory::mebibytes(128)) };
+    let output = succeeds(boot.run_image(&file, Firmware::Bios, Medium::Cd, |_| ()));
+    assert!(output.contains("watchdog: the chipset's timer was running, "), "{output}");
+    assert!(output.contains(" ticks to go: halted\n"), "{output}");
+    assert!(output.contains("screen: over; every frame accounted for"), "{output}");
+}
+
+/// On q35 the chipset has the timer, but nobody has started it.
+#[test]
+fn with_the_watchdog_of_the_chipset_at_rest() {
+    let boot = Boot { devices: "-machine q35".into(), ..machine(2, Memory::mebibytes(64)) };
+    let output = succeeds(boot.run(kernel(), |_| ()));
+    assert!(!output.contains("watchdog"), "{output}");
+}
+
+#[test]
+fn the_watchdog_is_where_the_chipset_says() {
+    /// A function of device 31: its number, vendor and device, class, and registers in order.
+    type Function = (u32, u32, u32, [(u32, u32); 2]);
+    let find = |functions: &[Function]| {
+        tco::first_port(|number, register| {
+            let function = functions.iter().find(|function| function.0 == number);
+            function.map_or(!0, |&(_, names, class, registers)| match register {
+                0 => names,
+                8 => class << 8 | 2,
+                _ => registers.into_iter().find(|pair| pair.0 == register).map_or(0, |pair| pair.1),
+            })
+        })
+    };
+    let ich9: Function = (0, 0x2918_8086, 0x06_0100, [(0x40, 0x601), (0x44, 0x80)]);
+    let later: Function = (4, 0xa123_8086, 0x0c_0500, [(0x50, 0x401), (0x54, 0x100)]);
+    assert_eq!(find(&[]), None, "no chipset of Intel's");
+    assert_eq!(find(&[ich9]), Some(0x660));
+    assert_eq!(find(&[later]), Some(0x400));
+    assert_eq!(find(&[ich9, later]), Some(0x400), "the bridge has something else there");
+    for (function, changed) in [(ich9, 0), (ich9, 1), (later, 0), (later, 1)] {
+        let mut off = function;
+        off.3[changed].1 = 0;
+        assert_eq!(find(&[off]), None, "{off:x?} is off");
+        assert_eq!(find(&[(0, 0x7808_1022, function.2, function.3)]), None, "not Intel's");
+        assert_eq!(find(&[(function.0, function.1, 0x04_0300, function.3)]), None, "a sound card");
+    }
 }
 
 #[test]

@@ -2,9 +2,10 @@
 //! every CPU allocate and free from it at once, and reports what happened.
 //!
 //! One idea a file. From the ground up: boot (into 64-bit Rust), console and exit, clock, cpu and
-//! interrupts, apic, waiting; handoff and firmware (what the loader and ACPI say), elsewhere (and
-//! where); memory (the pool), paging with its windows and heap on top of it; smp (all CPUs);
-//! exercises; steering and screen (for who watches); picture, report and this file.
+//! interrupts, apic, waiting; watchdog, with tco (where it is); handoff and firmware (what the loader
+//! and ACPI say), elsewhere (and where); memory (the pool), paging with its windows and heap on top
+//! of it; smp (all CPUs); exercises; steering and screen (for who watches); picture, report and this
+//! file.
 //!
 //! Three programs are made of it: the demo (main.rs) and the small kernels of `examples/`, which
 //! have a `kernel_main` of their own and take from here what they need.
@@ -36,8 +37,10 @@ mod report;
 mod screen;
 pub mod smp;
 mod steering;
+mod tco;
 mod text;
 mod waiting;
+mod watchdog;
 mod windows;
 
 use exercises::late::BootMemory;
@@ -66,6 +69,8 @@ pub unsafe fn start() {
 pub fn bring_up(handoff: &Handoff) -> BootMemory {
     println!("frametree's demo kernel, booted through {}\n", handoff.protocol());
     fault::request(handoff.command_line());
+    // SAFETY: The other CPUs are started below.
+    unsafe { watchdog::halt() };
 
     // SAFETY: The address comes from the boot loader.
     let firmware = handoff.acpi_root().and_then(|root| unsafe { Firmware::new(root) });

@@ -16,10 +16,11 @@ use crate::uefi;
 
 const MAKER: &str = "grub-mkrescue";
 /// All kinds of partitions are among them because the boot record asks for them, and complains;
-/// `mmap` has `cutmem`, for who knows that some memory is broken.
+/// `mmap` has `cutmem`, for who knows that some memory is broken; `iorw` and `memrw` have `outw` and
+/// `write_dword`, for what firmware might have left.
 const MODULES: &str = "--install-modules=multiboot2 normal boot all_video iso9660 fat part_gpt \
     part_msdos part_acorn part_amiga part_apple part_bsd part_dfly part_dvh part_plan part_sun \
-    part_sunpc mmap iorw";
+    part_sunpc mmap iorw memrw";
 const STRIPPER: &str = "strip";
 
 /// What GRUB offers: a title and the kernel's command line. The first is taken after a while.
@@ -85,7 +86,7 @@ pub fn image(
     image_with("", kernel, to, patience, entries)
 }
 
-/// The same, with these commands for GRUB before anything starts: `cutmem`, `outw`.
+/// The same, with these commands for GRUB before anything starts: `cutmem`, `outw`, `write_dword`.
 pub fn image_with(
     commands: &str,
     kernel: &Path,
