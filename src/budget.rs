@@ -21,8 +21,8 @@
 //! nobody can tell whose credit is whose. They look at what is left instead, and take. So the
 //! reserve can come out short by what they take at one moment. What they have taken and returned
 //! stays in their journal and is never moved to the word: on its way it would be in nobody's sight,
-//! and who asks just then would be refused what is there. As it is, who is refused was so rightly at
-//! the moment at which the word was read ([`Journal::balance_with`]).
+//! and who asks just then would be refused what is there. As it is, a refusal is true of the moment
+//! at which the word was read ([`Journal::balance_with`]).
 //!
 //! Credits are out of others' reach, as cached frames are, and come back the same way: when their
 //! CPU drains.
@@ -285,8 +285,8 @@ impl<'m> Budget<'m> {
         }
     }
 
-    /// After a change of the word or the shared journal: adds the crossings that it makes, if nobody
-    /// has yet, and rings if there is one to tell.
+    /// After a change of the word or the shared journal: adds the crossings that it makes, if
+    /// nobody has yet, and rings if there is one to tell.
     pub fn watch(&self, ring: impl Fn()) {
         if self.rules.marks.is_none() {
             return;
