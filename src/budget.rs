@@ -8,18 +8,21 @@
 //!
 //! ```text
 //! credit  =  granted + returned - repaid - taken
-//! word    =  free frames of the tree - reserve - the sum of all credits
+//! left    =  free frames of the tree - reserve - the sum of all credits
+//!         =  word + returned - taken, of the journal that all share
 //! ```
 //!
-//! The second line always holds, but for frames on their way, since each step changes both sides.
-//! A CPU has its credit before it takes a frame, and no credit before it has given one: so those
-//! who ask first leave the reserve alone, to the frame, however many they are and whatever
-//! happens at once. Urgent requests do not ask; their CPU's credit falls below 0, and the word
-//! with it.
+//! This always holds, but for frames on their way, since each step changes both sides. A CPU has
+//! its credit before it takes a frame, and no credit before it has given one: so those who ask
+//! first leave the reserve alone, to the frame, however many they are and whatever happens at once.
+//! Urgent requests do not ask; their CPU's credit falls below 0, and the word with it.
 //!
 //! Interrupts inside the allocator, and whoever uses the tree directly, share a journal, in which
-//! nobody can tell whose credit is whose. They look at the word instead, take, and have the
-//! word corrected afterwards. So the reserve can come out short by what they take at one moment.
+//! nobody can tell whose credit is whose. They look at what is left instead, and take. So the
+//! reserve can come out short by what they take at one moment. What they have taken and returned
+//! stays in their journal and is never moved to the word: on its way it would be in nobody's sight,
+//! and who asks just then would be refused what is there. As it is, a refusal is true of the moment
+//! at which the word was read ([`Journal::balance_with`]).
 //!
 //! Credits are out of others' reach, as cached frames are, and come back the same way: when their
 //! CPU drains.
@@ -27,14 +30,15 @@
 //! **Watermarks.** The same word tells when free memory crosses a mark, and beside the count it
 //! counts the crossings: down at the low mark and up at the high one, in turn. Whoever changes the
 //! count over a mark adds the crossing in the same step, so there is one for each, however many
-//! CPUs are at it. They are told outside of the allocator's turns, each by whoever adds one to
-//! `told`. What CPUs have as credit is missing from the word: it says of free memory too little,
-//! at most two batches for each CPU, and never too much.
+//! CPUs are at it. Whoever has changed it or the shared journal looks at both then, behind a fence:
+//! of two that cross a mark only together one sees it. They are told outside of the allocator's
+//! turns, each by whoever adds one to `told`. What CPUs have as credit is not left: that says of
+//! free memory too little, at most two batches for each CPU, and never too much.
 
 use crate::error::OutOfMemory;
 use crate::geometry::WORD_BITS;
 use crate::journal::{Counter, Journal, Writer};
-use crate::sync::{Ordering, Word};
+use crate::sync::{Ordering, Word, rmw_fence};
 
 /// Bits of the word that count crossings, modulo their size; the others hold what is left.
 const CROSSINGS: u32 = 22;
@@ -63,7 +67,8 @@ pub struct Budget<'m> {
 #[derive(Debug)]
 #[repr(C, align(128))]
 struct Count {
-    /// Truth: frames that nobody has been granted, signed, and how often they crossed a mark.
+    /// Truth: frames that nobody has been granted, signed, but for what the shared journal says;
+    /// and how often they crossed a mark.
     word: Word,
     /// How many crossings have been told.
     told: Word,
@@ -71,7 +76,15 @@ struct Count {
     managed: Word,
 }
 
-/// The word, read.
+/// The word and the shared journal, read.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    word: u64,
+    /// What the journal adds to the word, modulo as much as the word counts.
+    shared: u64,
+}
+
+/// What they say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct State {
     left: i64,
@@ -162,6 +175,17 @@ impl Rules {
     }
 }
 
+impl Look {
+    const fn state(self) -> State {
+        State::unpack(self.word.wrapping_add(self.shared))
+    }
+
+    /// The word that says this, with the same journal.
+    const fn word_for(self, state: State) -> u64 {
+        state.pack().wrapping_sub(self.shared)
+    }
+}
+
 impl State {
     const fn unpack(word: u64) -> Self {
         Self { left: word.cast_signed() >> CROSSINGS, crossings: word % (1 << CROSSINGS) }
@@ -213,7 +237,6 @@ impl<'m> Budget<'m> {
         if credit >= most {
             return most.cast_unsigned();
         }
-        self.settle_shared(&ring);
         // Less ahead when little is left, or one CPU would have what all others need.
         let ahead =
             |left: i64| (left / (2 * self.cpus).cast_signed()).min(self.batch.cast_signed());
@@ -240,8 +263,7 @@ impl<'m> Budget<'m> {
         if self.rules.reserve == 0 {
             return most;
         }
-        self.settle_shared(|| ());
-        let State { left, .. } = self.state();
+        let State { left, .. } = self.look().state();
         if left < least.cast_signed() { 0 } else { left.cast_unsigned().min(most) }
     }
 
@@ -258,20 +280,31 @@ impl<'m> Budget<'m> {
 
     /// Gives all of the credit up.
     pub fn close(&self, writer: Writer<'_>, ring: impl Fn()) {
-        if self.is_off() {
-            return;
+        if !self.is_off() {
+            self.repay(writer, writer.credit(), ring);
         }
-        self.repay(writer, writer.credit(), &ring);
-        self.settle_shared(ring);
     }
 
-    /// Counts what the shared journal says that was taken and given back.
-    pub fn settle_shared(&self, ring: impl Fn()) {
-        if self.is_off() {
+    /// After a change of the word or the shared journal: adds the crossings that it makes, if
+    /// nobody has yet, and rings if there is one to tell.
+    pub fn watch(&self, ring: impl Fn()) {
+        if self.rules.marks.is_none() {
             return;
         }
-        let credit = self.common.clear_credit();
-        self.change(|_| credit, ring);
+        loop {
+            // Of two who change the one and the other, one at least sees both.
+            rmw_fence();
+            let look = self.look();
+            let state = look.state();
+            if self.rules.reached(state, state.left) == state {
+                break;
+            }
+            self.put(look, 0);
+        }
+        // Also for one that was made where nobody could be told.
+        if self.has_untold() {
+            ring();
+        }
     }
 
     /// Counts frames that have come into the tree, of which there have been so many by now. Who
@@ -296,21 +329,21 @@ impl<'m> Budget<'m> {
 
     /// Whether ordinary requests get nothing, as far as anybody can tell.
     pub fn is_spent(&self) -> bool {
-        self.rules.reserve != 0 && self.state().left <= 0
+        self.rules.reserve != 0 && self.look().state().left <= 0
     }
 
-    /// What it should count for so many free frames and such credits, less what it counts.
+    /// What should be left of so many free frames and such credits, less what is.
     pub fn off_by(&self, free: u64, credits: i64) -> i64 {
         if self.is_off() {
             return 0;
         }
         let due = free.cast_signed().wrapping_sub(self.rules.reserve.cast_signed());
-        due.wrapping_sub(credits).wrapping_sub(self.state().left)
+        due.wrapping_sub(credits).wrapping_sub(self.look().state().left)
     }
 
     /// Whether free memory is low; high without marks.
     pub fn level(&self) -> Level {
-        level(self.state().crossings)
+        level(self.crossings())
     }
 
     /// Whether a crossing is not told yet.
@@ -343,7 +376,7 @@ impl<'m> Budget<'m> {
 
     /// How many crossings there have been since so many were told. To be read after that number.
     fn untold(&self, told: u64) -> u64 {
-        self.state().crossings.wrapping_sub(told) % (1 << CROSSINGS)
+        self.crossings().wrapping_sub(told) % (1 << CROSSINGS)
     }
 
     fn repay(&self, writer: Writer<'_>, frames: i64, ring: impl Fn()) {
@@ -351,34 +384,40 @@ impl<'m> Budget<'m> {
         self.change(|_| frames, ring);
     }
 
-    fn state(&self) -> State {
+    fn crossings(&self) -> u64 {
+        State::unpack(self.word()).crossings
+    }
+
+    fn look(&self) -> Look {
+        let (word, balance) = self.common.balance_with(|| self.word());
+        Look { word, shared: balance << CROSSINGS }
+    }
+
+    fn word(&self) -> u64 {
         // ORDERING: as in `put`.
-        State::unpack(self.count.word.load(Ordering::Acquire))
+        self.count.word.load(Ordering::Acquire)
     }
 
     /// Adds what `by` says of what is left, and says how much it was; rings if there is a crossing
     /// to tell then.
     fn change(&self, by: impl Fn(i64) -> i64, ring: impl Fn()) -> i64 {
         loop {
-            let state = self.state();
-            let by = by(state.left);
-            if by == 0 {
-                return by;
-            }
-            let changed = self.rules.reached(state, state.left.wrapping_add(by));
-            if self.put(state.pack(), changed.pack()) {
-                // Also for one that was made where nobody could be told.
-                if self.rules.marks.is_some() && self.has_untold() {
-                    ring();
-                }
+            let look = self.look();
+            let by = by(look.state().left);
+            if by == 0 || self.put(look, by) {
+                self.watch(ring);
                 return by;
             }
         }
     }
 
-    fn put(&self, state: u64, changed: u64) -> bool {
-        // ORDERING: Release pairs with the Acquire in `state`: whoever is granted a frame finds it
-        // free.
-        self.count.word.compare_exchange(state, changed, Ordering::AcqRel).is_ok()
+    /// Adds so much to what was left, and the crossing that this makes; not if the word has changed
+    /// since.
+    fn put(&self, look: Look, by: i64) -> bool {
+        let state = look.state();
+        let changed = look.word_for(self.rules.reached(state, state.left.wrapping_add(by)));
+        // ORDERING: Release pairs with the Acquire in `word`: whoever is granted a frame finds it
+        // free, and whoever sees a grant sees what was returned before.
+        self.count.word.compare_exchange(look.word, changed, Ordering::AcqRel).is_ok()
     }
 }

@@ -126,22 +126,14 @@ impl Journal {
         credit.cast_signed()
     }
 
-    /// Makes its credit 0, by anybody, as far as it stands still meanwhile: what it was, unless
-    /// somebody else is doing the same.
-    pub fn clear_credit(&self) -> i64 {
-        let repaid = self.count(Counter::Repaid);
-        let [granted, returned, taken] =
-            [Counter::Granted, Counter::Returned, Counter::Taken].map(|c| self.count(c));
-        let cleared = granted.wrapping_add(returned).wrapping_sub(taken);
-        if cleared == repaid {
-            return 0;
-        }
-        let word = &self.counters[Counter::Repaid as usize];
-        // ORDERING: a statistic; whoever comes second changes nothing.
-        match word.compare_exchange(repaid, cleared, Ordering::Relaxed) {
-            Ok(_) => cleared.wrapping_sub(repaid).cast_signed(),
-            Err(_) => 0,
-        }
+    /// What was returned, less what was taken, beside something that is read at the same moment;
+    /// or more, by what is taken just before and returned just after. Never less.
+    pub fn balance_with<T>(&self, read: impl FnOnce() -> T) -> (T, u64) {
+        // ORDERING: Acquire pairs with the Release in `add`: who sees that a frame was taken sees
+        // what was returned before.
+        let taken = self.counters[Counter::Taken as usize].load(Ordering::Acquire);
+        let read = read();
+        (read, self.count(Counter::Returned).wrapping_sub(taken))
     }
 }
 
@@ -167,8 +159,13 @@ impl<'j> Writer<'j> {
     /// Adds to a counter.
     #[inline]
     pub fn add(self, counter: Counter, by: u64) {
-        // ORDERING: a statistic.
-        self.bump(&self.journal.counters[counter as usize], by, Ordering::Relaxed);
+        let ordering = match self.access {
+            // ORDERING: a statistic.
+            Access::Sole => Ordering::Relaxed,
+            // ORDERING: as said in `balance_with`.
+            Access::Shared => Ordering::Release,
+        };
+        self.bump(&self.journal.counters[counter as usize], by, ordering);
     }
 
     /// Which of these journals it writes.

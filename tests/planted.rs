@@ -431,10 +431,10 @@ const PLANTS: &[Plant] = &[
     Plant {
         name: "a budget that is changed by a load and a store",
         file: "budget.rs",
-        right: "self.count.word.compare_exchange(state, changed, Ordering::AcqRel).is_ok()",
-        wrong: "let same = self.count.word.load(Ordering::Acquire) == state;\n        \
+        right: "self.count.word.compare_exchange(look.word, changed, Ordering::AcqRel).is_ok()",
+        wrong: "let same = self.count.word.load(Ordering::Acquire) == look.word;\n        \
                 self.count.word.store(changed, Ordering::Release);\n        same",
-        model: "budget::interrupts_that_ask_for_nothing_are_accounted_for",
+        model: "budget::two_who_ask_at_once_leave_the_reserve",
     },
     Plant {
         name: "a budget that grants more than is left",
@@ -459,11 +459,27 @@ const PLANTS: &[Plant] = &[
         model: "budget::a_crossing_is_told_once",
     },
     Plant {
-        name: "a shared journal that two CPUs settle twice",
+        name: "a mark that two cross together, without a fence before they look",
+        file: "budget.rs",
+        right: "            rmw_fence();\n",
+        wrong: "            let _ = rmw_fence;\n",
+        model: "budget::a_mark_that_two_cross_together_is_crossed",
+    },
+    Plant {
+        name: "a look at the word after what has been returned was counted",
         file: "journal.rs",
-        right: "            Err(_) => 0,\n",
-        wrong: "            Err(_) => cleared.wrapping_sub(repaid).cast_signed(),\n",
-        model: "budget::interrupts_that_ask_for_nothing_are_accounted_for",
+        right: "        let read = read();\n        \
+                (read, self.count(Counter::Returned).wrapping_sub(taken))",
+        wrong: "        let returned = self.count(Counter::Returned);\n        \
+                (read(), returned.wrapping_sub(taken))",
+        model: "budget::what_is_left_is_never_out_of_sight",
+    },
+    Plant {
+        name: "what has been taken, counted after what has been returned",
+        file: "journal.rs",
+        right: "(read, self.count(Counter::Returned).wrapping_sub(taken))",
+        wrong: "(read, self.count(Counter::Returned).wrapping_sub(self.count(Counter::Taken)))",
+        model: "budget::what_is_left_is_never_out_of_sight",
     },
     Plant {
         name: "a free that looks at the bound without a fence",

@@ -21,8 +21,16 @@ struct Shop {
 impl Shop {
     /// So many frames from 0 on, less a reserve.
     fn new(frames: u64, reserve: u64) -> Arc<Self> {
+        Self::by(frames, Rules { reserve, marks: None })
+    }
+
+    /// The same without a reserve, but with marks.
+    fn with_marks(frames: u64, marks: Marks) -> Arc<Self> {
+        Self::by(frames, Rules { reserve: 0, marks: Some(marks) })
+    }
+
+    fn by(frames: u64, rules: Rules) -> Arc<Self> {
         let world = World::new(&[(0, frames)]);
-        let rules = Rules { reserve, marks: None };
         let budget = Budget::new(rules, frames, 3, world.tree.shared_journal());
         Arc::new(Self { world, budget })
     }
@@ -45,15 +53,14 @@ impl Shop {
         self.budget.close(self.world.tree.sole_writer(cpu), || ());
     }
 
-    /// What interrupts do that ask for nothing: they take, and the account follows.
+    /// What interrupts do that ask for nothing: they take, and look at the marks.
     fn take_unasked(&self) {
         self.world.tree.shared_writer().add(Counter::Taken, 1);
-        self.budget.settle_shared(|| ());
+        self.budget.watch(|| ());
     }
 
     /// At rest.
     fn check(&self, frames: u64) {
-        self.budget.settle_shared(|| ());
         let credits = (0..3).map(|cpu| self.world.tree.sole_writer(cpu).credit()).sum();
         assert_eq!(self.budget.off_by(self.world.tree.free_frames(), credits), 0, "the account");
         self.world.check(frames);
@@ -95,7 +102,6 @@ fn what_one_gives_back_another_is_granted_and_finds() {
         let mine = shop.refill(0).expect("all that is not reserved");
         // The reserve is not what the other is to find.
         let reserve = shop.world.tree.alloc().expect("the reserve");
-        shop.budget.settle_shared(|| ());
         // All hints are taken back, so that nothing but the grant tells of the frame.
         shop.world.tree.alloc().expect_err("nothing is left");
         let other = spawn(&shop, |shop| shop.refill(1));
@@ -110,18 +116,6 @@ fn what_one_gives_back_another_is_granted_and_finds() {
 }
 
 #[test]
-fn interrupts_that_ask_for_nothing_are_accounted_for() {
-    explore(None, || {
-        let shop = Shop::new(4, 1);
-        let other = spawn(&shop, Shop::take_unasked);
-        shop.take_unasked();
-        other.join().unwrap();
-        shop.budget.settle_shared(|| ());
-        assert_eq!(shop.budget.off_by(2, 0), 0, "the account");
-    });
-}
-
-#[test]
 fn a_crossing_is_told_once() {
     /// Not loom's: counted, and looked at when all threads are joined.
     static TOLD: AtomicU64 = AtomicU64::new(0);
@@ -131,10 +125,7 @@ fn a_crossing_is_told_once() {
     }
     explore(None, || {
         TOLD.store(0, Ordering::SeqCst);
-        let world = World::new(&[(0, 4)]);
-        let rules = Rules { reserve: 0, marks: Some(Marks { low: 4, high: 5, tell }) };
-        let budget = Budget::new(rules, 4, 3, world.tree.shared_journal());
-        let shop = Arc::new(Shop { world, budget });
+        let shop = Shop::with_marks(4, Marks { low: 4, high: 5, tell });
         let take_one = |shop: &Shop| {
             shop.take_unasked();
             shop.budget.tell();
@@ -144,5 +135,40 @@ fn a_crossing_is_told_once() {
         other.join().unwrap();
         assert_eq!(TOLD.load(Ordering::SeqCst), 1);
         assert!(!shop.budget.has_untold());
+    });
+}
+
+/// One takes and one is granted: neither crosses the mark alone.
+#[test]
+fn a_mark_that_two_cross_together_is_crossed() {
+    explore(None, || {
+        let shop = Shop::with_marks(5, Marks { low: 4, high: 5, tell: |_| () });
+        let other = spawn(&shop, Shop::take_unasked);
+        let own = shop.world.tree.sole_writer(0);
+        assert_eq!(shop.budget.allow(own, (1, 1), || ()), 1);
+        other.join().unwrap();
+        assert_eq!(shop.budget.level(), Level::Low);
+    });
+}
+
+/// One is left to ordinary requests throughout: by the word, by the shared journal, or by both. (The
+/// other thread looks at neither before it has changed it: loom would not go on with it in the
+/// middle of this one's look.)
+#[test]
+fn what_is_left_is_never_out_of_sight() {
+    explore(None, || {
+        let shop = Shop::new(1, 1);
+        shop.world.tree.shared_writer().add(Counter::Returned, 1);
+        let other = spawn(&shop, |shop| {
+            let own = shop.world.tree.sole_writer(1);
+            let interrupt = shop.world.tree.shared_writer();
+            interrupt.add(Counter::Returned, 1);
+            interrupt.add(Counter::Taken, 1);
+            interrupt.add(Counter::Returned, 1);
+            assert_eq!(shop.budget.allow(own, (1, 1), || ()), 1);
+        });
+        assert_eq!(shop.budget.allow_shared(1, 1), 1, "refused, and one was left throughout");
+        other.join().unwrap();
+        assert_eq!(shop.budget.allow_shared(1, 2), 1);
     });
 }

@@ -391,7 +391,7 @@ impl Shared {
     /// Tells the budget what else has changed than by those who ask it.
     pub fn recount(&self) {
         self.budget.recount(self.tree.ever_managed());
-        self.budget.settle_shared(|| ());
+        self.budget.watch(|| ());
     }
 
     /// Has crossings told that were made outside of a turn: at the end of the one that this
@@ -415,7 +415,7 @@ impl Shared {
     pub fn nested<R>(&self, cpu: CpuId, work: impl FnOnce(Writer<'_>) -> R) -> R {
         let done = work(self.nested_writer(cpu));
         if !self.budget.is_off() {
-            self.budget.settle_shared(|| ());
+            self.budget.watch(|| ());
             self.tell(cpu);
         }
         done
