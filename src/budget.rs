@@ -35,7 +35,7 @@
 //! turns, each by whoever adds one to `told`. What CPUs have as credit is not left: that says of
 //! free memory too little, at most two batches for each CPU, and never too much.
 
-use crate::error::OutOfMemory;
+use crate::error::Refusal;
 use crate::geometry::WORD_BITS;
 use crate::journal::{Counter, Journal, Writer};
 use crate::sync::{Ordering, Word, rmw_fence};
@@ -254,8 +254,8 @@ impl<'m> Budget<'m> {
     }
 
     /// The same for those who share a journal, for all or nothing.
-    pub fn ask_shared(&self, frames: u64) -> Result<(), OutOfMemory> {
-        if self.allow_shared(frames, frames) == 0 { Err(OutOfMemory) } else { Ok(()) }
+    pub fn ask_shared(&self, frames: u64) -> Result<(), Refusal> {
+        if self.allow_shared(frames, frames) == 0 { Err(Refusal::Reserved) } else { Ok(()) }
     }
 
     /// The same for those who share a journal: a look.
@@ -325,11 +325,6 @@ impl<'m> Budget<'m> {
                 Err(now) => before = now,
             }
         }
-    }
-
-    /// Whether ordinary requests get nothing, as far as anybody can tell.
-    pub fn is_spent(&self) -> bool {
-        self.rules.reserve != 0 && self.look().state().left <= 0
     }
 
     /// What should be left of so many free frames and such credits, less what is.

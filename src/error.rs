@@ -303,3 +303,18 @@ impl fmt::Display for OutOfMemory {
 }
 
 impl core::error::Error for OutOfMemory {}
+
+/// Why a CPU got nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    /// It is not there.
+    NotThere,
+    /// It is kept for urgent requests.
+    Reserved,
+}
+
+impl From<OutOfMemory> for Refusal {
+    fn from(OutOfMemory: OutOfMemory) -> Self {
+        Self::NotThere
+    }
+}

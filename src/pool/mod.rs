@@ -23,7 +23,7 @@ use self::shared::Shared;
 use crate::budget::Level;
 use crate::cache::Contents;
 use crate::cpu::Cpus;
-use crate::error::{AllocError, FreeError, OutOfMemory};
+use crate::error::{AllocError, FreeError, Refusal};
 use crate::frame::{CpuId, NumberRange};
 #[cfg(feature = "hardened")]
 use crate::hardened::{Hardened, Owner};
@@ -372,14 +372,14 @@ impl<C: Cpus> FramePool<C> {
     #[inline(always)]
     fn take<T>(
         &self,
-        attempt: impl Fn(&Shared, CpuId) -> Result<T, OutOfMemory>,
+        attempt: impl Fn(&Shared, CpuId) -> Result<T, Refusal>,
     ) -> Result<T, AllocError> {
         let shared = self.shared.get().ok_or(AllocError::NotInitialised)?;
         match self.cpus.with_current(|cpu| attempt(shared, cpu)) {
             Ok(taken) => Ok(taken),
-            Err(OutOfMemory) => self
-                .ask_others(shared, attempt)
-                .map_err(|OutOfMemory| shared.out_of_memory(self.cpus.with_current(|cpu| cpu))),
+            Err(_) => self.ask_others(shared, attempt).map_err(|refusal| {
+                self.cpus.with_current(|cpu| shared.out_of_memory(cpu, refusal))
+            }),
         }
     }
 

@@ -6,7 +6,7 @@ use super::FramePool;
 use super::shared::{Refused, Shared, not_initialised, range, whole, whole_at};
 use crate::cache::Contents;
 use crate::cpu::Cpus;
-use crate::error::{AllocError, Found, FreeError, OutOfMemory};
+use crate::error::{AllocError, Found, FreeError, Refusal};
 use crate::frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, GIANT_FRAMES};
 use crate::request::Request;
@@ -373,7 +373,7 @@ impl<C: Cpus> FramePool<C> {
     fn take_whole(
         &self,
         frames: u64,
-        attempt: impl Fn(&Shared, CpuId) -> Result<Frame, OutOfMemory>,
+        attempt: impl Fn(&Shared, CpuId) -> Result<Frame, Refusal>,
     ) -> Result<Frame, AllocError> {
         self.take(attempt).map_err(|error| match error {
             AllocError::OutOfMemory { cached_elsewhere } => {

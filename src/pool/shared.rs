@@ -6,7 +6,7 @@ use super::Drained;
 use crate::arena::Arena;
 use crate::budget::Budget;
 use crate::cache::{Handful, Known};
-use crate::error::{AllocError, Found, FreeError, NoRun, OutOfMemory};
+use crate::error::{AllocError, Found, FreeError, NoRun, OutOfMemory, Refusal};
 use crate::frame::{CpuId, Frame, FrameNumber, FrameRange, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, FRAME_LIMIT, GIANT_FRAMES};
 #[cfg(feature = "hardened")]
@@ -28,6 +28,15 @@ pub enum Refused {
     Reserved,
 }
 
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotThere => Self::NotThere,
+            Refusal::Reserved => Self::Reserved,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Shared {
     pub tree: FrameTree<'static>,
@@ -44,7 +53,7 @@ impl Shared {
     }
 
     #[inline(always)]
-    pub fn alloc(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
+    pub fn alloc(&self, cpu: CpuId) -> Result<Frame, Refusal> {
         match self.take_turn(cpu, |turn| turn.alloc(&self.tree)) {
             Some(taken) => taken,
             None => self.alloc_nested(cpu),
@@ -52,17 +61,17 @@ impl Shared {
     }
 
     #[inline(never)]
-    pub fn alloc_urgent(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
+    pub fn alloc_urgent(&self, cpu: CpuId) -> Result<Frame, Refusal> {
         let cached = |turn: Turn<'_, 'static>| turn.alloc_urgent(&self.tree);
-        self.take_turn_or(cpu, cached, |writer| self.tree.alloc_with(writer))
+        self.take_turn_or(cpu, cached, |writer| Ok(self.tree.alloc_with(writer)?))
     }
 
     #[cold]
     #[inline(never)]
-    pub fn alloc_nested(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
+    pub fn alloc_nested(&self, cpu: CpuId) -> Result<Frame, Refusal> {
         self.nested(cpu, |writer| {
             self.budget.ask_shared(1)?;
-            self.tree.alloc_with(writer)
+            Ok(self.tree.alloc_with(writer)?)
         })
     }
 
@@ -73,7 +82,7 @@ impl Shared {
     }
 
     #[inline(never)]
-    pub fn alloc_block(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
+    pub fn alloc_block(&self, cpu: CpuId) -> Result<Frame, Refusal> {
         match self.take_turn(cpu, |turn| turn.alloc_block(&self.tree)) {
             Some(taken) => taken,
             None => self.alloc_block_nested(cpu),
@@ -101,10 +110,10 @@ impl Shared {
 
     #[cold]
     #[inline(never)]
-    pub fn alloc_block_nested(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
+    pub fn alloc_block_nested(&self, cpu: CpuId) -> Result<Frame, Refusal> {
         self.nested(cpu, |writer| {
             self.budget.ask_shared(BLOCK_FRAMES)?;
-            self.tree.alloc_block_with(writer)
+            Ok(self.tree.alloc_block_with(writer)?)
         })
     }
 
@@ -169,7 +178,7 @@ impl Shared {
         turn.unpark();
         if !request.is_urgent() && turn.is_rationed() {
             self.tree.look_for_run(turn.writer(), request, looked).map_err(not_there)?;
-            turn.ask(request.count()).map_err(|OutOfMemory| Refused::Reserved)?;
+            turn.ask(request.count())?;
         }
         let take = |writer: Writer<'_>| self.tree.take_run(writer, request, contents, looked);
         turn.unasked(take).map_err(not_there)
@@ -184,7 +193,7 @@ impl Shared {
     ) -> Result<FrameRange, Refused> {
         request.check().map_err(Refused::Senseless)?;
         if !request.is_urgent() {
-            self.budget.ask_shared(request.count()).map_err(|OutOfMemory| Refused::Reserved)?;
+            self.budget.ask_shared(request.count())?;
         }
         let run = self.tree.take_run(writer, request, contents, Looked::Never);
         run.map_err(|OutOfMemory| Refused::NotThere)
@@ -241,12 +250,12 @@ impl Shared {
     }
 
     #[inline(never)]
-    pub fn alloc_known(&self, cpu: CpuId) -> Result<Known, OutOfMemory> {
+    pub fn alloc_known(&self, cpu: CpuId) -> Result<Known, Refusal> {
         let tree = &self.tree;
         let cached = |turn: Turn<'_, 'static>| turn.alloc_known(tree);
         self.take_turn_or(cpu, cached, |writer| {
             self.budget.ask_shared(1)?;
-            tree.alloc_known_with(writer)
+            Ok(tree.alloc_known_with(writer)?)
         })
     }
 
@@ -258,12 +267,12 @@ impl Shared {
     }
 
     #[inline(never)]
-    pub fn alloc_some(&self, cpu: CpuId, most: u32) -> Result<Handful, OutOfMemory> {
+    pub fn alloc_some(&self, cpu: CpuId, most: u32) -> Result<Handful, Refusal> {
         let tree = &self.tree;
         let cached = |turn: Turn<'_, 'static>| turn.alloc_some(tree, most);
         self.take_turn_or(cpu, cached, |writer| {
             let most = self.budget.allow_shared(1, u64::from(most)) as u32;
-            if most == 0 { Err(OutOfMemory) } else { tree.alloc_some_with(writer, most) }
+            if most == 0 { Err(Refusal::Reserved) } else { Ok(tree.alloc_some_with(writer, most)?) }
         })
     }
 
@@ -282,7 +291,7 @@ impl Shared {
     }
 
     #[inline(never)]
-    pub fn alloc_giant(&self, cpu: CpuId) -> Result<Frame, OutOfMemory> {
+    pub fn alloc_giant(&self, cpu: CpuId) -> Result<Frame, Refusal> {
         let tree = &self.tree;
         let from_tree = |writer: Writer<'_>| tree.alloc_giant_with(writer);
         let look = |writer: Writer<'_>| tree.look_for_giant(writer);
@@ -293,7 +302,7 @@ impl Shared {
         };
         self.take_turn_or(cpu, held, |writer| {
             self.budget.ask_shared(GIANT_FRAMES)?;
-            from_tree(writer)
+            Ok(from_tree(writer)?)
         })
     }
 
@@ -312,11 +321,11 @@ impl Shared {
         self.take_turn_or(cpu, checked, |writer| tree.free_giant_with(writer, first))
     }
 
-    /// What a CPU says that got nothing.
+    /// What a CPU says that got nothing, for this reason the last time. (Where nothing is left,
+    /// nothing is kept.)
     #[cold]
-    pub fn out_of_memory(&self, cpu: CpuId) -> AllocError {
-        self.recount();
-        if self.budget.is_spent() && self.tree.free_frames() > 0 {
+    pub fn out_of_memory(&self, cpu: CpuId, refusal: Refusal) -> AllocError {
+        if refusal == Refusal::Reserved && self.tree.free_frames() > 0 {
             return self.reserved();
         }
         // An interrupt inside the allocator can't take from its own CPU's cache either.

@@ -5,7 +5,7 @@ use super::side::{Held, Side, get, put};
 use super::{DRAIN, MANY, PROMISED, Slot, TELL, Turn};
 use crate::cache::Contents;
 use crate::directory::{Group, Place, bit_of};
-use crate::error::{Found, FreeError, OutOfMemory};
+use crate::error::{Found, FreeError, Refusal};
 use crate::frame::{Frame, FrameNumber, NumberRange};
 use crate::geometry::WORD_BITS;
 use crate::journal::{Counter, Step, Writer};
@@ -15,15 +15,15 @@ use crate::tree::{FrameTree, Gift, Opening, Refill, check_above, give_frames, re
 /// The slow paths, out of line: each is entered by the holder of the turn only.
 impl<'m> Slot<'m> {
     #[inline(never)]
-    pub(super) fn alloc_anew(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
+    pub(super) fn alloc_anew(&self, tree: &FrameTree<'m>) -> Result<Frame, Refusal> {
         self.fill(tree)?;
-        self.alloc_side.alloc().ok_or(OutOfMemory)
+        self.alloc_side.alloc().ok_or(Refusal::NotThere)
     }
 
     /// Makes a dry allocation side hold some: those of the free side, if they are many, or else of
     /// a refill.
     #[inline]
-    pub(super) fn fill(&self, tree: &FrameTree<'m>) -> Result<(), OutOfMemory> {
+    pub(super) fn fill(&self, tree: &FrameTree<'m>) -> Result<(), Refusal> {
         let Slot { alloc_side, free_side, .. } = self;
         self.unpark();
         let freed = get(&free_side.free).count_ones();
@@ -48,7 +48,7 @@ impl<'m> Slot<'m> {
     }
 
     #[inline(always)]
-    fn refill(&self, tree: &FrameTree<'m>) -> Result<(), OutOfMemory> {
+    fn refill(&self, tree: &FrameTree<'m>) -> Result<(), Refusal> {
         let Slot { home, .. } = self;
         let mut at = home.get();
         let refill = tree.refill_near(self.writer(), &mut at);
@@ -98,13 +98,13 @@ impl<'m> Slot<'m> {
     /// A refill of so many frames at most, when the budget ends.
     #[cold]
     #[inline(never)]
-    fn fill_with(&self, tree: &FrameTree<'m>, most: u64) -> Result<(), OutOfMemory> {
+    fn fill_with(&self, tree: &FrameTree<'m>, most: u64) -> Result<(), Refusal> {
         if most == 0 {
-            return Err(OutOfMemory);
+            return Err(Refusal::Reserved);
         }
         let cache = tree.alloc_some_with(self.writer(), most as u32)?;
         let group = Group::of(cache.base());
-        let block = tree.open(group).map_err(|_| OutOfMemory)?.place.block();
+        let block = tree.open(group).map_err(|_| Refusal::NotThere)?.place.block();
         self.alloc_side.open(tree.open_in(block, group));
         self.alloc_side.put(&cache);
         Ok(())

@@ -5,7 +5,7 @@ use super::{Requests, Slot, lowest};
 use crate::budget::Budget;
 use crate::cache::{Contents, Handful, Known};
 use crate::directory::{Block, Group, Place};
-use crate::error::{Found, FreeError, OutOfMemory};
+use crate::error::{Found, FreeError, OutOfMemory, Refusal};
 use crate::frame::{Frame, FrameNumber, NumberRange};
 use crate::geometry::{BLOCK_FRAMES, FRAME_LIMIT, WORD_BITS};
 use crate::journal::{Counter, Step, Writer};
@@ -33,7 +33,7 @@ impl Drop for Turn<'_, '_> {
 impl<'m> Turn<'_, 'm> {
     /// Takes a frame: from the cache without an atomic read-modify-write, else by a refill.
     #[inline(always)]
-    pub fn alloc(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
+    pub fn alloc(&self, tree: &FrameTree<'m>) -> Result<Frame, Refusal> {
         match self.slot.alloc_side.alloc() {
             Some(frame) => Ok(frame),
             None => self.slot.alloc_anew(tree),
@@ -98,20 +98,20 @@ impl<'m> Turn<'_, 'm> {
     /// Takes a frame, and says what is known of its contents: one of zeros, if the allocation
     /// side holds any.
     #[inline]
-    pub fn alloc_known(&self, tree: &FrameTree<'m>) -> Result<Known, OutOfMemory> {
+    pub fn alloc_known(&self, tree: &FrameTree<'m>) -> Result<Known, Refusal> {
         let Slot { alloc_side, .. } = self.slot;
         match alloc_side.alloc_known() {
             Some(known) => Ok(known),
             None => {
                 self.slot.fill(tree)?;
-                alloc_side.alloc_known().ok_or(OutOfMemory)
+                alloc_side.alloc_known().ok_or(Refusal::NotThere)
             }
         }
     }
 
     /// Takes the lowest frames of the allocation side; at most `most`, which is not 0.
     #[inline]
-    pub fn alloc_some(&self, tree: &FrameTree<'m>, most: u32) -> Result<Handful, OutOfMemory> {
+    pub fn alloc_some(&self, tree: &FrameTree<'m>, most: u32) -> Result<Handful, Refusal> {
         let Slot { alloc_side, .. } = self.slot;
         if get(&alloc_side.free) == 0 {
             self.slot.fill(tree)?;
@@ -146,13 +146,14 @@ impl<'m> Turn<'_, 'm> {
 
     /// Takes a frame, of the reserve too: then just one, so that no ordinary request gets the
     /// others.
-    pub fn alloc_urgent(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
-        self.alloc(tree).or_else(|OutOfMemory| self.unasked(|writer| tree.alloc_with(writer)))
+    pub fn alloc_urgent(&self, tree: &FrameTree<'m>) -> Result<Frame, Refusal> {
+        let anyway = |_| self.unasked(|writer| tree.alloc_with(writer)).map_err(Refusal::from);
+        self.alloc(tree).or_else(anyway)
     }
 
     /// Takes the lowest block, if the budget allows it. The next is taken near it if there is no
     /// budget, and it need not be used last.
-    pub fn alloc_block(&self, tree: &FrameTree<'m>) -> Result<Frame, OutOfMemory> {
+    pub fn alloc_block(&self, tree: &FrameTree<'m>) -> Result<Frame, Refusal> {
         self.unpark();
         let look = |writer: Writer<'_>| tree.look_for_block(writer);
         let block = self.asking(BLOCK_FRAMES, look, |writer| tree.take_block(writer))?;
@@ -228,12 +229,12 @@ impl<'m> Turn<'_, 'm> {
         frames: u64,
         look: impl FnOnce(Writer<'m>) -> Result<(), OutOfMemory>,
         work: impl FnOnce(Writer<'m>) -> Result<T, OutOfMemory>,
-    ) -> Result<T, OutOfMemory> {
+    ) -> Result<T, Refusal> {
         if self.is_rationed() {
             look(self.writer())?;
             self.ask(frames)?;
         }
-        self.unasked(work)
+        Ok(self.unasked(work)?)
     }
 
     /// Whether there is a reserve, so that who wants many frames has to ask for them; but only for
@@ -245,8 +246,8 @@ impl<'m> Turn<'_, 'm> {
     }
 
     /// Asks the budget for so many frames.
-    pub fn ask(&self, frames: u64) -> Result<(), OutOfMemory> {
-        if self.slot.allow(frames, frames) == 0 { Err(OutOfMemory) } else { Ok(()) }
+    pub fn ask(&self, frames: u64) -> Result<(), Refusal> {
+        if self.slot.allow(frames, frames) == 0 { Err(Refusal::Reserved) } else { Ok(()) }
     }
 
     /// Something that gives frames to the tree, or takes some without asking, or has asked.
