@@ -83,19 +83,19 @@ impl<C: Cpus> FramePool<C> {
     #[inline]
     pub fn free_block(&self, first: Frame) -> Result<(), FreeError> {
         let number = first.into_number();
-        let free = || {
-            self.cpus.with_current(|cpu| {
-                let (slot, shared) = (self.slots.get(cpu.get()), self.shared.get());
-                match slot
-                    .zip(shared)
-                    .is_some_and(|(slot, Shared { tree, .. })| slot.park_block(tree, number))
-                {
-                    true => Ok(()),
-                    false => self.free_block_past(cpu, number),
-                }
-            })
-        };
+        let free = || self.free_block_plain(number);
         self.giving(|| whole_at::<BLOCK_FRAMES>(number), Contents::Unknown, free)
+    }
+
+    #[inline]
+    fn free_block_plain(&self, first: FrameNumber) -> Result<(), FreeError> {
+        self.cpus.with_current(|cpu| {
+            let near = self.slots.get(cpu.get()).zip(self.shared.get());
+            match near.is_some_and(|(slot, shared)| slot.park_block(&shared.tree, first)) {
+                true => Ok(()),
+                false => self.free_block_past(cpu, first),
+            }
+        })
     }
 
     #[inline(never)]

@@ -56,12 +56,14 @@ impl<'m> BlockHome<'m> {
         let Some(giant) = self.giant.load().filter(|_| is_in) else { return false };
         let block = Block { giant, index: Group::of(first).block() };
         let (word, mask) = giant.nodes().blocks.at(block.index);
+        // Neither it nor one below it is free.
         // ORDERING: a look; somebody may free a lower one just now, or take it.
-        let is_lowest = word.load(Ordering::Relaxed) & (mask - 1) == 0;
+        let is_lowest = word.load(Ordering::Relaxed) & (mask | (mask - 1)) == 0;
         is_lowest
             && first.get().is_multiple_of(BLOCK_FRAMES)
             && block.is_full()
-            && is_held_whole(block)
+            && giant.in_use().is_some()
+            && is_nothing_free_in(block)
     }
 
     /// The block that begins at a frame of the word.
@@ -302,10 +304,15 @@ pub(crate) fn finish(step: &Step<'_>, block: Block<'_>, given: Given) -> bool {
 /// Whether all of a block that is managed in full is held by somebody.
 #[inline(always)]
 pub(crate) fn is_held_whole(block: Block<'_>) -> bool {
-    let Block { giant, index } = block;
+    check_above(block).is_ok() && is_nothing_free_in(block)
+}
+
+/// Whether no frame of a block is free at its leaf.
+#[inline(always)]
+fn is_nothing_free_in(Block { giant, index }: Block<'_>) -> bool {
     let Some(section) = giant.section(index).load() else { return false };
     // ORDERING: a look for bugs of the caller; exact at rest.
-    check_above(block).is_ok() && section.leaf(index).is_empty(Ordering::Relaxed)
+    section.leaf(index).is_empty(Ordering::Relaxed)
 }
 
 #[cold]
