@@ -94,6 +94,27 @@ fn a_block_that_waits_in_the_cache_is_freed_again() {
     nothing_comes_out_twice(pool, &[]);
 }
 
+/// It passes unseen at first, as with any frame that another CPU has cached; but nothing is lost
+/// when the block goes to the tree, and nothing is there twice then.
+#[test]
+fn another_cpu_frees_what_waits_in_the_cache() {
+    for (offset, count) in [(5, 1), (60, 10), (0, BLOCK)] {
+        let pool = pool(Threads, 2, &[(64, FRAMES)]);
+        Threads::become_cpu(0);
+        let block = pool.alloc_block().expect("a block").into_number().get();
+        pool.free_block(frame(block)).expect("a free");
+        Threads::become_cpu(1);
+        pool.free_run(run(block + offset, count)).expect("not seen");
+        pool.drain().expect("a drain");
+        Threads::become_cpu(0);
+        let late = pool.drain().expect_err("free there already");
+        let first = if count == BLOCK { block } else { block + offset };
+        assert_eq!((late.frame.get(), late.found), (first, Found::FreeAtFlush));
+        assert_eq!(pool.stats().late_double_frees, count);
+        nothing_comes_out_twice(pool, &[]);
+    }
+}
+
 #[test]
 fn what_is_out_of_range_is_freed() {
     let pool = pool(Threads, 1, &[(64, FRAMES)]);
