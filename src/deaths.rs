@@ -386,7 +386,11 @@ impl Case {
         // SAFETY: nobody uses it but a CPU that stands still.
         let drained = unsafe { pool.drain_offline(CpuId::new(VICTIM)) };
         if let Ok(Drained::Stranded { frames }) = drained {
-            assert!(frames <= CACHED + BLOCK_FRAMES, "{}, {step}: {frames} frames in a cache", self.name);
+            assert!(
+                frames <= CACHED + BLOCK_FRAMES,
+                "{}, {step}: {frames} frames in a cache",
+                self.name
+            );
         }
     }
 
