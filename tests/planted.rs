@@ -635,13 +635,13 @@ const PLANTS: &[Plant] = &[
         name: "a block that is taken out of a cache before the step begins in which it is given back",
         file: "slot/blocks.rs",
         right: "let step = self.writer().begin();
-        let Requests { parked_block, block_home, .. } = &self.requests;
+        let Requests { parked, block_home, .. } = &self.requests;
         // It lies in the home's word, which changes only while none is parked.
-        let Some(block) = parked_block.take().and_then(|first| block_home.block(first)) else {
+        let Some(block) = parked.take().and_then(|first| block_home.block(first)) else {
             return Ok(());
         };",
-        wrong: "let Requests { parked_block, block_home, .. } = &self.requests;
-        let Some(block) = parked_block.take().and_then(|first| block_home.block(first)) else {
+        wrong: "let Requests { parked, block_home, .. } = &self.requests;
+        let Some(block) = parked.take().and_then(|first| block_home.block(first)) else {
             return Ok(());
         };
         let step = self.writer().begin();",

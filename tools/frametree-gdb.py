@@ -234,7 +234,7 @@ class Pool:
                 free = word(side["free"])
                 if free:
                     yield cpu, name.replace("_", " "), word(side["group"]) * WORD, free
-            behind = word(slot["requests"]["parked_block"]["behind"])
+            behind = word(slot["requests"]["parked"]["word"]) >> 1
             for group in range((behind - 1) * BLOCK // WORD, behind * BLOCK // WORD):
                 if behind:
                     yield cpu, "block", group * WORD, ALL

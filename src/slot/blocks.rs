@@ -22,60 +22,80 @@ use crate::journal::{Counter, Step};
 use crate::sync::{Ordering, Word};
 use crate::tree::{FrameTree, finish, give_at_once, is_held_whole};
 
-/// The block that waits in a slot, if one does.
+/// What waits in a slot: a block, a run in the free side, or both; in one word.
 #[derive(Debug)]
-pub struct ParkedBlock {
-    /// The number behind its own, in blocks; 0 if there is none.
-    behind: Word,
+pub struct Parked {
+    /// The number behind the block's own, in blocks, or 0 if there is none; times two, and 1 more
+    /// if the free side may hold a run that was parked there.
+    word: Word,
 }
 
-impl ParkedBlock {
-    /// None.
+impl Parked {
+    /// Nothing.
     pub fn new() -> Self {
-        Self { behind: Word::new(0) }
+        Self { word: Word::new(0) }
+    }
+
+    /// Whether the free side may hold a run that was parked there.
+    #[inline(always)]
+    pub fn has_run(&self) -> bool {
+        get(&self.word) & 1 != 0
+    }
+
+    /// Says that it does.
+    #[inline(always)]
+    pub fn put_run(&self) {
+        put(&self.word, get(&self.word) | 1);
+    }
+
+    /// Says that it does not.
+    #[inline(always)]
+    pub fn forget_run(&self) {
+        put(&self.word, get(&self.word) & !1);
     }
 
     #[inline(always)]
-    pub fn is_none(&self) -> bool {
-        get(&self.behind) == 0
+    pub fn has_block(&self) -> bool {
+        get(&self.word) > 1
     }
 
-    /// Whether a frame is one of it.
+    /// Whether a frame is one of the block.
     #[inline(always)]
     pub fn has(&self, frame: FrameNumber) -> bool {
-        get(&self.behind) == frame.get() / BLOCK_FRAMES + 1
+        get(&self.word) >> 1 == frame.get() / BLOCK_FRAMES + 1
     }
 
-    /// Whether it does not lie below a frame.
+    /// Whether the block does not lie below a frame.
     #[inline(always)]
     pub fn reaches_over(&self, frame: FrameNumber) -> bool {
-        frame.get() / BLOCK_FRAMES < get(&self.behind)
+        frame.get() / BLOCK_FRAMES < get(&self.word) >> 1
     }
 
-    /// How many frames it has; for anybody.
+    /// How many frames the block has; for anybody.
     pub fn count(&self) -> u64 {
         // ORDERING: Acquire pairs with the Release in `take`, as in `Side::count`.
-        if self.behind.load(Ordering::Acquire) == 0 { 0 } else { BLOCK_FRAMES }
+        if self.word.load(Ordering::Acquire) > 1 { BLOCK_FRAMES } else { 0 }
     }
 
-    /// Its groups.
+    /// The block's groups.
     pub fn groups(&self) -> impl Iterator<Item = Group> + Clone + use<> {
-        let behind = get(&self.behind) * NODE_WORDS as u64;
+        let behind = (get(&self.word) >> 1) * NODE_WORDS as u64;
         (behind.saturating_sub(NODE_WORDS as u64)..behind).map(Group::new)
     }
 
     #[inline(always)]
     fn put(&self, first: FrameNumber) {
-        put(&self.behind, first.get() / BLOCK_FRAMES + 1);
+        put(&self.word, (first.get() / BLOCK_FRAMES + 1) << 1 | get(&self.word) & 1);
     }
 
-    /// Its first frame; from now on it is not here.
+    /// The block's first frame; from now on it is not here.
     #[inline(always)]
     fn take(&self) -> Option<FrameNumber> {
-        let number = get(&self.behind).checked_sub(1)?;
+        let word = get(&self.word);
+        let number = (word >> 1).checked_sub(1)?;
         // ORDERING: Release pairs with the Acquire in `count`: who finds it gone sees the step in
         // which it goes to the tree, if it does.
-        self.behind.store(0, Ordering::Release);
+        self.word.store(word & 1, Ordering::Release);
         Some(FrameNumber::trusted(number * BLOCK_FRAMES))
     }
 }
@@ -85,9 +105,9 @@ impl<'m> Slot<'m> {
     #[inline(always)]
     pub fn alloc_parked_block(&self, tree: &FrameTree<'m>) -> Option<FrameNumber> {
         let turn = self.enter()?;
-        let parked = if tree.isolates_none() { self.requests.parked_block.take() } else { None };
+        let first = if tree.isolates_none() { self.requests.parked.take() } else { None };
         drop(turn);
-        let first = parked?;
+        let first = first?;
         self.serve();
         Some(first)
     }
@@ -97,16 +117,16 @@ impl<'m> Slot<'m> {
     #[inline(always)]
     pub fn park_block(&self, tree: &FrameTree<'m>, first: FrameNumber) -> bool {
         let Some(turn) = self.enter() else { return false };
-        let Requests { parked_block, block_home, .. } = &self.requests;
-        let is_parked = parked_block.is_none()
+        let Requests { parked, block_home, .. } = &self.requests;
+        let is_next = !parked.has_block()
             && !self.has_side_in(first)
             && block_home.expects(first)
             && tree.isolates_none();
-        if is_parked {
-            parked_block.put(first);
+        if is_next {
+            parked.put(first);
         }
         drop(turn);
-        is_parked && self.serve()
+        is_next && self.serve()
     }
 
     /// Takes a block near the last one, if there is one and none is parked: its first frame. One
@@ -114,8 +134,8 @@ impl<'m> Slot<'m> {
     #[inline(always)]
     pub fn alloc_block_at_once(&self, tree: &FrameTree<'m>) -> Option<FrameNumber> {
         let turn = self.enter()?;
-        let Requests { parked_block, block_home, .. } = &self.requests;
-        let near = if parked_block.is_none() { block_home.claim() } else { None };
+        let Requests { parked, block_home, .. } = &self.requests;
+        let near = if parked.has_block() { None } else { block_home.claim() };
         let Some(block) = near else {
             drop(turn);
             return None;
@@ -139,8 +159,8 @@ impl<'m> Slot<'m> {
     ) -> Option<Result<(), FreeError>> {
         let block = tree.block_to_free(first)?;
         let turn = self.enter()?;
-        let Requests { parked_block, budget, .. } = &self.requests;
-        if self.has_side_in(first) || parked_block.reaches_over(first) || budget.is_some() {
+        let Requests { parked, budget, .. } = &self.requests;
+        if self.has_side_in(first) || parked.reaches_over(first) || budget.is_some() {
             drop(turn);
             return None;
         }
@@ -171,16 +191,16 @@ impl<'m> Slot<'m> {
     /// Another CPU has freed some of it meanwhile, which only this could see.
     #[inline]
     pub(super) fn unpark_block(&self) -> Result<(), FreeError> {
-        if self.requests.parked_block.is_none() { Ok(()) } else { self.flush_block() }
+        if self.requests.parked.has_block() { self.flush_block() } else { Ok(()) }
     }
 
     #[cold]
     #[inline(never)]
     fn flush_block(&self) -> Result<(), FreeError> {
         let step = self.writer().begin();
-        let Requests { parked_block, block_home, .. } = &self.requests;
+        let Requests { parked, block_home, .. } = &self.requests;
         // It lies in the home's word, which changes only while none is parked.
-        let Some(block) = parked_block.take().and_then(|first| block_home.block(first)) else {
+        let Some(block) = parked.take().and_then(|first| block_home.block(first)) else {
             return Ok(());
         };
         let is_back = block.is_full()

@@ -136,7 +136,7 @@ impl<'m> Slot<'m> {
         contents: Contents,
     ) -> Result<(), FreeError> {
         let refused = |found| FreeError { frame, found };
-        if self.requests.parked_block.has(frame) {
+        if self.requests.parked.has(frame) {
             // What is found there is what is wrong.
             self.unpark();
         }
@@ -155,7 +155,7 @@ impl<'m> Slot<'m> {
             side.know_zero(frame);
         }
         let flushed = self.flush(&step, old);
-        put(&self.requests.parked_run, 0);
+        self.requests.parked.forget_run();
         self.settle();
         flushed
     }

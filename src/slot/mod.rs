@@ -44,7 +44,7 @@ mod runs;
 mod side;
 mod turn;
 
-use self::blocks::ParkedBlock;
+use self::blocks::Parked;
 use self::packed::Packed;
 pub use self::runs::{Rest, frames_in_a_word};
 use self::side::{Side, get, put};
@@ -85,12 +85,14 @@ struct Requests<'m> {
     /// Empty if there is a budget to ask.
     block_home: BlockHome<'m>,
     run_hints: RunHints,
-    /// Whether the free side may hold a run that was parked there: 1, or 0.
-    parked_run: Word,
-    /// None if there is a budget to ask.
-    parked_block: ParkedBlock,
+    /// Nothing if there is a budget to ask.
+    parked: Parked,
     packed: Packed,
 }
+
+/// A power of two is one shift from a CPU's number to its slot.
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Slot<'_>>() == 256);
 
 /// How many freed frames are handed out again rather than given to the tree.
 const MANY: u32 = 8;
@@ -117,8 +119,7 @@ impl<'m> Slot<'m> {
                 passed: Word::new(Side::CLOSED),
                 block_home: BlockHome::new(),
                 run_hints: RunHints::new(),
-                parked_run: Word::new(0),
-                parked_block: ParkedBlock::new(),
+                parked: Parked::new(),
                 packed: Packed::new(),
             },
         }
@@ -191,7 +192,7 @@ impl<'m> Slot<'m> {
     fn take_crumb(&self, tree: &FrameTree<'m>) -> Option<Crumb<'m>> {
         let Self { alloc_side, free_side, requests, .. } = self;
         let is_dry = get(&alloc_side.free) | get(&free_side.free) == 0;
-        if is_dry && requests.parked_block.is_none() && requests.budget.is_none() {
+        if is_dry && !requests.parked.has_block() && requests.budget.is_none() {
             tree.take_crumb(&self.home)
         } else {
             None
@@ -273,7 +274,7 @@ impl<'m> Slot<'m> {
 
     /// How many frames it holds. Anybody may ask; exact while the owner rests.
     pub fn cached(&self) -> u64 {
-        self.requests.parked_block.count() + self.sides().map(Side::count).sum::<u64>()
+        self.requests.parked.count() + self.sides().map(Side::count).sum::<u64>()
     }
 
     /// Whether it holds frames, or its owner may have some in its hands. Who finds neither has seen
@@ -319,7 +320,7 @@ impl<'m> Slot<'m> {
 
     /// All that it holds, by groups.
     fn held(&self) -> impl Iterator<Item = (Group, u64)> + Clone {
-        let whole = self.requests.parked_block.groups().map(|group| (group, FULL));
+        let whole = self.requests.parked.groups().map(|group| (group, FULL));
         self.sides().filter_map(Side::held).chain(whole)
     }
 

@@ -31,7 +31,7 @@ impl<'m> Slot<'m> {
         below: impl FnOnce() -> Result<(), FreeError>,
         slowly: impl FnOnce() -> Result<(), FreeError>,
     ) -> Result<(), FreeError> {
-        if self.requests.parked_block.has(frame) {
+        if self.requests.parked.has(frame) {
             return slowly();
         }
         if self.requests.packed.reaches_over(Group::of(frame)) {

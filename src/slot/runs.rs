@@ -55,7 +55,7 @@ impl<'m> Slot<'m> {
         let first = alloc_side.alloc_run_below(ones);
         let first = first.or_else(|| {
             let parked = free_side.alloc_run_exactly(ones)?;
-            put(&requests.parked_run, 0);
+            requests.parked.forget_run();
             Some(parked)
         });
         let first = first.or_else(|| alloc_side.alloc_run(count));
@@ -93,7 +93,7 @@ impl<'m> Slot<'m> {
         let Self { alloc_side, free_side, requests, .. } = self;
         let group = Group::of(run.start());
         let is_busy = get(&free_side.free) != 0 || alloc_side.is_open_for(group);
-        let is_twice = requests.parked_block.has(run.start());
+        let is_twice = requests.parked.has(run.start());
         if is_busy || is_twice || !requests.run_hints.expects(run) || requests.budget.is_some() {
             drop(turn);
             return slowly();
@@ -104,7 +104,7 @@ impl<'m> Slot<'m> {
         };
         free_side.open(Opening { place, managed: FULL });
         put(&free_side.free, frames);
-        put(&requests.parked_run, 1);
+        requests.parked.put_run();
         drop(turn);
         if self.is_asked() { self.serve_and_be_done() } else { Ok(()) }
     }
@@ -112,7 +112,7 @@ impl<'m> Slot<'m> {
     /// Gives a run or a block that is parked to the tree, so that who searches there finds it.
     #[inline(always)]
     pub(super) fn unpark(&self) {
-        if get(&self.requests.parked_run) != 0 {
+        if self.requests.parked.has_run() {
             self.flush_parked();
         }
         // A double free that only this flush could see is counted in the journal.
@@ -121,7 +121,7 @@ impl<'m> Slot<'m> {
 
     #[inline(never)]
     fn flush_parked(&self) {
-        put(&self.requests.parked_run, 0);
+        self.requests.parked.forget_run();
         if get(&self.free_side.free) != 0 {
             self.flush_free_side();
         }

@@ -86,7 +86,7 @@ impl<'m> Turn<'_, 'm> {
         // A run that is parked stays the lowest of its length, unless this one lies below; a block
         // too.
         if Group::of(run.start()).number() <= get(&self.slot.free_side.group)
-            || self.slot.requests.parked_block.reaches_over(run.start())
+            || self.slot.requests.parked.reaches_over(run.start())
         {
             self.unpark();
         }

@@ -42,6 +42,18 @@ pub const PROOFS: &[Proof] = &[
     },
     Proof {
         file: "budget.rs",
+        function: "Look::state",
+        claim: budget_look,
+        wrong: &[("wrapping_add(self.shared)", "wrapping_sub(self.shared)")],
+    },
+    Proof {
+        file: "budget.rs",
+        function: "Look::word_for",
+        claim: budget_word_for,
+        wrong: &[("wrapping_sub(self.shared)", "wrapping_add(self.shared)")],
+    },
+    Proof {
+        file: "budget.rs",
         function: "level",
         claim: level,
         wrong: &[("is_multiple_of(2)", "is_multiple_of(4)")],
@@ -204,6 +216,35 @@ fn budget_pack(source: &Source) -> Result<(), String> {
         ];
         let packed = run.call("State::pack", &[Value::Struct("State".into(), fields.to_vec())]);
         number(&packed).equals(left.above(crossings.slice(0, 22)))
+    })
+}
+
+fn look(word: Term, shared: Term) -> Value {
+    Value::of("Look", [("word", word), ("shared", shared)])
+}
+
+fn budget_look(source: &Source) -> Result<(), String> {
+    prove(source, [("word", 64), ("shared", 64)], |run, [word, shared]| {
+        let state = run.call("Look::state", &[look(word, shared)]);
+        let sum = word.with("bvadd", shared);
+        let left = number(state.field("left")).equals(signed(sum.slice(22, 42)));
+        left.and(number(state.field("crossings")).equals(sum.slice(0, 22).resized(64)))
+    })
+}
+
+/// What is put into the word is what is read from it, with the same journal.
+fn budget_word_for(source: &Source) -> Result<(), String> {
+    let arguments = [("left", 42), ("crossings", 22), ("word", 64), ("shared", 64)];
+    prove(source, arguments, |run, [left, crossings, word, shared]| {
+        let fields = [
+            ("left".to_owned(), Value::Signed(signed(left))),
+            ("crossings".to_owned(), Value::Number(crossings.resized(64))),
+        ];
+        let state = Value::Struct("State".into(), fields.to_vec());
+        let word = run.call("Look::word_for", &[look(word, shared), state]);
+        let read = run.call("Look::state", &[look(number(&word), shared)]);
+        let same = number(read.field("left")).equals(signed(left));
+        same.and(number(read.field("crossings")).equals(crossings.resized(64)))
     })
 }
 
