@@ -63,10 +63,10 @@ impl PooledSize for Size1GiB {
 ///
 /// let pool = example::pool(Setup::new(1));
 /// let frame: PhysFrame<Size2MiB> = (&pool).allocate_frame().expect("2 MiB");
-/// assert_eq!(pool.stats().free_blocks, 3);
+/// assert_eq!(pool.stats().free_frames, 3 * 512);
 /// // SAFETY: nothing maps it.
 /// unsafe { (&pool).deallocate_frame(frame) };
-/// assert_eq!(pool.stats().free_blocks, 4);
+/// assert_eq!(pool.stats().free_frames, 4 * 512); // the block waits in this CPU's cache
 /// ```
 // SAFETY: what the pool hands out is free, of the size asked for and aligned to it, and the
 // caller's alone until it is freed.
