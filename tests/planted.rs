@@ -337,6 +337,13 @@ const PLANTS: &[Plant] = &[
         model: "blocks::a_block_taken_at_once_from_a_giant_that_is_merged_and_split",
     },
     Plant {
+        name: "a block given at once that was free already",
+        file: "tree/blocks.rs",
+        right: "if is_simple && given.overlap == 0 && is_wide",
+        wrong: "if is_simple && is_wide",
+        model: "blocks::of_two_frees_of_one_block_one_is_refused",
+    },
+    Plant {
         name: "a block taken at once that was never written",
         file: "tree/blocks.rs",
         right: "ready.is_set(index, Ordering::Relaxed)\n",

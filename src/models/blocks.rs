@@ -3,7 +3,7 @@
 //! turn and its cache has no other CPU in it, and is left out.
 
 use super::{World, explore, spawn};
-use crate::frame::Frame;
+use crate::frame::{Frame, FrameNumber};
 use crate::geometry::BLOCK_FRAMES;
 use crate::journal::Counter;
 use crate::tree::{BlockHome, finish, give_at_once};
@@ -24,12 +24,20 @@ impl World {
     /// Frees a whole block that was used until now.
     fn back_at_once(&self, cpu: usize, first: Frame) {
         self.touch(first.number(), (1 << BLOCK_FRAMES) - 1);
+        assert!(self.try_back(cpu, first.into_number()), "an own block");
+    }
+
+    /// Frees a whole block that may be free already: whether it was not.
+    fn try_back(&self, cpu: usize, first: FrameNumber) -> bool {
+        let Some(block) = self.tree.block_to_free(first) else { return false };
         let writer = self.tree.sole_writer(cpu);
-        let block = self.tree.block_to_free(first.into_number()).expect("a held block");
         let step = writer.begin();
         match give_at_once(block) {
-            Ok(()) => writer.add(Counter::Returned, BLOCK_FRAMES),
-            Err(given) => assert!(finish(&step, block, given), "an own block"),
+            Ok(()) => {
+                writer.add(Counter::Returned, BLOCK_FRAMES);
+                true
+            }
+            Err(given) => finish(&step, block, given),
         }
     }
 
@@ -71,6 +79,21 @@ fn a_block_given_while_the_giants_whole_hint_is_lowered() {
             world.back_at_once(1, first);
         }
         world.check(4);
+    });
+}
+
+#[test]
+fn of_two_frees_of_one_block_one_is_refused() {
+    explore(None, || {
+        let world = World::new(&[(0, 8)]);
+        let (first, home) = world.settle(0);
+        let held = world.block_at_once(0, &home).expect("the other of the word");
+        let first = first.into_number();
+        let other = spawn(&world, move |world| world.try_back(1, first));
+        let own = world.try_back(0, first);
+        assert_ne!(own, other.join().unwrap(), "one of the two");
+        world.back_at_once(0, held);
+        world.check(8);
     });
 }
 
